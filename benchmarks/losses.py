@@ -1,9 +1,10 @@
-"""A loss plugin beside TRL's own loss: seconds and peak memory per optimizer step, same model, same data.
+"""A loss plugin beside TRL's own trainer and loss: seconds and peak memory per optimizer step, same model, same data.
 
-Both trainers take turns, step by step, in one process, and the fastest step of each counts: what a busy machine adds
-is noise. On a CPU the seconds are those of the processor, on a GPU those of the clock. Memory is measured in a second
-process: on a GPU what torch allocated at most, on a CPU how far the resident memory rose during the step. Rollouts
-are given, so that nothing but the loss and its step is timed.
+Both trainers take turns, step by step, in one process; the ratio is the median over the pairs of steps, and freed
+memory is kept by the process, for what the system's page faults cost varies more than what is measured. On a CPU the
+seconds are those of the processor, on a GPU those of the clock. Memory is measured in a second process: on a GPU what
+torch allocated at most, on a CPU how far the resident memory rose during the step. Rollouts are given, so that nothing
+but the loss and its step is timed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ VOCABULARY = 4096
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--pairs", type=int, default=16, help="timed steps of each trainer")
+    parser.add_argument("--pairs", type=int, default=40, help="timed steps of each trainer")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--measure", nargs=2, metavar=("WHAT", "METHOD"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -42,10 +43,11 @@ def main() -> None:
     for method in args.methods:
         found = {what: child(what, method, args) for what in ("seconds", "memory")}
         seconds, memory = found["seconds"], found["memory"]
-        plugin, stock = (min(seconds[kind]) for kind in ("plugin", "trl"))
+        plugin, stock = (statistics.median(seconds[kind]) for kind in ("plugin", "trl"))
         mine, theirs = (statistics.median(memory[kind]) / 2**20 for kind in ("plugin", "trl"))
+        ratio = statistics.median(a / b for a, b in zip(seconds["plugin"], seconds["trl"], strict=True))
         print(f"{method:6} {PLUGINS[method][0]:10} {METHODS[method]:12} {plugin:13.3f} {stock:7.3f} ", end="")
-        print(f"{plugin / stock:6.3f} ", end="")
+        print(f"{ratio:6.3f} ", end="")
         print(f"{mine:11.1f} {theirs:7.1f} {mine / theirs:6.3f}", flush=True)
 
 
@@ -59,8 +61,12 @@ def child(what: str, method: str, args: argparse.Namespace) -> dict[str, list[fl
     }
     if what == "memory":  # freed tensors go back to the system at once, so that resident memory follows the live ones
         environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    else:
+        environment |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+        environment["MALLOC_TOP_PAD_"] = str(2**29)
     command = [sys.executable, __file__, "--measure", what, method]
-    command += ["--pairs", str(args.pairs), "--hidden", str(args.hidden)]
+    pairs = args.pairs if what == "seconds" else min(args.pairs, 8)  # memory hardly varies
+    command += ["--pairs", str(pairs), "--hidden", str(args.hidden)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -152,15 +158,18 @@ def make(method: str, kind: str, hidden: int, folder: str):
     name, normalize = PLUGINS[method]
     loss = plugins.load([kits.builtin()]).get("loss", name).value
     shared = {"model": model, "processing_class": tokenizer}
-    shared["objective"] = Objective(loss, normalize=normalize) if kind == "plugin" else None
+    if kind == "plugin":
+        shared["objective"] = Objective(loss, normalize=normalize)
     if method == "sft":
         rows = [{"input_ids": row, "labels": [-100] * PROMPT + row[PROMPT:]} for row in ids]
         args = trl.SFTConfig(**config)
-        trainer = supervised.AlignSFTTrainer(args=args, train_dataset=datasets.Dataset.from_list(rows), **shared)
+        base = supervised.AlignSFTTrainer if kind == "plugin" else trl.SFTTrainer
+        trainer = base(args=args, train_dataset=datasets.Dataset.from_list(rows), **shared)
     elif method == "dpo":
+        base = preference.AlignDPOTrainer if kind == "plugin" else trl.DPOTrainer
         rows = [{"prompt_ids": r[:PROMPT], "chosen_ids": r[PROMPT:], "rejected_ids": r[:PROMPT:-1]} for r in ids]
 
-        class Tokenised(preference.AlignDPOTrainer):
+        class Tokenised(base):
             def _prepare_dataset(self, dataset, *_):
                 return dataset
 
@@ -168,12 +177,13 @@ def make(method: str, kind: str, hidden: int, folder: str):
         data = datasets.Dataset.from_list(rows)
         trainer = Tokenised(ref_model=reference, args=trl.DPOConfig(**config), train_dataset=data, **shared)
     else:
-        own = policy.AlignGRPOTrainer if method == "grpo" else policy.AlignRLOOTrainer
+        own = {"grpo": policy.AlignGRPOTrainer, "rloo": policy.AlignRLOOTrainer}[method]
+        base = own if kind == "plugin" else {"grpo": trl.GRPOTrainer, "rloo": trl.RLOOTrainer}[method]
         config |= {"beta": 0.0, "num_generations": ROWS, "max_completion_length": RESPONSE}
         if method == "grpo" and kind == "trl":
             config["loss_type"] = METHODS["grpo"]
 
-        class Given(own):
+        class Given(base):
             def _generate_single_turn(self, prompt_ids, *_):
                 rows = [row[PROMPT:] for row in ids[: len(prompt_ids)]]
                 return (rows, None) if method == "grpo" else rows
