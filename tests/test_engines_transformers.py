@@ -366,3 +366,22 @@ def test_a_shared_prefix_leaves_every_prompt_a_token() -> None:
     assert shared_prefix([[1, 2, 3], [1, 2]]) == 1
     assert shared_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
     assert shared_prefix([[4], [5]]) == 0
+
+
+def test_the_reserved_cache_holds_what_joining_would() -> None:
+    from alignkit.engines.cache import append
+
+    generator = torch.Generator().manual_seed(0)
+    joined = kept = torch.empty(0)
+    moved = 0
+    for step, count in enumerate([5, 1, 1, 70, *[1] * 70, 3]):
+        rows = 3 if step < 40 else 2
+        if step == 40:  # rows that have ended leave
+            joined, kept = joined[1:], kept.index_select(0, torch.tensor([1, 2]))
+        new = torch.randn(rows, 2, count, 4, generator=generator)
+        before = kept.data_ptr()
+        joined = torch.cat([joined, new], dim=-2) if joined.numel() else new
+        kept = append(kept, new)
+        moved += kept.data_ptr() != before
+        assert torch.equal(kept, joined)
+    assert moved == 3  # for the first, for the long one and after the selection

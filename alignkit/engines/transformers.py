@@ -204,10 +204,11 @@ class TransformersEngine:
         attend to everything before them (windows, recurrences) cannot bear.
         """
         import torch
-        from transformers import DynamicCache
+
+        from alignkit.engines.cache import new_cache
 
         device, fill = self._net.device, self._tokenizer.pad_token_id
-        cache = DynamicCache(config=self._net.config)
+        cache = new_cache(self._net.config)
         lengths = [len(ids) for ids in encoded]
         width = max(lengths)
         blanks = [width - length for length in lengths]
