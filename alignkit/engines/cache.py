@@ -18,6 +18,9 @@ ROOM = 64  # tokens reserved beyond those needed
 class ReservedLayer(DynamicLayer):
     """The keys and values (B, heads, L, D) of a layer that attends to all tokens before."""
 
+    keys: Tensor
+    values: Tensor
+
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Append S tokens (B, heads, S, D); returns all of them (B, heads, L + S, D)."""
         if not self.is_initialized:
