@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +29,21 @@ ROOT = Path("runs")
 @click.option("--model", "models", multiple=True, metavar="PATH", help="Folder, run, or Hub id (repeatable).")
 @click.option("--responses", metavar="FILE", help="Score stored responses; no model is loaded.")
 @click.option("--engine", type=click.Choice(["auto", "transformers", "vllm", "openai"]), default="auto")
-@click.option("--endpoint", metavar="URL", help="An OpenAI-compatible server that has the model.")
+@click.option("--base-url", metavar="URL", help="An OpenAI-compatible server that has the model.")
+@click.option("--serve", is_flag=True, help="Start a vLLM server here for the time of the eval.")
+@click.option("--replicas", type=click.IntRange(1), help="Copies of the model, one per GPU (--serve).")
+@click.option("--gpu-memory-utilization", type=click.FloatRange(0, 1, min_open=True), help="vLLM's share of a GPU.")
+@click.option("--max-model-len", type=click.IntRange(1), help="vLLM: longest prompt with completion.")
+@click.option("--max-num-seqs", type=click.IntRange(1), help="vLLM: completions generated at once.")
+@click.option("--tensor-parallel-size", type=click.IntRange(1), help="vLLM: GPUs that share one copy of the model.")
 @click.option("--key-variable", metavar="NAME", help="The environment variable with the endpoint's key.")
-@click.option("--api", type=click.Choice(["auto", "chat", "completions"]), default="auto", help="Of the endpoint.")
+@click.option("--api", type=click.Choice(["auto", "chat", "completions"]), help="Of the endpoint.")
 @click.option("--judge", metavar="NAME[:MODEL]", help="Who judges, for evals that need it.")
 @click.option("--judge-base-url", metavar="URL", help="Another server for the judge.")
 @click.option("--judge-price", type=float, metavar="USD", help="Dollars per million tokens, in and out.")
 @click.option("--max-cost", type=float, metavar="USD", help="Stop judging before this is exceeded.")
 @click.option(
-    "--concurrency", type=click.IntRange(1), default=16, show_default=True, help="Requests under way at once."
+    "--concurrency", type=click.IntRange(1), help="Requests under way at once (default: 16; with --serve 256)."
 )
 @click.option("--limit", type=click.IntRange(1), help="This many samples, spread over the data; always the same ones.")
 @click.option("--split", help="Another split of the data.")
@@ -47,8 +54,9 @@ ROOT = Path("runs")
 @click.option("--set", "sets", multiple=True, metavar="[EVAL.]KEY=VALUE", help="A sampling setting, or an option of an "
               "eval or its dataset (repeatable).")  # fmt: skip
 @click.option("--data", metavar="PATH", help="A file, or a folder of benchmark files (also: the variable ALIGN_DATA).")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--dtype", default="auto", show_default=True, help="Of the weights.")
+@click.option("--batch-size", type=click.IntRange(1), help="Completions at once, of a model in this process "
+              "(default: 32).")  # fmt: skip
+@click.option("--dtype", metavar="NAME", help="Of the weights (default: the model's own).")
 @click.option("--out", metavar="DIR", help="Where results go (default: runs/evals/MODEL).")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on with results already there.")
 @kit_option
@@ -61,14 +69,18 @@ def evaluate(evals: tuple[str, ...], models: tuple[str, ...], responses: str | N
     registry = load_registry(kit=flags["kit"])
     out = console(flags["as_json"])
     stored = None
+    asked = {field.name: flags[field.name] for field in fields(EngineChoice)}
+    if flags["judge"] and not (flags["base_url"] or flags["serve"]):
+        asked["concurrency"] = None  # the judge reads it
     if responses is not None:
-        if models or flags["endpoint"]:
-            raise InputError("--responses scores what is stored: --model and --endpoint do not apply")
+        given = ["model"] * bool(models) + [name for name, value in asked.items() if value not in (None, False, "auto")]
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"--responses scores what is stored, nothing is generated: leave out {names}")
         stored = StoredResponses.read(responses)
     elif not models:
         models = (_newest(out),)
-    keys = ("engine", "endpoint", "key_variable", "api", "concurrency", "batch_size", "dtype")
-    choice = EngineChoice(**{key: flags[key] for key in keys})
+    choice = EngineChoice(**asked)
     for name in models:
         choice.check(name)
     plugins = [registry.get("eval", name) for name in dict.fromkeys(evals)]
@@ -97,6 +109,11 @@ def plan(registry: Registry, plugins: Sequence[Plugin], stored: StoredResponses 
     needing = [p.name for p in plugins if p.value.judge is not None]
     if needing and not flags["judge"]:
         raise InputError(f"{', '.join(needing)}: judged by a model; name one with --judge ({_judges(registry)})")
+    if flags["judge"] and not needing:
+        raise InputError(f"--judge: no model judges {', '.join(p.name for p in plugins)}; leave it out")
+    for name in ("judge_base_url", "judge_price", "max_cost"):
+        if flags[name] is not None and not flags["judge"]:
+            raise InputError(f"--{name.replace('_', '-')} is for a judge: name one with --judge, or leave it out")
     if flags["data"] and len(plugins) > 1 and not Path(flags["data"]).is_dir():
         raise InputError("--data is one file for several evals; give a folder, or one eval")
     changes = settings(registry, plugins, flags["sets"])
@@ -184,7 +201,7 @@ def _work(
         for name in names:
             beside = flags["out"] and len(names) == 1
             folder = root if beside else root / slug(name)
-            engine = None if stored else choice.open(name)
+            engine = None if stored else choice.open(name, folder / "serve.log", _patience(name))
             try:
                 for work in planned:
                     with progress(out, f"{work.request.plugin.name}") as report:
@@ -205,12 +222,25 @@ def _work(
                     engine.close()
 
 
+def _patience(model: str) -> Callable[[float], None]:
+    """Says every ten seconds that the server is still starting."""
+    last = 0.0
+
+    def waiting(seconds: float) -> None:
+        nonlocal last
+        if seconds >= last + 10:
+            last = seconds
+            click.echo(f"waiting for vLLM to serve {model}: {seconds:.0f} s", err=True)
+
+    return waiting
+
+
 def _judge(registry: Registry, flags: Any, root: Path) -> JudgeClient:
     from alignkit.judging import JudgeClient, resolve
 
     chosen = resolve(registry, flags["judge"], flags["judge_base_url"], flags["judge_price"])
     store = root / "judgements.jsonl"
-    return JudgeClient(chosen, store, max_cost=flags["max_cost"], concurrency=flags["concurrency"])
+    return JudgeClient(chosen, store, max_cost=flags["max_cost"], concurrency=flags["concurrency"] or 16)
 
 
 def _judges(registry: Registry) -> str:

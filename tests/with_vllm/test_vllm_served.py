@@ -47,7 +47,8 @@ def test_one_eval_gives_the_same_files_through_every_engine(trained, server, tmp
     ways = {
         "transformers": ["--engine", "transformers"],
         "vllm": ["--engine", "vllm"],
-        "served": ["--engine", "openai", "--endpoint", server.base_url],
+        "served": ["--engine", "openai", "--base-url", server.base_url],
+        "serve": ["--serve", "--gpu-memory-utilization", "0.3", "--max-num-seqs", "64"],
     }
     for name, options in ways.items():
         out = tmp_path / name
@@ -65,7 +66,7 @@ def test_one_eval_gives_the_same_files_through_every_engine(trained, server, tmp
 
 
 def test_several_samples_per_question_come_from_one_request_each(trained, server, tmp_path):
-    options = ["--engine", "openai", "--endpoint", server.base_url, "--samples", 4, "--set", "temperature=1.0"]
+    options = ["--engine", "openai", "--base-url", server.base_url, "--samples", 4, "--set", "temperature=1.0"]
     align("eval", "arithmetic", "--model", trained, "--limit", 10, "--out", tmp_path / "out", *options, cwd=tmp_path)
     (file,) = (tmp_path / "out").rglob("samples.jsonl")
     found = [json.loads(line) for line in file.read_text().splitlines()]
@@ -91,7 +92,7 @@ def test_a_server_killed_in_the_middle_loses_nothing_that_was_answered(trained, 
 
     out, log = tmp_path / "out", tmp_path / "again.log"
     command = ["eval", "arithmetic", "--model", str(trained), "--out", str(out), "--concurrency", "1",
-               "--engine", "openai", "--endpoint"]  # fmt: skip
+               "--engine", "openai", "--base-url"]  # fmt: skip
     running = subprocess.Popen(
         [sys.executable, "-m", "alignkit.cli", *command, server.base_url], stderr=subprocess.PIPE, text=True
     )
