@@ -127,6 +127,8 @@ def test_the_constant_is_the_longest_completion_unless_given(configs):
         (lambda batch: 1.0, r"returned float; expected one value per token, shape \(3, 5\)"),
         (lambda batch: right(batch).detach(), "returned a loss without gradient; expected one value per token"),
         (lambda batch: batch.mask, r"returned torch\.bool; expected floating point"),
+        (lambda batch: (right(batch), right(batch)), "returned Tensor for its metrics; expected a map by name"),
+        (lambda batch: (right(batch), {}, {}), "returned tuple; expected one value per token"),
     ],
 )
 def test_a_loss_of_the_wrong_form_is_named_with_its_file_and_shapes(function, text):
@@ -154,6 +156,16 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_moves(laboratory, 
         laboratory.gradients("grpo", objective(function), tiny.WHOLE)
     trainer, catch = laboratory._trainers["grpo", str(tiny.WHOLE)]
     assert trainer.state.global_step == 0 and not catch.steps
+
+
+def test_a_loss_that_ignores_the_policy_is_named(laboratory):
+    from alignkit.trainers import tiny
+
+    def apart(batch):
+        return torch.ones_like(batch.logps, requires_grad=True) * 2
+
+    with pytest.raises(PluginError, match="loss 'mine' does not depend on the log-probabilities"):
+        laboratory.gradients("grpo", objective(apart), tiny.WHOLE)
 
 
 def test_a_model_that_diverged_is_not_blamed_on_the_loss(laboratory):
@@ -261,6 +273,28 @@ def test_effective_settings_are_those_of_the_first_step(laboratory, registry):
         verify_effective({"generation.temperature": 0.7}, seen)
     with pytest.raises(WorkError, match="nothing of the kind was in force"):
         verify_effective({"advantage.name": "group"}, seen)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "asked"),
+    [
+        ("sft", {"loss_type": "dft"}, {"loss.loss_type": "dft"}),
+        ("dpo", {"loss_type": "hinge", "beta": 0.2}, {"loss.loss_type": "hinge", "train.beta": 0.2}),
+        ("grpo", {"loss_type": "bnpo", "epsilon": 0.3}, {"loss.loss_type": "bnpo", "train.epsilon": 0.3}),
+        ("rloo", {"epsilon": 0.3}, {"train.epsilon": 0.3, "generation.top_k": 0, "generation.top_p": 1.0}),
+    ],
+)
+def test_settings_of_trls_own_losses_are_observed(laboratory, method, fields, asked):
+    from alignkit.trainers import tiny
+    from alignkit.trainers.seam import verify_effective
+
+    trainer, _ = laboratory._make(method, None, tiny.Cut(8, 1, fields))
+    trainer.train()
+    seen = trainer.effective_settings()
+    verify_effective({"loss.name": "trl", **asked}, seen)
+    for key in asked:
+        with pytest.raises(WorkError, match=key):
+            verify_effective({key: "other"}, seen)
 
 
 def test_effective_settings_are_unknown_before_the_first_step(configs, laboratory):

@@ -145,7 +145,7 @@ class Objective:
         logps = batch.chosen_logps if hasattr(batch, "chosen_logps") else batch.logps
         shape = tuple(logps.shape) if self.loss.normalize else tuple(logps.shape[:1])
         result = self.loss.function(batch, **self.options)
-        values, metrics = result if isinstance(result, tuple) else (result, {})
+        values, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
         expected = f"one value per {'token' if self.loss.normalize else 'sequence'}, shape {shape}"
         if not isinstance(values, torch.Tensor):
             raise PluginError(self._fault(f"returned {type(values).__name__}; expected {expected}"))
@@ -155,6 +155,8 @@ class Objective:
             raise PluginError(self._fault(f"returned {values.dtype}; expected floating point, {expected}"))
         if logps.requires_grad and not values.requires_grad:
             raise PluginError(self._fault(f"returned a loss without gradient; expected {expected}, not detached"))
+        if not isinstance(metrics, Mapping):
+            raise PluginError(self._fault(f"returned {type(metrics).__name__} for its metrics; expected a map by name"))
         return values, metrics
 
     def _fault(self, what: str) -> str:

@@ -204,12 +204,14 @@ class _Policy(Seam, SyncedRollouts):
         if self.use_vllm:
             generation = self.vllm_generation
             seen |= {"generation.engine": "vllm", "generation.temperature": generation.temperature}
+            seen |= {"generation.top_p": generation.top_p, "generation.top_k": generation.top_k}
             seen["generation.max_new_tokens"] = generation.max_completion_length
         else:
             config = self.generation_config
             seen |= {"generation.engine": "transformers", "generation.temperature": config.temperature}
+            seen |= {"generation.top_p": config.top_p, "generation.top_k": config.top_k}
             seen["generation.max_new_tokens"] = config.max_new_tokens
-        seen |= {"generation.stop": list(self._stops), "generation.top_p": self.top_p}
+        seen["generation.stop"] = list(self._stops)
         seen |= {"train.num_generations": self.num_generations}
         if self.objective is not None and self.objective.advantage is not None:
             advantage = self.objective.advantage
@@ -235,7 +237,7 @@ class AlignGRPOTrainer(_Policy, GRPOTrainer):
         return self.beta * kl
 
     def _observe(self) -> dict[str, Any]:
-        own = {"loss.loss_type": self.loss_type} if self.objective is None else {}
+        own = {"loss.loss_type": self.loss_type, **_clip_range(self)} if self.objective is None else {}
         return super()._observe() | own | {"train.beta": self.beta}
 
 
@@ -272,7 +274,12 @@ class AlignRLOOTrainer(_Policy, RLOOTrainer):
         return rewards
 
     def _observe(self) -> dict[str, Any]:
-        return super()._observe() | {"train.beta": self.beta}
+        own = _clip_range(self) if self.objective is None else {}
+        return super()._observe() | own | {"train.beta": self.beta}
+
+
+def _clip_range(trainer: Any) -> dict[str, float]:
+    return {"train.epsilon": trainer.epsilon_low, "train.epsilon_high": trainer.epsilon_high}
 
 
 def _mask(inputs: Mapping[str, Any]) -> Tensor:

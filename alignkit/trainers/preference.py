@@ -22,6 +22,10 @@ class AlignDPOTrainer(Seam, DPOTrainer):
 
     method = "dpo"
 
+    def _observe(self) -> dict[str, Any]:
+        own = {"loss.loss_type": list(self.loss_types), "train.beta": self.beta} if self.objective is None else {}
+        return super()._observe() | own
+
     def _opened(self, samples: list[Any]) -> None:
         self._pairs = sum(len(batch["input_ids"]) // 2 for batch in samples)
 

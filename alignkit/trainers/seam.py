@@ -83,10 +83,12 @@ class Seam:
             self._effective = self._observe()
         if self.objective is None:
             return
-        names = sorted(self._sums)
-        totals = self.accelerator.reduce(torch.stack([self._sums[name] for name in names]), reduction="sum").tolist()
-        self._sums = {}
-        values = dict(zip(names, totals, strict=True))
+        values = self._totals()
+        if "!gradient" not in values:
+            raise PluginError(
+                f"loss '{self.objective.loss.name}' does not depend on the log-probabilities it was given, so nothing "
+                f"would be learnt ({self.objective.where})"
+            )
         self._stop_if_not_finite({name: int(values.pop(f"!{name}")[0]) for name in ("logps", "loss", "gradient")})
         for name, (total, count) in values.items():
             self._metrics["train"][name].append(total / count if count else math.nan)
@@ -177,11 +179,19 @@ class Seam:
         pair = torch.stack([total.detach().float(), count.detach().float()])
         self._sums[name] = self._sums[name] + pair if name in self._sums else pair
 
-    def _flush_eval(self) -> None:
-        for name in sorted(self._sums):
-            total, count = self.accelerator.reduce(self._sums[name], reduction="sum").tolist()
-            self._metrics["eval"][name].append(total / count if count else math.nan)
+    def _totals(self) -> dict[str, list[float]]:
+        """Sum and count of each metric over the processes; one that a process lacks counts nothing there."""
+        from accelerate.utils import gather_object
+
+        names = sorted(set(gather_object(list(self._sums))))
+        nothing = torch.zeros(2, device=self.accelerator.device)
+        sums = torch.stack([self._sums.get(name, nothing) for name in names])
         self._sums = {}
+        return dict(zip(names, self.accelerator.reduce(sums, reduction="sum").tolist(), strict=True))
+
+    def _flush_eval(self) -> None:
+        for name, (total, count) in self._totals().items():
+            self._metrics["eval"][name].append(total / count if count else math.nan)
 
     # -- effective settings --------------------------------------------------------------------------------------
 
@@ -233,6 +243,8 @@ def verify_effective(requested: Mapping[str, Any], effective: Mapping[str, Any])
 
 
 def _same(asked: Any, found: Any) -> bool:
+    if isinstance(found, list) and not isinstance(asked, list | tuple):
+        asked = [asked]  # DPO's loss_type: one, or a list
     if isinstance(asked, list | tuple) and isinstance(found, list | tuple):
         return len(asked) == len(found) and all(map(_same, asked, found))
     if isinstance(asked, int | float) and isinstance(found, int | float):

@@ -20,6 +20,10 @@ class AlignSFTTrainer(Seam, SFTTrainer):
 
     method = "sft"
 
+    def _observe(self) -> dict[str, Any]:
+        own = {"loss.loss_type": self.args.loss_type} if self.objective is None else {}
+        return super()._observe() | own
+
     def _opened(self, samples: list[Any]) -> None:
         tokens = torch.stack([(batch["labels"][..., 1:] != -100).sum() for batch in samples]).sum()
         self._counted = tokens, sum(len(batch["labels"]) for batch in samples)
