@@ -101,7 +101,7 @@ class RewardBoard:
         counts = Counter(row["status"] for row in rows)
         for status in STATUSES:
             log_metric(f"status/{status}", counts[status] / len(rows))
-        for part in rows[0]["parts"]:
+        for part in sorted({part for row in rows for part in row["parts"]}):  # what timed out has none
             log_metric(f"parts/{part}", sum(row["parts"].get(part, 0.0) for row in rows) / len(rows))
         self.run.write_rollouts(step, rows, "validation" if validation else "step")
         if failed is not None:
