@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
@@ -96,11 +97,14 @@ def _reward(plugin: Plugin, registry: Registry) -> Tests:
         yield "deterministic", functools.partial(_deterministic, bound, grader)
         yield "batch equals serial", functools.partial(_serial, bound, grader)
         yield "order does not matter", functools.partial(_order, bound, grader)
+        yield "inputs unchanged", functools.partial(_inputs_kept, bound, grader)
         yield "hostile strings in time", functools.partial(_hostile, bound, grader)
 
 
 def _scores(bound: BoundReward, grader: Grader, responses: Sequence[str]) -> list[Score]:
-    graded = grader.score(bound, responses, ["42"] * len(responses), [PROMPT] * len(responses), [{}] * len(responses))
+    graded = grader.score(
+        bound, list(responses), ["42"] * len(responses), [PROMPT] * len(responses), [{}] * len(responses)
+    )
     return [g.score for g in graded]
 
 
@@ -122,8 +126,26 @@ def _serial(bound: BoundReward, grader: Grader) -> str | None:
 
 
 def _order(bound: BoundReward, grader: Grader) -> str | None:
+    from alignkit.grading import Grader as Another
+
     forwards = _values(_scores(bound, grader, ORDINARY))
-    return _unequal(forwards, _values(_scores(bound, grader, ORDINARY[::-1]))[::-1])
+    with Another(workers=1) as fresh:  # the first one's cache would answer for the reward
+        return _unequal(forwards, _values(_scores(bound, fresh, ORDINARY[::-1]))[::-1])
+
+
+def _inputs_kept(bound: BoundReward, grader: Grader) -> str | None:
+    """A reward outside the pool gets the very lists that other rewards and the rollouts' file get after it."""
+    count = len(ORDINARY)
+    columns = {
+        "responses": list(ORDINARY),
+        "truths": ["42"] * count,
+        "prompts": [PROMPT] * count,
+        "metadatas": [{"id": str(i), "tags": ["a"]} for i in range(count)],
+    }
+    before = copy.deepcopy(columns)
+    grader.score(bound, *columns.values())
+    changed = [name for name in columns if columns[name] != before[name]]
+    return f"writes into its {', '.join(changed)}; make a copy first" if changed else None
 
 
 def _unequal(a: Sequence[Any], b: Sequence[Any]) -> str | None:

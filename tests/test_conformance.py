@@ -38,13 +38,43 @@ def align_rewards():
         ('import os; return Score(float(os.getpid() % 997 + 1))', "deterministic"),
         ('return Score(1.0 / len(response))', "hostile strings in time"),
         ("while len(response) > 1000: pass\n    return Score(1.0)", "hostile strings in time"),
+        ("SEEN.append(response); return Score(1.0 / len(SEEN))", "order does not matter"),
     ],
-    ids=["good", "random", "crashes", "hangs"],
+    ids=["good", "random", "crashes", "hangs", "counts its calls"],
 )  # fmt: skip
 def test_a_reward_is_checked(tmp_path: Path, body: str, broken: str | None):
     found = checks(tmp_path, "rewards", REWARD.replace("BODY", body), "reward", "mine")
     failed = [name for name, (ok, _) in found.items() if ok is False]
     assert (broken is None and not failed) or broken in failed, found
+
+
+BATCH = """
+import time
+from alignkit import Reward, hookimpl
+
+def mine(responses, truths, metadatas):
+    BODY
+
+@hookimpl
+def align_rewards():
+    yield Reward("mine", mine, deadline=0.05)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "broken"),
+    [
+        ("return [float(t in r) for r, t in zip(responses, truths)]", set()),
+        ("return [float(i == 0) for i, _ in enumerate(responses)]", {"batch equals serial", "order does not matter"}),
+        ("responses.sort(); return [1.0] * len(truths)", {"inputs unchanged"}),
+        ("return [float(len(m.pop('tags', []))) * 0 for m in metadatas]", {"inputs unchanged"}),
+        ("time.sleep(0.06 * len(responses)); return [1.0] * len(responses)", {"hostile strings in time"}),
+    ],
+    ids=["good", "by place", "reorders", "empties metadata", "sleeps"],
+)
+def test_a_reward_over_a_batch_is_checked(tmp_path: Path, body: str, broken: set[str]):
+    found = checks(tmp_path, "rewards", BATCH.replace("BODY", body), "reward", "mine")
+    assert {name for name, (ok, _) in found.items() if ok is False} == broken, found
 
 
 def test_a_judge_that_holds_its_key_is_refused(tmp_path: Path):

@@ -61,6 +61,14 @@ def not_finite_far_down(batch):
     return right(batch) * batch.logps.detach().exp().log().clamp(min=-1e30).exp().reciprocal()
 
 
+def shifted_advantages(batch):
+    return -batch.advantages.roll(1).unsqueeze(1) * batch.logps
+
+
+def mean_over_the_microbatch(batch):
+    return right(batch) / len(batch.mask)
+
+
 def double_precision(batch):
     return right(batch).double()
 
@@ -84,6 +92,8 @@ def test_a_right_loss_passes(laboratory):
         (counted_padding, "grpo constant: cuts"),
         (leaking_padding, "padding"),
         (not_finite_far_down, "finite"),
+        (shifted_advantages, "grpo constant: definition"),
+        (mean_over_the_microbatch, "grpo constant: definition"),
         (double_precision, "dtype"),
         (lambda batch: right(batch), "picklable"),
     ],
@@ -96,6 +106,45 @@ def test_a_loss_that_declares_its_dependence_is_reported_not_failed(laboratory):
     loss = dataclasses.replace(grpo(over_the_microbatchs_tokens), depends_on_microbatch=True)
     results = check_loss(loss, laboratory)
     assert [result.check for result in results if result.ok is None] == ["cuts"] and not failed(results)
+
+
+def wrong_sign(batch):
+    return -right(batch)
+
+
+def detached_ratio(batch):
+    ratio = (batch.logps - batch.old_logps).exp()
+    return -ratio.detach() * batch.advantages.unsqueeze(1) + 0 * batch.logps
+
+
+def scaled_in_place(batch):
+    batch.advantages.mul_(0.5)
+    return right(batch)
+
+
+def unlikelihood(batch):
+    return batch.logps
+
+
+def swapped_sides(batch):
+    return batch.chosen_logps - batch.rejected_logps
+
+
+@pytest.mark.parametrize(
+    ("function", "method", "check"),
+    [
+        (wrong_sign, "grpo", "direction"),
+        (detached_ratio, "grpo", "direction"),
+        (scaled_in_place, "grpo", "batch unchanged"),
+        (unlikelihood, "sft", "direction"),
+        (swapped_sides, "dpo", "direction"),
+    ],
+)
+def test_a_loss_that_no_cut_of_the_batch_betrays_is_found(function, method, check):
+    """These agree with themselves however the batch is cut, so only what a loss is for finds them."""
+    normalize = () if method == "dpo" else ("sequence",)
+    loss = Loss("planted", function, (method,), normalize=normalize, depends_on_microbatch=True)
+    assert failed(check_loss(loss, None)) == {check}
 
 
 def fault_in_the_core(name, monkeypatch):
@@ -150,8 +199,24 @@ def by_place(rewards, group_size):
     return (rewards.view(-1, group_size) - rewards.view(-1, group_size)[:, :1]).view(-1)
 
 
+def wrong_way(rewards, group_size):
+    groups = rewards.view(-1, group_size)
+    return (groups.nanmean(1, keepdim=True) - groups).nan_to_num(0).view(-1)
+
+
+def nothing(rewards, group_size):
+    return torch.zeros_like(rewards)
+
+
 @pytest.mark.parametrize(
-    ("function", "check"), [(biased, "unbiased std"), (over_the_batch, "groups apart"), (by_place, "order")]
+    ("function", "check"),
+    [
+        (biased, "unbiased std"),
+        (over_the_batch, "groups apart"),
+        (by_place, "order"),
+        (wrong_way, "direction"),
+        (nothing, "direction"),
+    ],
 )
 def test_a_planted_fault_in_an_advantage_is_found(function, check):
     from alignkit.trainers.check import check_advantage

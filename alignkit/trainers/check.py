@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -50,6 +51,8 @@ def check_loss(loss: Loss, laboratory: tiny.Laboratory) -> list[Check]:
         result("dtype", lambda: _dtype(loss)),
         result("finite", lambda: _finite(loss)),
         result("padding", lambda: _padding(loss)),
+        result("direction", lambda: _direction(loss)),
+        result("batch unchanged", lambda: _unchanged(loss)),
     ]
     if _kind(loss) == "policy":
         found.append(result("advantages detached", lambda: _scales_with_advantages(loss)))
@@ -87,6 +90,7 @@ def check_advantage(advantage: Advantage) -> list[Check]:
         result("values", lambda: _advantage_edges(advantage)),
         result("groups apart", lambda: _groups_apart(function)),
         result("order", lambda: _order_kept(function)),
+        result("direction", lambda: _rises_with_rewards(function)),
         result("unbiased std", lambda: _unbiased(function)),
     ]
 
@@ -212,6 +216,36 @@ def _scales_with_advantages(loss: Loss) -> str | None:
     return None
 
 
+def _direction(loss: Loss) -> str | None:
+    """A step against the gradient makes likelier what should be: demonstrations, good completions, chosen ones."""
+    logps, mask = _logps((5, 3, 4))
+    advantages = torch.tensor([0.7, -1.1, 0.4], dtype=torch.float64)
+    if _kind(loss) == "preference":
+        chosen, rejected = (torch.full((3,), low, dtype=torch.float64, requires_grad=True) for low in (-2.0, -3.0))
+        batch: Any = PreferenceBatch(chosen, rejected, chosen.detach(), rejected.detach())
+        up, down = torch.autograd.grad(Objective(loss)(batch)[0].sum(), (chosen, rejected))
+        gain = down.sum() - up.sum()
+    else:
+        batch, leaf = _batch(loss, logps, mask, drift=0.0, advantages=advantages)
+        gradient = torch.autograd.grad(next(_reduced(loss, batch, mask)), leaf)[0]
+        wanted = advantages.unsqueeze(1) if _kind(loss) == "policy" else 1.0
+        gain = -(gradient * wanted).sum()
+    if gain > 0:
+        return None
+    return "the gradient is zero: nothing is learnt" if gain == 0 else "the sign is wrong: it unlearns what is good"
+
+
+def _unchanged(loss: Loss) -> str | None:
+    """A rollout batch is used again in later steps, so a loss must not write into it."""
+    logps, mask = _logps((5, 3, 4))
+    batch, _ = _batch(loss, logps, mask)
+    names = [spec.name for spec in dataclasses.fields(batch)]
+    before = {name: getattr(batch, name).detach().clone() for name in names}
+    loss.function(batch)
+    changed = [name for name in names if not torch.equal(before[name], getattr(batch, name))]
+    return f"writes into batch.{', '.join(changed)}; make a new tensor instead" if changed else None
+
+
 # -- losses in the trainers ----------------------------------------------------------------------------------
 
 
@@ -323,6 +357,15 @@ def _order_kept(function: Callable[..., Tensor]) -> str | None:
     moved = torch.cat([rewards[:4][order], rewards[4:]])
     same = torch.allclose(function(rewards, 4)[:4][order], function(moved, 4)[:4], atol=1e-6)
     return None if same else "the order of completions within a group changes their advantages"
+
+
+def _rises_with_rewards(function: Callable[..., Tensor]) -> str | None:
+    rewards = torch.tensor(_REWARDS)
+    order = rewards.view(-1, 4).argsort(dim=1)
+    steps = function(rewards, 4).view(-1, 4).gather(1, order).diff(dim=1)
+    if (steps < -1e-6).any():
+        return "a higher reward has a lower advantage than another of its group"
+    return None if (steps > 1e-6).any() else "all advantages are equal: nothing is learnt"
 
 
 def _unbiased(function: Callable[..., Tensor]) -> str | None:
