@@ -32,6 +32,12 @@ def fingerprint(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def matters(key: str) -> bool:
+    """Whether a dotted key of a resolved recipe decides the result."""
+    words = key.split(".")
+    return words[2 if words[0] == "stages" and len(words) > 2 else 0] not in _NO_MATTER
+
+
 def _decisive(recipe: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: _by_content(value) for key, value in recipe.items() if key not in _NO_MATTER}
     if "stages" in found:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError, listing, nearest
+from alignkit.recipe.fingerprint import matters
 from alignkit.report.runs import RunData, read_run
 
-NOT_WHAT_VARIES = frozenset({"name", "seed", "budget.tokens", "budget.seconds"})
+NOT_WHAT_VARIES = frozenset({"seed", "budget.tokens", "budget.seconds"})
+_SHOWN = 40  # characters of a setting in a variant's name
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,13 @@ def collect(paths: Sequence[Path], *, base: str | None = None, allow_missing: bo
     """
     listed, problems = _expand(paths)
     read: list[_Read] = []
-    for label, folder, collapsed in listed.runs:
+    seen: set[Path] = set()
+    for label, folder, collapsed, sweep in listed.runs:
+        if folder.resolve() in seen:  # named twice, or of a sweep that took it over from another one
+            continue
+        seen.add(folder.resolve())
         try:
-            read.append(_Read(label, read_run(folder, collapsed=collapsed), collapsed))
+            read.append(_Read(label, read_run(folder, collapsed=collapsed), collapsed, sweep))
         except InputError as error:
             problems += error.problems
     if problems and not allow_missing:
@@ -64,6 +70,8 @@ def collect(paths: Sequence[Path], *, base: str | None = None, allow_missing: bo
     variants, columns = _group(read, NOT_WHAT_VARIES | listed.ignored)
     name = base or listed.base
     chosen = [variant for variant in variants if name is not None and _named(variant, name)]
+    if base is None and not chosen:  # two sweeps with a base of this name
+        chosen = [variant for variant in variants if variant.label.startswith(f"{name} ")]
     if base is not None and not chosen:
         raise InputError(f"--base: there is no variant '{base}'; {nearest(base, [v.label for v in variants])}")
     if not chosen or not chosen[0].runs:
@@ -92,11 +100,12 @@ class _Read:
     label: str | None  # what a sweep calls the variant
     run: RunData
     collapsed: bool
+    sweep: Path | None  # that names it
 
 
 @dataclass
 class _Listed:
-    runs: list[tuple[str | None, Path, bool]]  # label, folder, whether it collapsed
+    runs: list[tuple[str | None, Path, bool, Path | None]]  # label, folder, whether it collapsed, the sweep
     base: str | None = None
     metric: str | None = None
     ignored: frozenset[str] = frozenset()
@@ -108,41 +117,59 @@ def _expand(paths: Sequence[Path]) -> tuple[_Listed, list[str]]:
     listed, problems = _Listed([]), []
     for path in paths:
         if not (path / "sweep.json").is_file():
-            listed.runs.append((None, path, False))
+            listed.runs.append((None, path, False, None))
             continue
         try:
-            sweep = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path / 'sweep.json'} is damaged: {error}") from error
-        listed.base, listed.metric = listed.base or sweep["base"], listed.metric or sweep["metric"]
-        if sweep.get("budget"):
-            listed.ignored |= {"train.max_steps"}  # the budget decides; this is only its upper bound
-        for job in sweep["jobs"]:
-            who = f"{path.name}: variant {job['variant']}, seed {job['seed']}"
-            if job["status"] in ("done", "collapsed"):
-                listed.runs.append((job["variant"], Path(job["run"]), job["status"] == "collapsed"))
-                if job["status"] == "collapsed":
-                    listed.notes.append(f"Collapsed, so not in the mean: {who}: {job['note']}.")
-            else:
-                problems.append(f"{who} is {job['status']}" + (f": {job['note']}" if job.get("note") else ""))
+            problems += _of_sweep(path, listed)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InputError(f"{path / 'sweep.json'} is damaged: {type(error).__name__}: {error}") from error
     return listed, problems
 
 
+def _of_sweep(path: Path, listed: _Listed) -> list[str]:
+    problems = []
+    sweep = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
+    listed.base, listed.metric = listed.base or sweep["base"], listed.metric or sweep["metric"]
+    if sweep.get("budget"):
+        listed.ignored |= {"train.max_steps"}  # the budget decides; this is only its upper bound
+    for job in sweep["jobs"]:
+        who = f"{path.name}: variant {job['variant']}, seed {job['seed']}"
+        if job["status"] not in ("done", "collapsed"):
+            problems.append(f"{who} is {job['status']}" + (f": {job['note']}" if job.get("note") else ""))
+            continue
+        folder, moved = Path(job["run"]), path / "runs" / Path(job["run"]).name
+        folder = moved if not folder.exists() and moved.is_dir() else folder  # the sweep lay elsewhere when it ran
+        listed.runs.append((job["variant"], folder, job["status"] == "collapsed", path))
+        if job["status"] == "collapsed":
+            listed.notes.append(f"Collapsed, so not in the mean: {who}: {job['note']}.")
+    return problems
+
+
 def _group(read: Sequence[_Read], ignored: frozenset[str]) -> tuple[list[Variant], list[str]]:
-    """Variants, and the settings in which they differ. A sweep's label says what belongs together."""
+    """Variants, and the settings in which they differ. Within one sweep its label says what belongs together."""
+
+    def settings(one: _Read) -> dict[str, Any]:
+        flat = flatten(one.run.recipe)
+        return {key: value for key, value in flat.items() if key not in ignored and matters(key)}
+
+    labelled: dict[Any, list[_Read]] = {}
+    for number, one in enumerate(read):
+        labelled.setdefault((one.sweep, one.label) if one.label else number, []).append(one)
     groups: dict[str, list[_Read]] = {}
-    for one in read:
-        flat = {key: value for key, value in flatten(one.run.recipe).items() if key not in ignored}
-        groups.setdefault(one.label or json.dumps(flat, sort_keys=True, default=str), []).append(one)
-    flats = [flatten(members[0].run.recipe) for members in groups.values()]
-    keys = sorted({key for flat in flats for key in flat} - ignored)
+    for same in labelled.values():
+        groups.setdefault(json.dumps(settings(same[0]), sort_keys=True, default=str), []).extend(same)
+    flats = [settings(members[0]) for members in groups.values()]
+    keys = sorted({key for flat in flats for key in flat})
     columns = [key for key in keys if any(key not in f or f[key] != flats[0].get(key) for f in flats)]
-    names = [members[0].label or str(members[0].run.recipe.get("name")) for members in groups.values()]
+    names = [
+        next((one.label for one in members if one.label), str(members[0].run.recipe.get("name")))
+        for members in groups.values()
+    ]
     variants: list[Variant] = []
     problems: list[str] = []
     for name, flat, members in zip(names, flats, groups.values(), strict=True):
         differs = {key: flat[key] for key in columns if key in flat}
-        label = name if names.count(name) == 1 else f"{name} {_short(differs)}"
+        label = name if names.count(name) == 1 else f"{name} {_short(differs)}".strip()
         if label in (variant.label for variant in variants):
             label = f"{label} #{len(variants) + 1}"
         members.sort(key=lambda one: (str(type(one.run.seed)), one.run.seed))
@@ -162,5 +189,5 @@ def _named(variant: Variant, name: str) -> bool:
 
 
 def _short(differs: Mapping[str, Any]) -> str:
-    parts = [f"{key.rsplit('.', 1)[-1]}={value}" for key, value in differs.items()]
+    parts = [f"{key.rsplit('.', 1)[-1]}={value}"[:_SHOWN] for key, value in differs.items()]
     return listing(parts, limit=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,9 @@ def _check_known(metrics: Sequence[str], runs: Sequence[RunData]) -> None:
         lacking = [str(run.folder) for run in runs if run.final(metric) is None]
         if lacking:
             problems.append(f"{metric} is not in {listing(lacking)}")
+        lost = [str(run.folder) for run in runs if math.isnan(run.final(metric) or 0.0)]
+        if lost:
+            problems.append(f"{metric} is no finite number at the end of {listing(lost)}; leave out what diverged")
     if problems:
         raise InputError(*problems)
 
@@ -136,6 +140,8 @@ def _check_known(metrics: Sequence[str], runs: Sequence[RunData]) -> None:
 def _measured_differently(metric: str, runs: Sequence[RunData]) -> list[str]:
     """One problem per field of the provenance in which the runs' evals differ."""
     problems = []
+    if metric == "train/reward" and len({json.dumps(_rewards(run), sort_keys=True) for run in runs}) > 1:
+        problems.append("train/reward was measured differently in its grader: the runs have other rewards or weights")
     evals = [(run.folder.name, result) for run in runs if (result := run.last_eval(metric)) is not None]
     for name in MEASURED_BY:
         values = [_measured_by(name, result.summary["provenance"].get(name)) for _, result in evals]
@@ -148,6 +154,12 @@ def _measured_differently(metric: str, runs: Sequence[RunData]) -> list[str]:
             each = "; ".join(f"{text} in {listing(folders, limit=3)}" for text, folders in said.items())
             problems.append(f"eval '{evals[0][1].name}' was measured differently in its {name}: {each}")
     return problems
+
+
+def _rewards(run: RunData) -> Any:
+    """The rewards that the logged reward is made of; a pipeline logs those of its last stage."""
+    stages = list(run.recipe.get("stages") or {})
+    return (run.recipe["stages"][stages[-1]] if stages else run.recipe).get("rewards")
 
 
 def _measured_by(name: str, value: Any) -> dict[str, str]:

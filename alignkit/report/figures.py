@@ -44,6 +44,7 @@ STYLE = {
     "axes.edgecolor": "#555555",
     "xtick.color": "#333333",
     "ytick.color": "#333333",
+    "text.parse_math": False,  # a name is no formula
     "svg.hashsalt": "alignkit",  # the same comparison gives the same file
 }
 

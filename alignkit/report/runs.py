@@ -15,6 +15,15 @@ from alignkit.recipe import tree
 from alignkit.run import Run, read_jsonl
 
 NOT_METRICS = frozenset({"step", "time", "seconds", "tokens"})
+_NUMBER = (int, float, type(None))
+_KINDS: dict[str, Any] = {
+    "n": int,
+    "metric": str,
+    "metrics": dict,
+    "provenance": dict,
+    "low": _NUMBER,
+    "high": _NUMBER,
+}  # of a summary
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class EvalResult:
     def metrics(self) -> dict[str, float]:
         """Every number of the summary by its metric's name."""
         found = {self.summary["metric"]: self.summary["value"], **self.summary.get("metrics", {})}
-        return {name: float(value) for name, value in found.items() if is_number(value)}
+        return {str(name): float(value) for name, value in found.items() if is_number(value)}
 
     @cached_property
     def samples(self) -> dict[str, list[tuple[Any, Mapping[str, Any]]]]:
@@ -95,12 +104,17 @@ class RunData:
         return max(found, key=lambda result: result.step, default=None)
 
     def final(self, metric: str) -> float | None:
-        """The last eval's value; of a training metric the mean over the last tenth of its logged values."""
+        """The last eval's value; of a training metric the mean over the last tenth of its logged values.
+
+        NaN where one of these is no finite number: the run diverged, which the values before would hide.
+        """
         result = self.last_eval(metric)
         if result is not None:
             return result.metrics[metric.split("/", 2)[2]]
-        values = [float(row[metric]) for row in self.rows if is_number(row.get(metric))]
+        values = [row[metric] for row in self.rows if isinstance(row.get(metric), int | float)]
         tail = values[-max(1, len(values) // 10) :]
+        if not all(map(math.isfinite, tail)):
+            return math.nan
         return math.fsum(tail) / len(tail) if tail else None
 
 
@@ -120,6 +134,8 @@ def read_run(folder: Path, *, collapsed: bool = False) -> RunData:
     if twice:
         raise InputError(*twice)
     if recipe.get("method") == "pipeline":
+        if not isinstance(recipe.get("stages"), dict) or not recipe["stages"]:
+            raise InputError(f"{folder} is damaged: its recipe.yaml is of a pipeline without stages")
         # What a pipeline made is the model of its last stage.
         folder = folder / "stages" / list(recipe["stages"])[-1]
     evals = [_read_eval(summary.parent) for summary in sorted(folder.glob("evals/*@*/summary.json"))]
@@ -127,6 +143,8 @@ def read_run(folder: Path, *, collapsed: bool = False) -> RunData:
         last = max((result for result in evals if result.name == name), key=lambda result: result.step)
         _ = last.samples  # read now, so that a damaged run is known as such from the start
     rows = Run.open(folder).metrics()
+    if not all(isinstance(row.get("step"), int) for row in rows):
+        raise InputError(f"{folder / 'metrics.jsonl'} is damaged: a row has no step")
     return RunData(run.folder, recipe, run.manifest, rows, evals)
 
 
@@ -138,6 +156,9 @@ def _read_eval(folder: Path) -> EvalResult:
         lacking = [key for key in ("n", "metric", "value", "provenance") if key not in summary]
         if lacking:
             raise ValueError(f"it lacks {listing(lacking)}")
+        wrong = [key for key, kind in _KINDS.items() if key in summary and not isinstance(summary[key], kind)]
+        if wrong:
+            raise ValueError(f"{listing(wrong)} is of a wrong type")
         if summary["value"] is None:
             raise ValueError("nothing in it is scored; run the eval again")
         if not is_number(summary["value"]):

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +35,12 @@ def p_value(value: float | None) -> str:
 
 def setting(value: Any) -> str:
     """A recipe's value in one line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def plain(text: str) -> str:
+    """Without the control characters that a terminal would obey; line breaks stay."""
+    return "".join("\ufffd" if category(c) in ("Cc", "Cf") and c not in "\n\u200d" else c for c in text)
 
 
 def terminal(found: Comparison, width: int = 120) -> Table:
@@ -59,7 +65,7 @@ def terminal(found: Comparison, width: int = 120) -> Table:
         settings = [setting(row.differs[key]) if key in row.differs else "-" for key in found.columns]
         if folded:
             settings = ["\n".join(f"{key}: {setting(value)}" for key, value in row.differs.items())]
-        cells = [row.label + ("\n(base)" if row.base else ""), *settings, _seeds(row)]
+        cells = [plain(row.label) + ("\n(base)" if row.base else ""), *settings, _seeds(row)]
         for metric in found.metrics:
             value, interval, difference, around, p, verdict, smallest = _cells(row.results.get(metric))
             detectable = f"\n(detects {smallest})" if smallest != "-" else ""
@@ -71,13 +77,10 @@ def terminal(found: Comparison, width: int = 120) -> Table:
 def markdown(found: Comparison) -> str:
     """A GitHub table with the notes below."""
     head, rows = _flat(found)
-    clean = [
-        [re.sub(r"([|\\]|<(?=[a-zA-Z/!]))", r"\\\1", cell).replace("\n", " ") for cell in row] for row in [head, *rows]
-    ]
-    lines = ["| " + " | ".join(row) + " |" for row in clean]
+    lines = ["| " + " | ".join(map(_md, row)) + " |" for row in [head, *rows]]
     lines.insert(1, "|" + " --- |" * len(head))
     mark = [f"**{FORCED}**", ""] if found.forced else []
-    return "\n".join([*mark, *lines, "", *(f"- {note}" for note in _all_notes(found))]) + "\n"
+    return "\n".join([*mark, *lines, "", *(f"- {_md(note)}" for note in _all_notes(found))]) + "\n"
 
 
 def latex(found: Comparison) -> str:
@@ -88,7 +91,7 @@ def latex(found: Comparison) -> str:
     lines += [" & ".join(map(_tex, row)) + r" \\" for row in rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     mark = [r"\textbf{" + FORCED + r"}\\"] if found.forced else []
-    comments = ["% " + note.replace("\n", " ") for note in ["needs \\usepackage{booktabs}", *_all_notes(found)]]
+    comments = ["% " + " ".join(note.split()) for note in ["needs \\usepackage{booktabs}", *_all_notes(found)]]
     return "\n".join([*comments, *mark, *lines]) + "\n"
 
 
@@ -129,16 +132,16 @@ def as_json(found: Comparison) -> str:
 def notes(found: Comparison) -> list[str]:
     """What the reader must know: what was forced, what was left out, what the numbers mean."""
     forced = [f"FORCED: {text}" for text in found.forced]
-    return [*forced, *(f"Left out: {text}" for text in found.left_out), *found.notes]
+    return list(map(plain, [*forced, *(f"Left out: {text}" for text in found.left_out), *found.notes]))
 
 
 def _all_notes(found: Comparison) -> list[str]:
-    return [f"Base: {found.base}.", *notes(found)]
+    return [f"Base: {plain(found.base)}.", *notes(found)]
 
 
 def _flat(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Header and rows as text, one line per cell."""
-    head = ["variant", *found.columns, "seeds"]
+    head = ["variant", *map(plain, found.columns), "seeds"]
     for metric in found.metrics:
         head += [_short(metric), "difference", "p (Holm)", "verdict", "detectable"]
     return head, [_flat_row(row, found) for row in found.rows]
@@ -146,7 +149,7 @@ def _flat(found: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def _flat_row(row: Row, found: Comparison) -> list[str]:
     settings = [setting(row.differs[key]) if key in row.differs else "-" for key in found.columns]
-    cells = [row.label + (" (base)" if row.base else ""), *settings, _seeds(row)]
+    cells = [plain(row.label) + (" (base)" if row.base else ""), *settings, _seeds(row)]
     for metric in found.metrics:
         value, interval, difference, around, p, verdict, smallest = _cells(row.results.get(metric))
         cells += [f"{value} {interval}".strip(), f"{difference} {around}".strip(), p, verdict or "-", smallest]
@@ -195,6 +198,11 @@ def _short_keys(keys: Sequence[str]) -> list[str]:
 
 def _short(metric: str) -> str:
     return metric.removeprefix("eval/")
+
+
+def _md(text: str) -> str:
+    """Text that makes no cell, tag or link of its own."""
+    return re.sub(r"([|\\]|<(?=[a-zA-Z/!])|(?<=\])\()", r"\\\1", text).replace("\n", " ")
 
 
 def _tex(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from alignkit import plan, recipe
 from alignkit.errors import InputError, MissingError
+from alignkit.recipe.fingerprint import matters
 from alignkit.recipe.tree import Node
 from alignkit.sweep.spec import Spec, put
 
@@ -112,7 +112,7 @@ def _variant(
         if isinstance(change.value, dict) and key in change.value:
             raise InputError(f"{change.value[key].origin}: the sweep itself gives every run its {key}; drop it here")
     stated = load(change, base.config.seed, base.config.name)
-    differences = base.diff(stated)
+    differences = [d for d in base.diff(stated) if matters(d.key)]
     plans = plan.plan(stated, registry)
     steps = _steps(plans)
     if spec.budget and base_steps and steps and differences:
@@ -138,7 +138,7 @@ def _repeated(variants: Sequence[Variant]) -> list[str]:
     bases = [variant.label for variant in variants if not variant.differences]
     problems += [f"variant {label} changes nothing, as {bases[0]} already does" for label in bases[1:]]
     for variant in variants:
-        text = json.dumps([(d.key, repr(d.b)) for d in variant.differences])
+        text = repr([(d.key, float(d.b) if type(d.b) is int else d.b) for d in variant.differences])
         if variant.differences and text in seen:
             problems.append(f"variants {seen[text]} and {variant.label} are equal")
         seen[text] = variant.label

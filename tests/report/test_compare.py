@@ -249,3 +249,87 @@ def test_a_sweep_gives_labels_base_metric_and_what_is_missing(make):
     edit(sweep / "sweep.json", jobs=jobs)
     with pytest.raises(InputError, match="variant v3, seed 0 is failed"):
         collect([sweep])
+
+
+def sweep_of(make, name, runs, **more):
+    folder = make.root / name
+    folder.mkdir()
+    jobs = [{"variant": label, "seed": 0, "status": "done", "run": str(run), "note": ""} for label, run in runs]
+    state = {"base": runs[0][0], "metric": METRIC, "jobs": jobs, **more}
+    (folder / "sweep.json").write_text(json.dumps(state))
+    return folder
+
+
+def test_a_sweep_beside_a_run_of_its_own_counts_that_run_once(make):
+    a, b = make.run("a"), make.run("b", recipe={"x": 1})
+    sweep = sweep_of(make, "one", [("base", a), ("std", b)])
+    assert [(row.label, row.seeds) for row in compare(collect([sweep, a])).rows] == [("base", [0]), ("std", [0])]
+
+
+def test_variants_of_two_sweeps_with_one_label_but_other_recipes_are_kept_apart(make):
+    runs = [make.run("a"), make.run("b", 1, recipe={"train": {"learning_rate": 1e-6}})]
+    sweeps = [sweep_of(make, f"sweep{i}", [("base", run)]) for i, run in enumerate(runs)]
+    found = compare(collect(sweeps))
+    assert [(row.label, row.seeds) for row in found.rows] == [("base", [0]), ("base learning_rate=1e-06", [1])]
+    assert not any("no finished run" in note for note in found.notes)
+
+
+def test_a_sweep_that_was_moved_finds_its_runs(make):
+    sweep = sweep_of(make, "moved", [("base", "/elsewhere/runs/base-seed0"), ("b", make.run("b", recipe={"x": 1}))])
+    (sweep / "runs").mkdir()
+    make.run("a").rename(sweep / "runs" / "base-seed0")
+    assert [row.label for row in compare(collect([sweep])).rows] == ["base", "b"]
+
+
+def test_where_a_run_lies_and_how_it_is_described_makes_no_variant(make):
+    more = {"description": "x", "output": {"root": "elsewhere"}, "track": ["wandb"]}
+    found = compare(collect([make.run("a", 0), make.run("a", 1, recipe=more)]))
+    assert [row.seeds for row in found.rows] == [[0, 1]] and not found.columns
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"base": "a", "metric": "m", "jobs": [{}]}', "{"])
+def test_a_damaged_sweep_is_named(make, text):
+    sweep = sweep_of(make, "broken", [("base", make.run("a"))])
+    (sweep / "sweep.json").write_text(text)
+    with pytest.raises(InputError, match=r"sweep.json is damaged"):
+        collect([sweep])
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("manifest.json", "[]"),
+        ("metrics.jsonl", "[1]\n"),
+        ("metrics.jsonl", '{"train/loss": 1}\n'),
+        ("recipe.yaml", "method: pipeline"),
+        ("evals/math@20/samples.jsonl", "[1]\n"),
+    ],
+)
+def test_files_of_the_wrong_shape_are_named(make, file, text):
+    runs = [make.run("a"), make.run("b")]
+    (runs[1] / file).write_text(text)
+    with pytest.raises(InputError, match="b-s0"):
+        collect(runs)
+
+
+@pytest.mark.parametrize("field", ["n", "metrics", "provenance", "low"])
+def test_a_summary_of_the_wrong_shape_is_named(make, field):
+    run = make.run("a")
+    edit(run / "evals/math@20/summary.json", **{field: "x"})
+    with pytest.raises(InputError, match=f"summary.json cannot be used: {field}"):
+        collect([run])
+
+
+def test_a_metric_that_ends_in_nan_is_not_replaced_by_what_it_was_before(make):
+    runs = [make.run("a"), make.run("b", recipe={"x": 1})]
+    with (runs[1] / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 21, "train/loss": NaN}\n')
+    with pytest.raises(InputError, match=r"train/loss is no finite number at the end of .*b-s0"):
+        compare(collect(runs), ["train/loss"])
+
+
+def test_training_rewards_of_other_rewards_are_refused(make):
+    runs = [make.run("a", recipe={"rewards": {"x": {}}}), make.run("b", recipe={"rewards": {"y": {}}})]
+    with pytest.raises(InputError, match="train/reward was measured differently in its grader"):
+        compare(collect(runs), ["train/reward"])
+    assert compare(collect(runs), [METRIC]).rows

@@ -104,3 +104,8 @@ def test_the_final_figure_names_the_verdicts_and_what_the_bars_cover(make):
 def test_a_forced_comparison_is_marked_in_its_figures(make):
     runs = [make.run("a"), make.run("b", recipe={"x": 1}, provenance={"data": "d2"})]
     assert "NOT COMPARABLE" in figures.final(compare(collect(runs), force=True), METRIC).get_suptitle()
+
+
+def test_a_name_is_drawn_as_it_is_and_not_as_a_formula(make, tmp_path):
+    collection = collect([make.run("a$x^{$"), make.run("b", recipe={"x": 1})])
+    assert figures.write_all(collection, compare(collection), tmp_path)

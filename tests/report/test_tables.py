@@ -102,3 +102,12 @@ def test_many_settings_are_folded_into_one_column(make):
 def test_missing_numbers_and_tiny_p_values_are_shown_as_such():
     assert [tables.number(v) for v in (None, 0.12345, 523.123, -0.00001)] == ["-", "0.123", "523.1", "0.000"]
     assert [tables.p_value(v) for v in (None, 0.0004, 0.0123)] == ["-", "<0.001", "0.012"]
+
+
+def test_no_table_holds_control_characters_or_links_of_a_recipe(make):
+    prompt = {"prompt": {"template": "\x1b[31m[x](javascript:alert(1))\r\\input{x}"}}
+    runs = [make.run("a"), make.run("b", recipe={"data": prompt})]
+    found = compare(collect(runs))
+    for write in (tables.markdown, tables.latex):
+        assert not set("\x1b\r") & set(write(found))
+    assert "](javascript" not in tables.markdown(found)

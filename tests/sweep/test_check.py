@@ -91,6 +91,7 @@ def test_the_metric_is_the_evals_own_unless_one_is_stated(checked):
         ("seeds: [0]", "either variants or grid"),
         ("variants: {a: {}}", "nothing to compare"),
         ("variants: {a: {}, b: {}}", "variant b changes nothing, as a already does"),
+        ("variants: {a: {}, b: {description: x}}", "variant b changes nothing, as a already does"),
         ("variants: {a: {}, b: {seed: 3}}", "the sweep itself gives every run its seed"),
         ("variants: {a/b: {loss: {normalize: token}}}", "name may hold"),
         ("variants: {a: {}, b: {loss: {normalize: token}}}\nseeds: [1, 1]", "each seed once"),
