@@ -41,6 +41,8 @@ def test_the_lora_fields_read_from_source_are_pefts():
 def test_the_fields_that_recipes_refuse_exist():
     everywhere = {name for method in ("sft", "grpo", "rloo", "dpo") for name in trl_config.fields(method)}
     assert set(trl_config.OWNED) <= everywhere
+    for method, names in trl_config.OWNED_BY_METHOD.items():
+        assert set(names) <= set(trl_config.fields(method))
     assert everywhere >= trl_config.STOCK_ADVANTAGE_FIELDS
     for method, names in trl_config.STOCK_LOSS_FIELDS.items():
         assert names <= set(trl_config.fields(method))
@@ -128,6 +130,23 @@ def test_what_trl_does_not_take_is_refused(method, field, value, expected):
 def test_what_another_key_says_is_refused_with_that_key(field, value, use):
     ((name, problem),) = trl_config.check("grpo", {field: value})
     assert name == field and use in problem and "hf_x" not in problem
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value"),
+    [
+        ("sft", "truncation_mode", "keep_end"),
+        ("sft", "eos_token", "<|im_end|>"),
+        ("sft", "chat_template_path", "other/model"),
+        ("sft", "assistant_only_loss", True),
+        ("expert_iteration", "dataset_text_field", "body"),
+        ("dpo", "padding_free", True),
+        ("grpo", "trust_remote_code", True),
+    ],
+)
+def test_what_comes_too_late_for_prepared_rows_or_is_read_by_nothing_is_refused(method, field, value):
+    ((name, problem),) = trl_config.check(method, {field: value})
+    assert name == field and problem.startswith("in a recipe ")
 
 
 def test_generation_kwargs_cannot_contradict_generation():

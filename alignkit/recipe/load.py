@@ -30,7 +30,7 @@ _PATHS = {
     ("evals", "*", "data", "path"),
 }
 # TRL's own fields that may name a file; they may also hold something else, so only an existing file counts.
-_TRAIN_FILES = ("chat_template_path", "deepspeed", "fsdp_config", "accelerator_config")
+_TRAIN_FILES = ("deepspeed", "fsdp_config", "accelerator_config")
 
 
 @dataclass(frozen=True)

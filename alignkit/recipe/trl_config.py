@@ -40,9 +40,24 @@ OWNED = {
     "vllm_server_port": "use generation.vllm.server",
     "reward_weights": "use rewards.<name>.weight",
     "loss_type": "use loss: {name: trl, loss_type: …}",
+    "trust_remote_code": "it has no use: code that comes with a model is never run",
 }
-# Each iteration trains anew on what it kept, so the epochs belong to the iterations.
-OWNED_BY_METHOD = {"expert_iteration": {"num_train_epochs": "use expert_iteration.epochs"}}
+# Rows are rendered, tokenised and cut before TRL's trainer is made, so what it would do to them comes too late.
+_SFT_ROWS = {
+    "truncation_mode": "it has no use: a row longer than train.max_length is cut at its end",
+    "dataset_text_field": "use data.prompt; the dataset's `columns` name what it reads",
+    "dataset_kwargs": "it has no use: rows are prepared before TRL sees them",
+    "dataset_num_proc": "it has no use: rows are prepared before TRL sees them",
+    "assistant_only_loss": "use train.completion_only_loss: true (the default) trains on the response only",
+    "chat_template_path": "it has no use: rows are rendered with the template of the model's own tokenizer",
+    "eos_token": "it has no use: rows end with the EOS token of the model's own tokenizer",
+}
+OWNED_BY_METHOD = {
+    "sft": _SFT_ROWS,
+    # Each iteration trains anew on what it kept, so the epochs belong to the iterations.
+    "expert_iteration": {**_SFT_ROWS, "num_train_epochs": "use expert_iteration.epochs"},
+    "dpo": {"padding_free": "it has no use: TRL has switched it off for DPO"},
+}
 OWNED_GENERATION_KWARGS = {
     **{key: key for key in ("temperature", "top_p", "top_k", "min_new_tokens", "max_new_tokens", "stop")},
     "min_tokens": "min_new_tokens",
