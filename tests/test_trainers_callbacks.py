@@ -82,6 +82,19 @@ def test_a_checkpoint_waits_for_the_end_of_a_rollout_batch(tmp_path: Path, itera
     callback, found = WholeRolloutsCallback(), []
     for step in range(1, 10):
         control = TrainerControl(should_save=step % 3 == 0)
-        callback.on_step_end(args, TrainerState(global_step=step, max_steps=9), control)
+        callback.on_step_end(args, TrainerState(global_step=step, max_steps=9), control, train_dataloader=range(32))
         found += [step] if control.should_save else []
     assert found == saved
+
+
+def test_a_rollout_batch_that_ends_with_a_short_optimizer_step_is_whole_there(tmp_path: Path):
+    """Three microbatches per rollout batch and per epoch: optimizer steps of two, then of one."""
+    from trl import GRPOConfig
+
+    args = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, gradient_accumulation_steps=2, steps_per_generation=3)
+    callback, found = WholeRolloutsCallback(), []
+    for step in range(1, 8):
+        control = TrainerControl(should_save=True)
+        callback.on_step_end(args, TrainerState(global_step=step, max_steps=99), control, train_dataloader=range(3))
+        found += [step] if control.should_save else []
+    assert found == [2, 4, 6]

@@ -116,10 +116,12 @@ class WholeRolloutsCallback(TrainerCallback):
     def __init__(self) -> None:
         self.due = False
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, *, train_dataloader: Any, **_: Any) -> None:
         """TRL counts a batch in microbatches, checkpoints count optimizer steps. The last step's is never put off."""
         self.due = self.due or control.should_save
-        done = state.global_step * args.gradient_accumulation_steps
+        per_epoch = len(train_dataloader)  # microbatches; the epoch's last optimizer step may have fewer than others
+        epochs, steps = divmod(state.global_step, math.ceil(per_epoch / args.gradient_accumulation_steps))
+        done = epochs * per_epoch + steps * args.gradient_accumulation_steps
         whole = done % (args.steps_per_generation * args.num_iterations) == 0
         control.should_save = self.due and (whole or state.global_step >= state.max_steps)
         self.due = self.due and not control.should_save
