@@ -302,6 +302,16 @@ def test_a_resolved_pipeline_still_takes_a_seed_for_all_its_stages(files, tmp_pa
     assert again.config.stages["sft"].train["max_steps"] == 6
 
 
+def test_in_a_pipeline_set_goes_to_every_stage_that_uses_the_key(files):
+    sets = ["generation.engine=vllm", "train.max_steps=2", "model.path=other/model", "stages.grpo.train.max_steps=4"]
+    stages = recipe.load(files() / "pipeline.yaml", sets=sets).resolved["stages"]
+    assert stages["grpo"]["generation"]["engine"] == "vllm" and "generation" not in stages["sft"]
+    assert [stages[name]["train"]["max_steps"] for name in ("sft", "grpo")] == [2, 4]
+    assert [stages[name]["model"]["path"] for name in ("sft", "grpo")] == ["other/model", "stage:sft"]
+    with pytest.raises(RecipeError, match="expert_iteration: method pipeline has no use for it"):
+        recipe.load(files() / "pipeline.yaml", sets=["expert_iteration.questions=4"])
+
+
 def test_a_child_pipeline_changes_and_deletes_stages(files):
     folder = files(child="extends: pipeline.yaml\nstages: {sft: ~, grpo: {model: {path: x/y}, rewards: {format: ~}}}")
     loaded = recipe.load(folder / "child.yaml")
@@ -332,5 +342,5 @@ def test_stages_are_checked(refused, stages, expected):
 
 
 def test_a_pipeline_itself_has_no_training_keys(refused):
-    text = refused("pipeline", sets=["train.max_steps=3"])
+    text = refused("pipeline", pipeline=PIPELINE + "train: {max_steps: 3}\n")
     assert "train: method pipeline has no use for it" in text and text.endswith("state it in a stage")

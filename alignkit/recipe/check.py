@@ -18,20 +18,9 @@ from alignkit.recipe.tree import Key, Node, Origin, describe, find
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
 
-_TRAINED = tuple(method for method in schema.METHODS if method != "pipeline")
-_USED_BY = {
-    "rewards": schema.ROLLOUT_METHODS,
-    "generation": schema.ROLLOUT_METHODS,
-    "advantage": ("grpo", "rloo"),
-    "loss": _TRAINED,
-    "expert_iteration": ("expert_iteration",),
-    "budget": tuple(method for method in _TRAINED if method != "expert_iteration"),
-    "stages": ("pipeline",),
-    **dict.fromkeys(("model", "data", "train", "evals", "best"), _TRAINED),
-}
 _NEEDED = {
-    "model": _TRAINED,
-    "data": _TRAINED,
+    "model": schema.TRAINED_METHODS,
+    "data": schema.TRAINED_METHODS,
     "rewards": schema.ROLLOUT_METHODS,
     "expert_iteration": ("expert_iteration",),
     "stages": ("pipeline",),
@@ -133,7 +122,7 @@ class Checker:
         method = config.get("method")
         if method not in schema.METHODS:
             return
-        for name, methods in _USED_BY.items():
+        for name, methods in schema.USED_BY.items():
             if name in config and method not in methods:
                 text = f"method {method} has no use for it; it is for {', '.join(methods)}"
                 if self._nearest((*at, name)).kind == "overlay":
@@ -179,8 +168,10 @@ class Checker:
         self._stock_loss(config, at, method)
         self._validation(config, at, method)
         vllm = map_at(generation, "vllm")
-        if vllm and generation.get("engine", "auto") == "transformers":
-            self.problem((*at, "generation", "vllm"), "is read only where the engine is vllm or auto")
+        if generation.get("engine") == "transformers":
+            unread = [("train", name) for name in map_at(config, "train") if str(name).startswith("vllm_")]
+            for key in [("generation", "vllm")] * bool(vllm) + unread:
+                self.problem((*at, *key), "is read only where the engine is vllm or auto")
         if (vllm.get("mode") == "server") != ("server" in vllm):
             text = "is read only with mode: server" if "server" in vllm else "mode: server needs the server's URL"
             self.problem((*at, "generation", "vllm", "server"), text)
@@ -264,7 +255,7 @@ class Checker:
         method = find(self.tree, (*below, "method"))
         section = schema.section_at(key[:-1])
         known: list[str] | None = None
-        if key[len(below) : -1] == ("train",) and method is not None and method.value in _TRAINED:
+        if key[len(below) : -1] == ("train",) and method is not None and method.value in schema.TRAINED_METHODS:
             known = list(trl_config.fields(method.value))
         elif section is not None and not issubclass(section, schema.PluginSection):
             known = list(section.model_fields)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alignkit.errors import RecipeError, nearest
 from alignkit.recipe.paths import locate, shown
-from alignkit.recipe.schema import METHODS, PIPELINE_KEYS, SHARED_KEYS
+from alignkit.recipe.schema import METHODS, PIPELINE_KEYS, SHARED_KEYS, USED_BY
 from alignkit.recipe.tree import DELETE, Key, Kind, Node, Origin, find, parse, plain, read
 
 # Another plugin has other options, so the old ones go; the keys named here belong to the core and stay.
@@ -173,7 +173,7 @@ class Merger:
         return tree
 
     def set(self, tree: Node, text: str) -> Node:
-        """A tree with one `key.sub=value` over it.
+        """A tree with one `key.sub=value` over it; in a pipeline, what only stages use goes to each that uses it.
 
         Raises:
             RecipeError: for a text of another form, or a value that is no YAML.
@@ -187,7 +187,17 @@ class Merger:
         node = parse(value, Origin(text, kind="set"), self.problems)
         for name in reversed(names):
             node = Node({name: node}, node.origin)
-        return self.merge(tree, node)
+        stages = tree.value.get("stages")
+        users = USED_BY.get(names[0], ())
+        if names[0] == "stages" or stages is None or not isinstance(stages.value, dict):
+            return self.merge(tree, node)
+        if not any(_method(stage) in users for stage in stages.value.values()):
+            return self.merge(tree, node)
+        laid = {
+            name: self._laid(stage, node.value, {}, ("stages", name), node.origin) if _method(stage) in users else stage
+            for name, stage in stages.value.items()
+        }
+        return Node({**tree.value, "stages": Node(laid, stages.origin)}, tree.origin)
 
 
 def _method(tree: Node) -> str:

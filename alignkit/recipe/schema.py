@@ -16,6 +16,17 @@ ROLLOUT_METHODS = ("grpo", "rloo", "expert_iteration")  # those that sample resp
 # A pipeline says these once; its stages neither state nor inherit them.
 SHARED_KEYS = ("seed", "track", "callbacks", "launch", "output")
 PIPELINE_KEYS = ("name", "description", "method", "stages", *SHARED_KEYS)
+TRAINED_METHODS = tuple(method for method in METHODS if method != "pipeline")
+USED_BY = {
+    "rewards": ROLLOUT_METHODS,
+    "generation": ROLLOUT_METHODS,
+    "advantage": ("grpo", "rloo"),
+    "loss": TRAINED_METHODS,
+    "expert_iteration": ("expert_iteration",),
+    "budget": tuple(method for method in TRAINED_METHODS if method != "expert_iteration"),
+    "stages": ("pipeline",),
+    **dict.fromkeys(("model", "data", "train", "evals", "best"), TRAINED_METHODS),
+}
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
