@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from unicodedata import category
 
 
 class AlignError(Exception):
@@ -60,6 +61,11 @@ def listing(names: Sequence[str], limit: int = 40) -> str:
     """Names joined by commas, cut with a count after `limit`."""
     shown = ", ".join(names[:limit])
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def printable(text: str) -> str:
+    """Without the control characters that a terminal would obey; line breaks stay."""
+    return "".join("\ufffd" if category(c) in ("Cc", "Cf") and c not in "\n\u200d" else c for c in text)
 
 
 def asks_for(package: str, extra: str, why: str) -> MissingError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import inspect
 import math
 import os
 import re
@@ -274,9 +273,7 @@ def _rewards(config: Any, registry: Registry, rows: Sequence[Mapping[str, Any]])
     for name, entry in (config.rewards or {}).items():
         plugin = registry.get("reward", name)
         bind_plugin(plugin, entry.options)
-        wanted = inspect.signature(plugin.value.function).parameters
-        if any(p in wanted and wanted[p].default is inspect.Parameter.empty for p in ("truth", "truths")):
-            data.require_columns(rows, ["truth"], f"reward '{name}'")
+        data.require_truth(plugin, rows)
 
 
 def _tokens(

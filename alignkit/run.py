@@ -87,12 +87,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 break
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                rows.append({**json.loads(line)})
+            except (ValueError, TypeError) as error:
                 raise InputError(f"{path}:{number}: not a JSON line: {error}") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: expected an object, got {type(row).__name__}")
-            rows.append(row)
     return rows
 
 
@@ -149,12 +146,9 @@ class Run:
         if not manifest.is_file():
             raise InputError(f"{folder} is no run folder: it has no manifest.json; runs are made by `align run`")
         try:
-            found = json.loads(manifest.read_text(encoding="utf-8"))
-        except ValueError as error:
+            return cls(path, {**json.loads(manifest.read_text(encoding="utf-8"))})
+        except (ValueError, TypeError) as error:
             raise InputError(f"{manifest} is damaged: {error}") from error
-        if not isinstance(found, dict):
-            raise InputError(f"{manifest} is damaged: expected an object, got {type(found).__name__}")
-        return cls(path, found)
 
     @classmethod
     def join(cls, folder: Path | str) -> Run:

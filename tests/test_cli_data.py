@@ -156,6 +156,8 @@ def test_distill_writes_and_reads_batch_files_without_a_key(align, rows, tmp_pat
         (["stats", "matth"], 2, "did you mean 'math'"),
         (["show", "rows.jsonl", "--prompt", "a", "--prompt-file", "b"], 2, "exclude each other"),
         (["split", "rows.jsonl", "--out", "x", "--validation", "500"], 2, "only 10 distinct"),
+        (["split", "rows.jsonl", "--out", "x", "--validation", "nan"], 2, "expected a number"),
+        (["split", "rows.jsonl", "--out", "x", "--validation", "inf"], 2, "expected a number"),
         (["split", "rows.jsonl", "--out", "x", "--column", "question"], 2, "expected NAME=VALUE"),
         (["filter", "rows.jsonl", "--out", "x", "--reward", "drgrp"], 2, "did you mean 'drgrpo'"),
         (["filter", "rows.jsonl", "--out", "x", "--reward", "drgrpo:fsat=true"], 2, "no option 'fsat'"),
@@ -179,3 +181,17 @@ def test_leakage_between_real_benchmarks_is_found(align_data, align, tmp_path, m
     code, out, _ = align("split", "math", "--validation", 500, "--against", "math:test", "--out", "parts", "--json")
     counts = json.loads(out)
     assert code == 0 and (counts["train"], counts["validation"], counts["removed"]) == (6997, 500, 3)
+
+
+@pytest.mark.parametrize(
+    ("row", "arguments", "says"),
+    [
+        ('{"question": "a", "response": "b"}', ["--reward", "drgrpo"], "needs the column 'truth'"),
+        ('{"response": "b", "tokens": "many"}', ["--max-tokens", 9], "row 1: `tokens` is 'many', expected a number"),
+        ('{"response": "b", "tokens": ' + "1" * 5000 + "}", ["--max-tokens", 9], "odd.jsonl:1: Exceeds the limit"),
+    ],
+)
+def test_a_filter_refuses_rows_that_it_cannot_judge(align, tmp_path, row, arguments, says):
+    (tmp_path / "odd.jsonl").write_text(row)
+    code, _, err = align("filter", tmp_path / "odd.jsonl", "--out", "x.jsonl", *arguments)
+    assert code == 2 and says in err

@@ -42,7 +42,14 @@ def test_copies_of_one_question_are_equal_when_normalised(one, other):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("x + 1", "x - 1"), ("1.5 m", "15 m"), ("1 2", "12"), ("x < 5", "x > 5"), ("\\leftarrow", "\\rightarrow")],
+    [
+        ("?!", "..."),
+        ("x + 1", "x - 1"),
+        ("1.5 m", "15 m"),
+        ("1 2", "12"),
+        ("x < 5", "x > 5"),
+        ("\\leftarrow", "\\rightarrow"),
+    ],
 )
 def test_different_questions_stay_different(one, other):
     assert normalise(one) != normalise(other)
@@ -292,3 +299,9 @@ def test_what_a_limit_drops_and_cuts_is_counted():
     assert result["limits"] == {100: {"dropped": 1, "cut": 1, "tokens_lost": 20}}
     assert result["lengths"]["total"].longest == 120 and result["suggested_max_length"] == 120
     assert "response" not in measure([1, 2], None, limits=[])["lengths"]
+
+
+def test_a_file_that_holds_no_answers_is_named(tmp_path):
+    (tmp_path / "made.answers.jsonl").write_text('{"question": "a"}\n')
+    with OpenAIServer(lambda body: "x") as server, pytest.raises(InputError, match=r"answers.jsonl:1: no answer"):
+        distillation(server, tmp_path)

@@ -46,9 +46,13 @@ def load_recipe(
     """The recipe, resolved and checked, with the registry of its plugins."""
     from alignkit import kits
     from alignkit import recipe as recipes
+    from alignkit.errors import InputError
+    from alignkit.sweep.spec import is_sweep_file
 
-    registry = load_registry([recipe], kit)
     dirs = [kits.builtin().root / "recipes"]
+    if is_sweep_file(locate(recipe, dirs)):
+        raise InputError(f"{recipe} is a sweep, not a recipe; to see its variants: align sweep {recipe} --dry-run")
+    registry = load_registry([recipe], kit)
     files = [locate(overlay, dirs) for overlay in overlays]
     return recipes.load(locate(recipe, dirs), files, sets, registry, recipe_dirs=dirs), registry
 

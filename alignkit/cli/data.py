@@ -181,7 +181,12 @@ def filter_(source: str, out: str, reward: str | None, as_json: bool, **flags: A
             tokens = [len(tokenizer(str(row["response"]), add_special_tokens=False)["input_ids"]) for row in rows]
         else:
             require_columns(rows, ["tokens"], "a filter by length without --tokenizer")
-            tokens = [int(row["tokens"]) for row in rows]
+            tokens = [row["tokens"] for row in rows]
+            if wrong := [
+                n for n, count in enumerate(tokens, 1) if type(count) is not int and not str(count).isdecimal()
+            ]:
+                raise InputError(f"row {wrong[0]}: `tokens` is {str(tokens[wrong[0] - 1])[:40]!r}, expected a number")
+            tokens = list(map(int, tokens))
     least = 1.0 if reward and flags["min_reward"] is None else flags["min_reward"]
     reasons = flags["finish_reasons"] or None
     rules = Filter(least, reasons, flags["min_tokens"], flags["max_tokens"], flags["duplicates"])
@@ -196,7 +201,7 @@ def filter_(source: str, out: str, reward: str | None, as_json: bool, **flags: A
 
 
 def _graded(found: Source, spec: str, kit: Sequence[str]) -> list[dict[str, Any]]:
-    from alignkit.data import require_columns
+    from alignkit.data import require_columns, require_truth
     from alignkit.grading import Grader, bind_plugin
     from alignkit.plugins import check_options
     from alignkit.recipe.tree import scalar
@@ -207,6 +212,7 @@ def _graded(found: Source, spec: str, kit: Sequence[str]) -> list[dict[str, Any]
     if problems := check_options(plugin, options):
         raise InputError(*(problem for _, problem in problems))
     require_columns(found.rows, ["response"], f"reward '{name}'")
+    require_truth(plugin, found.rows)
     responses, truths, prompts = ([row.get(c) for row in found.rows] for c in ("response", "truth", "prompt"))
     with Grader() as grader:
         graded = grader.score(bind_plugin(plugin, options), [str(r) for r in responses], truths, prompts, found.rows)

@@ -48,17 +48,24 @@ def diff(a: str, b: str | None, overlays: tuple[str, ...], kit: tuple[str, ...],
         print_json(rows)
         return
     out = console()
+    if not out.is_terminal:
+        out.width = 240  # a pipe has no width of its own
     if not rows:
         out.print("nothing differs")
         return
     from rich.markup import escape
     from rich.table import Table
 
+    from alignkit.errors import printable
+
     titles = ("parent", Path(a).name) if b is None else (a, b)
-    table = Table("setting", *map(escape, titles), "from", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("setting", *titles, "from"):
+        table.add_column(escape(title), overflow="fold")
     for row in rows:
         origins = " | ".join(str(o) for o in (row["a_from"], row["b_from"]) if o)
-        table.add_row(*(escape(str(cell)) for cell in (row["key"], _shown(row["a"]), _shown(row["b"]), origins)))
+        cells = (row["key"], _shown(row["a"]), _shown(row["b"]), origins)
+        table.add_row(*(escape(printable(str(cell))) for cell in cells))
     out.print(table)
 
 

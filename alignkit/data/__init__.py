@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from alignkit.data.files import Row, read_file
 from alignkit.data.prompts import load_prompt, prompt_hash, render, render_pair, reply_text
@@ -16,7 +16,7 @@ from alignkit.errors import InputError, MissingError, listing
 from alignkit.plugins import bind, check_options
 
 if TYPE_CHECKING:
-    from alignkit.plugins import Registry
+    from alignkit.plugins import Plugin, Registry
 
 __all__ = [
     "Row",
@@ -30,6 +30,7 @@ __all__ = [
     "render_pair",
     "reply_text",
     "require_columns",
+    "require_truth",
 ]
 
 
@@ -51,6 +52,9 @@ def load_rows(spec: Mapping[str, Any], registry: Registry, *, seed: int | None =
     accepted = inspect.signature(load).parameters
     if "path" in core and "path" not in accepted:
         raise InputError(f"dataset '{plugin.name}' is not read from a file, so it takes no path: {core['path']}")
+    splits = get_args(accepted["split"].annotation) if "split" in accepted else ()
+    if splits and "split" in core and core["split"] not in splits:
+        raise InputError(f"dataset '{plugin.name}' has no split '{core['split']}'; it has {', '.join(splits)}")
     if seed is not None:
         core.setdefault("seed", seed)
     arguments = {name: value for name, value in core.items() if name in accepted}
@@ -184,6 +188,13 @@ def require_columns(rows: Sequence[Mapping[str, Any]], names: Iterable[str], who
                     f"{who} needs the column '{name}'; row {number} has {has}. "
                     f"Another column can serve: `columns: {{{name}: …}}` of the dataset 'jsonl'"
                 )
+
+
+def require_truth(reward: Plugin, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse rows without the truth that a reward needs: it would find all of them wrong."""
+    wanted = inspect.signature(reward.value.function).parameters
+    if any(p in wanted and wanted[p].default is inspect.Parameter.empty for p in ("truth", "truths")):
+        require_columns(rows, ["truth"], f"reward '{reward.name}'")
 
 
 def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:

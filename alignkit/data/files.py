@@ -69,6 +69,8 @@ def _json(text: str, path: Path, line: int) -> Any:
         if isinstance(error, RecursionError):
             raise InputError(f"{path}:{line}: nested too deeply") from error
         raise InputError(f"{path}:{line + error.lineno - 1}:{error.colno}: not JSON: {error.msg}") from error
+    except ValueError as error:  # Python reads no integers of thousands of digits
+        raise InputError(f"{path}:{line}: {error}") from error
 
 
 def _object(row: Any, where: str) -> Row:

@@ -68,7 +68,11 @@ class Distillation:
         self.asks = list(asks.values())
         self.repeated = len(rows) * samples - len(asks)  # the same prompt again: asked and written once
         self.answers: dict[str, dict[str, Any]] = {}
-        for row in read_jsonl(self.store) if self.store.is_file() else ():
+        for number, row in enumerate(read_jsonl(self.store) if self.store.is_file() else (), 1):
+            if lacking := {"key", "response", "finish_reason", "tokens", "max_new_tokens"} - set(row):
+                raise InputError(
+                    f"{self.store}:{number}: no answer of a teacher: it lacks {', '.join(sorted(lacking))}"
+                )
             self._take(row)
 
     def todo(self) -> list[Ask]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import unicodedata
@@ -33,7 +34,7 @@ def normalise(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).casefold()
     text = _FRACTION.sub(r"\\frac", _LAYOUT.sub(" ", text))
     text = _PUNCTUATION.sub(" ", text)
-    return " ".join(_LOOSE_SPACE.sub("", text).split())
+    return " ".join(_LOOSE_SPACE.sub("", text).split()) or text  # of punctuation alone nothing would be left to compare
 
 
 def question_of(row: Row, column: str | None = None) -> str:
@@ -81,6 +82,8 @@ def split(
     Raises:
         InputError: more validation questions asked for than there are, or a row without a question.
     """
+    if not math.isfinite(validation):
+        raise InputError(f"{validation} validation questions are asked for; expected a number, or below 1 a share")
     taken: dict[str, str] = {}
     for name, others in (against or {}).items():
         for number, row in enumerate(others, 1):

@@ -16,6 +16,7 @@ from alignkit.run import Run, read_jsonl
 
 NOT_METRICS = frozenset({"step", "time", "seconds", "tokens"})
 _NUMBER = (int, float, type(None))
+# The types of a summary's fields.
 _KINDS: dict[str, Any] = {
     "n": int,
     "metric": str,
@@ -23,7 +24,7 @@ _KINDS: dict[str, Any] = {
     "provenance": dict,
     "low": _NUMBER,
     "high": _NUMBER,
-}  # of a summary
+}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from unicodedata import category
+
+from alignkit.errors import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,12 +36,7 @@ def p_value(value: float | None) -> str:
 
 def setting(value: Any) -> str:
     """A recipe's value in one line."""
-    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
-
-
-def plain(text: str) -> str:
-    """Without the control characters that a terminal would obey; line breaks stay."""
-    return "".join("\ufffd" if category(c) in ("Cc", "Cf") and c not in "\n\u200d" else c for c in text)
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def terminal(found: Comparison, width: int = 120) -> Table:
@@ -65,7 +61,7 @@ def terminal(found: Comparison, width: int = 120) -> Table:
         settings = [setting(row.differs[key]) if key in row.differs else "-" for key in found.columns]
         if folded:
             settings = ["\n".join(f"{key}: {setting(value)}" for key, value in row.differs.items())]
-        cells = [plain(row.label) + ("\n(base)" if row.base else ""), *settings, _seeds(row)]
+        cells = [printable(row.label) + ("\n(base)" if row.base else ""), *settings, _seeds(row)]
         for metric in found.metrics:
             value, interval, difference, around, p, verdict, smallest = _cells(row.results.get(metric))
             detectable = f"\n(detects {smallest})" if smallest != "-" else ""
@@ -132,16 +128,16 @@ def as_json(found: Comparison) -> str:
 def notes(found: Comparison) -> list[str]:
     """What the reader must know: what was forced, what was left out, what the numbers mean."""
     forced = [f"FORCED: {text}" for text in found.forced]
-    return list(map(plain, [*forced, *(f"Left out: {text}" for text in found.left_out), *found.notes]))
+    return list(map(printable, [*forced, *(f"Left out: {text}" for text in found.left_out), *found.notes]))
 
 
 def _all_notes(found: Comparison) -> list[str]:
-    return [f"Base: {plain(found.base)}.", *notes(found)]
+    return [f"Base: {printable(found.base)}.", *notes(found)]
 
 
 def _flat(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Header and rows as text, one line per cell."""
-    head = ["variant", *map(plain, found.columns), "seeds"]
+    head = ["variant", *map(printable, found.columns), "seeds"]
     for metric in found.metrics:
         head += [_short(metric), "difference", "p (Holm)", "verdict", "detectable"]
     return head, [_flat_row(row, found) for row in found.rows]
@@ -149,7 +145,7 @@ def _flat(found: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def _flat_row(row: Row, found: Comparison) -> list[str]:
     settings = [setting(row.differs[key]) if key in row.differs else "-" for key in found.columns]
-    cells = [plain(row.label) + (" (base)" if row.base else ""), *settings, _seeds(row)]
+    cells = [printable(row.label) + (" (base)" if row.base else ""), *settings, _seeds(row)]
     for metric in found.metrics:
         value, interval, difference, around, p, verdict, smallest = _cells(row.results.get(metric))
         cells += [f"{value} {interval}".strip(), f"{difference} {around}".strip(), p, verdict or "-", smallest]

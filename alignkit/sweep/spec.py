@@ -110,6 +110,8 @@ def read(path: Path, *, seeds: Sequence[int] | None, overlays: Sequence[Path], s
     changes: dict[str, Node] = {}
     if (file.variants is None) == (file.grid is None):
         problems.append(f"{root.origin}: a sweep needs either variants or grid")
+    elif file.grid is not None and not file.grid:
+        problems.append(f"{at['grid']}: grid: the sweep is empty")
     elif file.grid is not None:
         changes = product({key: node.value for key, node in root.value["grid"].value.items()})
     else:
@@ -146,12 +148,15 @@ def from_recipe(path: Path, *, seeds: Sequence[int] | None, overlays: Sequence[P
 
 def product(axes: Mapping[str, Sequence[Node]]) -> dict[str, Node]:
     """Every combination of the values of dotted keys, as changes of a recipe by their label."""
-    found = {}
+    found: dict[str, Node] = {}
     for values in itertools.product(*axes.values()):
         change = Node({}, values[0].origin)
         for key, node in zip(axes, values, strict=True):
             change = put(change, key.split("."), node)
-        found[",".join(f"{key.rsplit('.', 1)[-1]}={_word(n)}" for key, n in zip(axes, values, strict=True))] = change
+        label = ",".join(f"{key.rsplit('.', 1)[-1]}={_word(n)}" for key, n in zip(axes, values, strict=True))
+        if label in found:
+            raise InputError(f"{values[-1].origin}: two variants would be called {label}; give each value once")
+        found[label] = change
     return found
 
 

@@ -88,6 +88,8 @@ def test_the_metric_is_the_evals_own_unless_one_is_stated(checked):
     ("text", "said"),
     [
         ("variants: {}", "the sweep is empty"),
+        ("grid: {}", "the sweep is empty"),
+        ("grid: {train.learning_rate: [1.0e-6, 0.000001]}", "two variants would be called learning_rate=1e-06"),
         ("seeds: [0]", "either variants or grid"),
         ("variants: {a: {}}", "nothing to compare"),
         ("variants: {a: {}, b: {}}", "variant b changes nothing, as a already does"),

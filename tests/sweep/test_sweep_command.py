@@ -67,6 +67,19 @@ def test_flags_that_make_no_sense_leave_with_2(here, arguments):
     assert here("sweep", *arguments)[0] == 2
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_sweep_given_as_a_recipe_is_told_apart(here, sweep_file, command):
+    code, _, err = here(command, sweep_file("variants: {a: {}}\n"))
+    assert code == 2 and "is a sweep, not a recipe" in err
+
+
+def test_a_diff_in_a_pipe_cuts_no_name_and_shows_no_control_character(here, tiny, tmp_path):
+    child = tmp_path / "child.yaml"
+    child.write_text(f'extends: {tiny}\ndata: {{prompt: {{template: "\\e[31m{{question}}"}}}}\nseed: 3\n')
+    code, out, _ = here("diff", child)
+    assert code == 0 and "data.prompt" in out and "…" not in out and "\x1b" not in out
+
+
 def started_runs(folder):
     return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("runs/*/manifest.json")}
 
