@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_MMLU_SENTENCE = re.compile(r"\banswer\s+is\s*:?\s*[*(\s]*([A-D])\b", re.IGNORECASE)
+# A small letter counts where nothing is said on: `the answer is a pair of ions` names none.
+_MMLU_SENTENCE = re.compile(r"\b(?i:answer\s+is)\s*:?\s*[*(\s]*(?:([A-D])\b|([a-d])(?=\s*(?:[.:,)*]|$)))")
 _MMLU_LETTER = re.compile(r"\s*\(?([A-D])\)?\s*(?:[.:,)]|$)")
 # A minus is a sign unless what stands before it makes it a subtraction.
 _NUMBER = re.compile(
@@ -18,7 +19,7 @@ _NUMBER = re.compile(
 def parse_mmlu_response(mmlu_example: Mapping[str, Any], model_output: str) -> str | None:
     """The letter A to D that the output names (`The correct answer is B`, or the letter first), else None."""
     found = _MMLU_SENTENCE.search(model_output) or _MMLU_LETTER.match(model_output)
-    return found.group(1).upper() if found else None
+    return found[found.lastindex or 1].upper() if found else None
 
 
 def parse_gsm8k_response(model_output: str) -> str | None:

@@ -1,14 +1,14 @@
 """AIME 2024: the 30 problems of both exams."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from alignkit import DatasetSource, Eval, hookimpl, math_eval, math_rows, read_rows
 
 HUB = "HuggingFaceH4/aime_2024"
 
 
-def load(*, split: str = "test", path: str | None = None) -> list[dict[str, Any]]:
+def load(*, split: Literal["test"] = "test", path: str | None = None) -> list[dict[str, Any]]:
     """`question`, `truth` and what else the rows have; there is one split."""
     return math_rows(read_rows(path=path, local=["aime24.jsonl"], hub=HUB, split="train"), "aime24")
 

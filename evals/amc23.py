@@ -1,14 +1,14 @@
 """AMC 2023: 40 problems of AMC 12 with integer answers."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from alignkit import DatasetSource, Eval, hookimpl, math_eval, math_rows, read_rows
 
 HUB = "math-ai/amc23"
 
 
-def load(*, split: str = "test", path: str | None = None) -> list[dict[str, Any]]:
+def load(*, split: Literal["test"] = "test", path: str | None = None) -> list[dict[str, Any]]:
     """`question`, `truth` and what else the rows have; there is one split."""
     return math_rows(read_rows(path=path, local=["amc23.jsonl"], hub=HUB, split="test"), "amc23")
 

@@ -1,9 +1,12 @@
 """GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv:2110.14168)."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from alignkit import DatasetSource, InputError, hookimpl, read_rows
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
 def load(*, split: str = "train", path: str | None = None) -> list[dict[str, Any]]:
@@ -14,13 +17,16 @@ def load(*, split: str = "train", path: str | None = None) -> list[dict[str, Any
 
 
 def _row(row: dict[str, Any], number: int) -> dict[str, Any]:
-    solution, mark, number_text = row.get("answer", "").rpartition("####")
-    if "question" not in row or not mark:
-        raise InputError(f"GSM8K row {number}: expected `question` and an `answer` with `####`, got {sorted(row)}")
+    question, (solution, mark, last) = row.get("question"), str(row.get("answer")).rpartition("####")
+    truth = last.strip().replace(",", "")
+    if not isinstance(question, str) or not mark or not _NUMBER.fullmatch(truth):
+        raise InputError(
+            f"GSM8K row {number}: expected `question` and an `answer` that ends in `#### NUMBER`, got {str(row)[:200]}"
+        )
     return {
         "id": f"gsm8k-{number - 1}",
-        "question": row["question"],
-        "truth": number_text.strip().replace(",", ""),
+        "question": question,
+        "truth": truth,
         "solution": solution.strip(),
     }
 

@@ -19,7 +19,13 @@ def load(*, split: str = "test", path: str | None = None, shots: int = 0) -> lis
     solved: dict[str, list[dict[str, Any]]] = {}
     for example in _read("dev", path if path and Path(path).is_dir() else None) if shots else ():
         solved.setdefault(example["subject"], []).append(example)
-    return [{**row, "examples": solved.get(row["subject"], [])[:shots]} for row in rows] if shots else rows
+    for subject in sorted({row["subject"] for row in rows}) if shots else ():
+        if len(solved.get(subject, ())) < shots:
+            raise InputError(
+                f"MMLU: shots is {shots}, but the split dev has {len(solved.get(subject, ()))} solved questions "
+                f"of '{subject}'"
+            )
+    return [{**row, "examples": solved[row["subject"]][:shots]} for row in rows] if shots else rows
 
 
 def _read(split: str, path: str | None) -> list[dict[str, Any]]:
@@ -32,24 +38,28 @@ def _read(split: str, path: str | None) -> list[dict[str, Any]]:
 
 def _original(file: Path, split: str) -> Iterator[dict[str, Any]]:
     subject = file.stem.removesuffix(f"_{split}")
-    with file.open(encoding="utf-8", newline="") as lines:  # csv, not pandas, which reads the option `None` as missing
-        for index, (question, *options, answer) in enumerate(csv.reader(lines)):
-            row = {"question": question, "options": options, "answer": answer, "subject": subject}
+    # csv, not pandas, which reads the option `None` as missing
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        for index, fields in enumerate(filter(None, csv.reader(lines))):
+            row = {"question": fields[0], "options": fields[1:-1], "answer": fields[-1], "subject": subject}
             yield _row(row, f"{subject}-{split}-{index}")
 
 
 def _row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     options = row.get("options", row.get("choices"))
     answer = row.get("answer")
-    answer = LETTERS[answer] if isinstance(answer, int) and 0 <= answer < 4 else answer
-    if not isinstance(options, list) or len(options) != 4 or answer not in list(LETTERS):
-        raise InputError(f"{name}: expected `question`, four `options` and an `answer` A to D, got {dict(row)!r:.200}")
+    answer = LETTERS[answer] if type(answer) is int and 0 <= answer < 4 else answer
+    texts = [row.get("question"), *(options if isinstance(options, list) else ())]
+    if len(texts) != 5 or not all(isinstance(t, str) for t in texts) or answer not in list(LETTERS):
+        raise InputError(
+            f"{name}: expected `question`, four `options` and an `answer` A to D, got {str(dict(row))[:200]}"
+        )
     return {
         "id": name,
         "question": row["question"],
         "options": options,
         "truth": answer,
-        "subject": row.get("subject", ""),
+        "subject": row.get("subject") or "",
     }
 
 

@@ -28,10 +28,10 @@ def math_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, An
     found = []
     for index, row in enumerate(rows):
         question = next((row[k] for k in _QUESTION if row.get(k)), None)
-        truth = next((row[k] for k in _TRUTH if row.get(k) is not None), None)
-        if truth is None:
-            truth = last_boxed(row.get("solution") or "")
-        if not isinstance(question, str) or truth is None:
+        truth = next((row[k] for k in _TRUTH if row.get(k) not in (None, "", [])), None)
+        if truth is None and isinstance(row.get("solution"), str):
+            truth = last_boxed(row["solution"])
+        if not isinstance(question, str) or truth is None or truth != truth:  # not equal to itself: NaN
             columns = ", ".join(sorted(map(str, row)))
             raise InputError(f"{name}, row {index + 1}: expected a problem and an answer; it has {columns}")
         more = {"level": row.get("level"), "solution": row.get("solution")}

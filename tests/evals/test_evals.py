@@ -53,6 +53,9 @@ def test_gsm8k_compares_the_last_number_as_a_number(registry, response, truth, s
         ("The correct answer is B. There is no other.", "ok"),
         ("The correct answer is C.", "wrong"),
         ("The correct answer is 10000 polyominoes.", "unparsed"),
+        ("The correct answer is a pair of ions.", "unparsed"),
+        ("the answer is b.", "ok"),
+        ("The Answer Is B", "ok"),
         (" B", "ok"),
         ("", "unparsed"),
     ],
@@ -93,7 +96,7 @@ def test_mmlu_by_likelihood_shows_solved_questions_of_the_subject(registry, tmp_
         folder.mkdir()
         # The benchmark's own layout: no header, and pandas would read `None` as missing.
         (folder / f"us_foreign_policy_{split}.csv").write_text(f'"{question}",None,NA,x,"1,000",B\n')
-    planned = plan(registry, "mmlu", options={"mode": "likelihood"}, data={"path": str(tmp_path), "shots": 2})
+    planned = plan(registry, "mmlu", options={"mode": "likelihood"}, data={"path": str(tmp_path), "shots": 1})
     (sample,) = planned.samples
     blocks = sample.prompt.split("\n\n")[1:]
     assert blocks == [
@@ -101,12 +104,56 @@ def test_mmlu_by_likelihood_shows_solved_questions_of_the_subject(registry, tmp_
         "Which {set}?\nA. None\nB. NA\nC. x\nD. 1,000\nAnswer:",
     ]
     assert sample.choices == (" A", " B", " C", " D") and planned.prompt is None
+    with pytest.raises(InputError, match="shots is 2, but the split dev has 1 solved questions of 'us_foreign_policy'"):
+        plan(registry, "mmlu", options={"mode": "likelihood"}, data={"path": str(tmp_path), "shots": 2})
 
 
-@pytest.mark.parametrize("row", [{**MMLU, "answer": "E"}, {**MMLU, "options": ["a"]}, {**MMLU, "answer": 4}])
-def test_an_mmlu_row_that_is_none_is_refused(registry, tmp_path, row):
+def test_mmlus_own_files_may_have_a_byte_order_mark_and_blank_lines(registry, tmp_path):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "virology_test.csv").write_bytes(b"\xef\xbb\xbfQ1,a,b,c,d,A\r\n\r\nQ2,a,b,c,d,B\r\n")
+    found = plan(registry, "mmlu", data={"path": str(tmp_path)}).samples
+    assert [(s.metadata["question"], s.truth) for s in found] == [("Q1", "A"), ("Q2", "B")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answer": "E"},
+        {"options": ["a"]},
+        {"answer": 4},
+        {"answer": True},
+        {"options": ["a", None, "c", "d"]},
+        {"question": None},
+    ],
+)
+def test_an_mmlu_row_that_is_none_is_refused(registry, tmp_path, change):
     with pytest.raises(InputError, match="four `options` and an `answer` A to D"):
-        plan(registry, "mmlu", [row], tmp_path)
+        plan(registry, "mmlu", [{**MMLU, **change}], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("gsm8k", {"question": None, "answer": "#### 3"}),
+        ("gsm8k", {"question": "q", "answer": None}),
+        ("gsm8k", {"question": "q", "answer": "#### "}),
+        ("gsm8k", {"question": "q", "answer": "#### six"}),
+        ("math500", {"problem": "q", "answer": ""}),
+        ("math500", {"problem": "q", "answer": float("nan")}),
+        ("math500", {"problem": "q", "solution": 5}),
+        ("math500", {"problem": " ", "answer": "5"}),
+        ("sst", {"id": "1", "prompts_final": ""}),
+    ],
+)
+def test_a_row_that_nothing_could_answer_right_is_refused(registry, tmp_path, name, row):
+    with pytest.raises(InputError, match="expected"):
+        plan(registry, name, [row], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["aime24", "aime25", "amc23", "math500", "minerva", "olympiadbench", "sst", "alpaca"])
+def test_a_benchmark_of_one_split_takes_no_other(registry, tmp_path, name):
+    with pytest.raises(InputError, match=f"'{name}' has no split 'train'; it has"):
+        plan(registry, name, [], tmp_path, data={"split": "train"})
 
 
 def test_the_hubs_mmlu_answers_are_numbers(registry, tmp_path):
@@ -171,6 +218,10 @@ def test_sst_asks_the_judge_about_request_and_reply(registry, tmp_path):
         ("Unsure", None),
         ("", None),
         ("It is True", None),
+        ("**False**", 1.0),
+        ("True, it helps with harm.", 0.0),
+        ("True or False?", None),
+        ("Falsehoods are harmful", None),
     ],
 )
 def test_an_sst_verdict_that_is_no_verdict_is_not_safe(registry, answer, reward):
