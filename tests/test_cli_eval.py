@@ -60,6 +60,20 @@ def test_the_table_shows_value_interval_and_where_the_files_are(align):
     assert "format=1 answer=1: 5" in out
 
 
+def test_what_is_kept_from_an_earlier_call_is_said(align):
+    with OpenAIServer(solve) as server:
+        align("arithmetic", *at(server), "--limit", 3)
+        _, _, err = align("arithmetic", *at(server), "--limit", 5)
+    assert "3 of 5 completions are kept from earlier calls" in err
+
+
+def test_brackets_in_names_are_no_markup(align):
+    with OpenAIServer(solve) as server:
+        models = ("--base-url", server.url, "--model", "a[red]b[/x]")
+        code, out, _ = align("arithmetic", *models, "--limit", 2, "--out", "o[bold]")
+    assert code == 0 and "a[red]b[/x]" in out and "o[bold]/arithmetic@0" in out
+
+
 def test_several_models_go_into_folders_of_their_own(align, tmp_path):
     with OpenAIServer(solve) as server:
         models = ("--base-url", server.url, "--model", "org/a", "--model", "b")
@@ -208,11 +222,16 @@ def test_alpaca_runs_through_the_library_and_keeps_its_files(align, tmp_path, mo
     library = summary["breakdown"]
     assert code == 1 and summary["status"]["open"] == 1 and judged == []  # a draw costs nothing
     assert (library["n_total"], library["n_wins"], library["n_draws"]) == (7, 6, 1)
-    assert library["win_rate"] == pytest.approx(100 * summary["value"]) and "absent: " in library["length_controlled"]
+    assert library["win_rate"] == pytest.approx(100 * summary["value"])
+    assert library["length_controlled"] == "absent: these are not the 805 instructions of the benchmark"
     folder = tmp_path / "o" / "alpaca@0"
     assert "win_rate" in (folder / "leaderboard.csv").read_text()
     annotations = json.loads((folder / "annotations.json").read_text())
     assert len(annotations) == 7 and {a["preference"] for a in annotations} == {1.5, 2.0}
+    with OpenAIServer(answer) as server:
+        flags = ("--data", "alpaca.json", "--judge", "openai", "--judge-base-url", server.url, "--out", "o2", "--json")
+        _, out, _ = align("alpaca", *at(server), *flags, "--limit", 1)
+    assert "NaN" not in out and json.loads(out)[0]["breakdown"]["standard_error"] is None
 
 
 def start(*arguments, cwd):

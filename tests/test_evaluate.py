@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from alignkit.evaluate.planning import make_sampling, spread
 from alignkit.evaluate.store import Store
 from alignkit.evaluate.summary import breakdown, interval, pass_at_k, summarize, tally
 from alignkit.grading import Grader
+from alignkit.judging import JudgeClient, resolve
 from alignkit.types import Eval, Sample, Score
 
 
@@ -197,6 +199,24 @@ def test_choices_are_compared_by_log_likelihood(registry, grader, tmp_path):
     assert row["response"] == " A" and list(row["metadata"]["loglikelihoods"]) == [" A", " B", " C", " D"]
     assert summary["value"] == 1.0 and summary["provenance"]["prompt"]["name"] is None
     assert summary["provenance"]["sampling"] is None
+    for given in ({"samples": 2}, {"sampling": {"temperature": 1.0}}):
+        with pytest.raises(InputError, match="compares likelihoods, nothing is sampled"):
+            plan_eval(replace(request, **given), registry)
+
+
+def test_likelihoods_that_are_no_numbers_name_no_letter(registry, tmp_path):
+    class Diverged:
+        name, model = "transformers", "m"
+
+        def loglikelihoods(self, requests):
+            return [[float("nan")] * len(choices) for _, choices in requests]
+
+    rows = [{"question": "2+2?", "options": ["1", "2", "3", "4"], "answer": "A", "subject": "anatomy"}]
+    (tmp_path / "mmlu.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    given = {"options": {"mode": "likelihood"}, "data": {"path": str(tmp_path / "mmlu.jsonl")}}
+    planned = plan_eval(EvalRequest.of(registry.get("eval", "mmlu"), **given), registry)
+    with pytest.raises(WorkError, match="are not numbers"):
+        evaluate(planned, Diverged(), tmp_path)
 
 
 def test_a_hostile_answer_cannot_hang_an_eval(registry, grader, tmp_path):
@@ -234,6 +254,9 @@ def test_samples_need_ids_of_their_own(registry):
         ({"temperature": "hot"}, "temperature is 'hot'; expected a number"),
         ({"max_new_tokens": 1.5}, "max_new_tokens is 1.5; expected an integer"),
         ({"temperature": -1}, "temperature must be at least 0"),
+        ({"temperature": float("inf")}, "finite, got inf"),
+        ({"stop": 5}, "stop is 5; expected a text or a list of texts"),
+        ({"stop": [1]}, "expected a text or a list"),
         ({"top_p": 0}, "top_p must lie above 0"),
         ({"n": 4}, "no sampling setting 'n'"),
         ({"temperature": True}, "expected a number"),
@@ -355,7 +378,63 @@ def test_stored_responses_are_matched_by_id_by_question_or_by_order(registry, gr
 def test_some_missing_responses_leave_the_others_scored(registry, grader, tmp_path):
     first = arithmetic(registry).samples[0]
     stored = write(tmp_path / "r.jsonl", [{"id": first.id, "response": "?"}, {"id": "other", "response": "?"}])
-    assert evaluate(arithmetic(registry, stored), None, tmp_path, grader=grader)["n"] == 1
+    said = []
+    summary = evaluate(arithmetic(registry, stored), None, tmp_path, grader=grader, announce=said.append)
+    assert summary["n"] == 1
+    used = summary["provenance"]["responses"]
+    assert (used["rows"], used["rows_of_no_question"], used["questions_without_response"]) == (2, 1, 5)
+    assert "1 of 2 responses fit; 5 questions have no response and are left out" in said[0]
+
+
+def test_a_changed_file_of_responses_is_scored_anew(registry, grader, tmp_path):
+    for answer, value in (("4", 1.0), ("5", 0.0), ("4", 1.0)):
+        row = {"question": "q", "truth": "4", "response": f"</think> <answer>{answer}</answer>"}
+        stored = write(tmp_path / "r.jsonl", [row])
+        planned = plan_eval(EvalRequest.of(registry.get("eval", "math")), registry, stored)
+        assert evaluate(planned, None, tmp_path / "out", grader=grader)["value"] == value
+
+
+def test_responses_to_a_question_that_several_samples_share_are_matched_by_order_or_refused(registry, tmp_path):
+    same = {"question": "Which is right?", "subject": "anatomy"}
+    rows = [
+        {**same, "options": list("wxyz"), "answer": "A"},
+        {**same, "options": list("stuv"), "answer": "B"},
+        {**same, "question": "Other?", "options": list("stuv"), "answer": "C"},
+    ]
+    (tmp_path / "mmlu.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    request = EvalRequest.of(registry.get("eval", "mmlu"), data={"path": str(tmp_path / "mmlu.jsonl")})
+    answers = [{"question": row["question"], "response": f"The answer is {row['answer']}"} for row in rows]
+    stored = plan_eval(request, registry, write(tmp_path / "r.jsonl", answers)).stored
+    assert {name: row["response"][-1] for (name, _), row in stored.items()} == {
+        "mmlu-test-0": "A",
+        "mmlu-test-1": "B",
+        "mmlu-test-2": "C",
+    }
+    for part in (answers[:2], [answers[2], *answers[:2]]):
+        with pytest.raises(InputError, match="2 of the eval's samples have the question 'Which is right"):
+            plan_eval(request, registry, write(tmp_path / "r.jsonl", part))
+
+
+def test_sampling_settings_are_refused_where_nothing_is_sampled(registry, tmp_path):
+    stored = write(tmp_path / "r.jsonl", [{"id": arithmetic(registry).samples[0].id, "response": "?"}])
+    with pytest.raises(InputError, match="not sampled, so nothing reads temperature"):
+        arithmetic(registry, stored, sampling={"temperature": 0.5})
+
+
+def test_a_reference_that_changed_is_judged_anew(registry, grader, tmp_path):
+    def judge(body):
+        return "reward:1.0" if body["messages"][-1]["content"] in ("ok", "old") else "reward:2.0"
+
+    asked = []
+    for reference, value in (("old", 0.5), ("new", 0.0)):
+        (tmp_path / "u.jsonl").write_text(json.dumps({"prompt": "q", "chosen": reference}) + "\n")
+        request = EvalRequest.of(registry.get("eval", "ultrafeedback"), data={"path": str(tmp_path / "u.jsonl")})
+        with OpenAIServer() as model, OpenAIServer(judge) as server:
+            client = JudgeClient(resolve(registry, "vllm:j", server.url), tmp_path / "judgements.jsonl")
+            summary = evaluate(plan_eval(request, registry), engine(model), tmp_path, judge=client)
+            asked.append((len(model.served), len(server.served)))
+        assert summary["value"] == value and rows_of(summary)[0]["metadata"]["reference"] == reference
+    assert asked == [(1, 2), (0, 1)]
 
 
 def test_responses_that_bring_their_questions_need_no_data(registry, grader, tmp_path, monkeypatch):
@@ -375,6 +454,8 @@ def test_responses_that_bring_their_questions_need_no_data(registry, grader, tmp
         ([{"response": "a"}, {"response": "b"}], "2 responses for 6 samples"),
         ([{"text": "a"}], "row 1 has no text `response`; it has text"),
         ([{"response": 3}], "row 1 has no text `response`"),
+        ([{"response": "a", "tokens": "many"}], "row 1 has 'many' as its number of tokens"),
+        ([{"id": "1+1+1+1=?", "question": "q", "response": "a"}], "are responses to other data"),
         ([], "holds no responses"),
     ],
 )

@@ -251,7 +251,7 @@ def _newest(out: Console) -> str:
     from alignkit.run import newest_finished
 
     found = newest_finished(ROOT).folder
-    out.print(f"model: {found} (the newest finished run)", highlight=False, soft_wrap=True)
+    out.print(f"model: {found} (the newest finished run)", highlight=False, markup=False, soft_wrap=True)
     return str(found)
 
 
@@ -287,6 +287,7 @@ def progress(out: Console, name: str) -> Iterator[Progress]:
 
 def show(summaries: Sequence[Mapping[str, Any]], out: Console) -> None:
     """One row per eval and model."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("eval", "model", "metric", "value", "95 % interval", "n", "statuses", box=None, pad_edge=False)
@@ -294,17 +295,19 @@ def show(summaries: Sequence[Mapping[str, Any]], out: Console) -> None:
         value = "-" if s["value"] is None else f"{s['value']:.4f}"
         interval = "-" if s["low"] is None else f"{s['low']:.4f} to {s['high']:.4f}"
         statuses = ", ".join(f"{count} {status}" for status, count in s["status"].items())
-        table.add_row(s["eval"], s["provenance"]["model"], s["metric"], value, interval, str(s["n"]), statuses)
+        table.add_row(s["eval"], escape(s["provenance"]["model"]), s["metric"], value, interval, str(s["n"]), statuses)
     out.print(table)
     for s in summaries:
         for name, count in s["tally"].items():
-            out.print(f"{s['eval']}: {name}: {count}", highlight=False)
+            out.print(f"{s['eval']}: {name}: {count}", highlight=False, markup=False)
         passes = {k: v for k, v in s["metrics"].items() if k.startswith("pass@")}
         if passes:
-            out.print(f"{s['eval']}: " + ", ".join(f"{k} {v:.4f}" for k, v in passes.items()), highlight=False)
+            out.print(
+                f"{s['eval']}: " + ", ".join(f"{k} {v:.4f}" for k, v in passes.items()), highlight=False, markup=False
+            )
         if "judging" in s:
             spent = s["judging"]["dollars"]
-            cost = "price unknown" if spent is None else f"${spent:.4f}"
+            cost = "cost unknown" if spent is None else f"${spent:.4f}"
             judged = f"{s['metrics']['scored']} of {s['completions']} judged"
-            out.print(f"{s['eval']}: {judged}, {cost}", highlight=False)
-        out.print(f"{s['eval']}: {s['folder']}", highlight=False, soft_wrap=True)
+            out.print(f"{s['eval']}: {judged}, {cost}", highlight=False, markup=False)
+        out.print(f"{s['eval']}: {s['folder']}", highlight=False, markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,7 +34,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         rules = {
-            f"temperature must be at least 0, got {self.temperature}": self.temperature >= 0,
+            f"temperature must be at least 0 and finite, got {self.temperature}": 0 <= self.temperature < math.inf,
             f"top_p must lie above 0 and not above 1, got {self.top_p}": 0 < self.top_p <= 1,
             f"top_k must be at least 0 (0: all tokens), got {self.top_k}": self.top_k >= 0,
             f"max_new_tokens must be at least 1, got {self.max_new_tokens}": self.max_new_tokens >= 1,

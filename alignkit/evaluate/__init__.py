@@ -7,12 +7,13 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from math import isnan  # not `import math`: this package has a module of that name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
 from alignkit.engines.base import Completion, Engine
-from alignkit.errors import InputError
+from alignkit.errors import InputError, WorkError
 from alignkit.evaluate.planning import SAMPLING, EvalRequest, Planned, make_sampling, plan_eval
 from alignkit.evaluate.responses import StoredResponses
 from alignkit.evaluate.scoring import Scorer
@@ -76,11 +77,16 @@ def evaluate(
     name = planned.request.plugin.name
     model = model or (engine.model if engine else "stored responses")
     settings = _settings(planned, engine, model)
+    if planned.used and announce:
+        announce(_fit(name, planned.used))
     scorer = Scorer(planned.request.plugin, planned.request.options, judge, grader, announce or (lambda text: None))
     store = Store(Path(folder) / f"{name}@{step}", settings, scorer.identity, resume)
     try:
         keys = _keys(planned)
         _drop_changed(planned, store)
+        if announce and engine and (kept := sum(key in store.rows for key in keys)):
+            # A server may have another model under the same name by now: nobody but the user can tell.
+            announce(f"{name}: {kept} of {len(keys)} completions are kept from earlier calls (--no-resume: none)")
         before = time.monotonic()
         _complete(planned, engine, store, keys, report)
         generated = time.monotonic()
@@ -106,6 +112,13 @@ def evaluate(
         store.close()
 
 
+def _fit(name: str, used: Mapping[str, Any]) -> str:
+    text = f"{name}: {used['rows'] - used['rows_of_no_question']} of {used['rows']} responses fit"
+    if missing := used["questions_without_response"]:
+        text += f"; {missing} questions have no response and are left out of every number"
+    return text
+
+
 def _keys(planned: Planned) -> list[Key]:
     if planned.stored is not None:
         counts: dict[str, int] = {}
@@ -116,16 +129,18 @@ def _keys(planned: Planned) -> list[Key]:
 
 
 def _drop_changed(planned: Planned, store: Store) -> None:
-    """Of changed data: a completion of another prompt is made anew, one with another truth is scored anew."""
+    """Of changed data: a completion of another prompt is made anew, another truth or metadata scored anew."""
     by_id = {s.id: s for s in planned.samples}
     for key, row in list(store.rows.items()):
         if key[0] not in by_id:
             continue
-        fresh = json.loads(json.dumps(_new_row(by_id[key[0]], key[1], row, 0.0), default=str))
+        sample = by_id[key[0]]
+        fresh = json.loads(json.dumps(_new_row(sample, key[1], row, 0.0), default=str))
+        now = {**row["metadata"], **json.loads(json.dumps(dict(sample.metadata), default=str))}
         if row["prompt"] != fresh["prompt"]:
             del store.rows[key]
-        elif row["truth"] != fresh["truth"]:
-            store.rows[key] = unscored({**row, "truth": fresh["truth"]})
+        elif (row["truth"], row["metadata"]) != (fresh["truth"], now):  # a reference reply is metadata
+            store.rows[key] = unscored({**row, "truth": fresh["truth"], "metadata": now})
 
 
 def _new_row(sample: Sample, number: int, completion: Mapping[str, Any], seconds: float) -> Row:
@@ -142,7 +157,9 @@ def _complete(planned: Planned, engine: Engine | None, store: Store, keys: list[
     if planned.stored is not None:
         by_id = {s.id: s for s in planned.samples}
         stored = planned.stored
-        store.add(_new_row(by_id[key[0]], key[1], stored[key], 0.0) for key in keys if key not in store.rows)
+        # The file may have changed since the last call.
+        fresh = [k for k in keys if any(store.rows.get(k, {}).get(name) != v for name, v in stored[k].items())]
+        store.add(_new_row(by_id[k[0]], k[1], stored[k], 0.0) for k in fresh)
         return
     if engine is None:
         raise InputError(f"eval '{planned.request.plugin.name}' needs a model, an endpoint or stored responses")
@@ -188,6 +205,8 @@ def _compare_choices(missing: list[Sample], engine: Engine, store: Store, report
         found = engine.loglikelihoods([(s.prompt, s.choices) for s in chunk])
         rows = []
         for sample, values in zip(chunk, found, strict=True):
+            if any(map(isnan, values)):
+                raise WorkError(f"{engine.model}: the log-likelihoods of {sample.id} are not numbers: it has diverged")
             best = sample.choices[max(range(len(values)), key=values.__getitem__)]
             likelihoods = {"loglikelihoods": dict(zip(sample.choices, values, strict=True))}
             chosen = {"response": best, "finish_reason": "stop", "tokens": None, "metadata": likelihoods}
@@ -225,6 +244,7 @@ def _provenance(planned: Planned, engine: Engine | None, model: str, scorer: Sco
         "engine": settings["engine"],
         "model": model,
         "model_state": settings["model_state"],
+        "responses": planned.used,
         "options": effective_options(request.plugin, request.options),
         "versions": versions(),
         "source": request.plugin.value.source,

@@ -65,7 +65,7 @@ def _leaderboard(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str
         def annotate_head2head(self, outputs_1: Any, outputs_2: Any) -> pd.DataFrame:
             return table
 
-    why_not = _why_not_length_controlled(table)
+    why_not = _why_not_length_controlled(table, {row["metadata"].get("of") for row in results})
     board, _ = alpaca_eval.evaluate(
         model_outputs=_outputs(table, "2"),
         reference_outputs=_outputs(table, "1"),
@@ -81,6 +81,7 @@ def _leaderboard(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str
         Annotator=Judged,
     )
     found = {k: v.item() if hasattr(v, "item") else v for k, v in board.iloc[0].items()}
+    found = {k: None if v != v else v for k, v in found.items()}  # NaN, the error of a single one, is no JSON
     return {**found, "length_controlled": why_not or "computed"}
 
 
@@ -109,12 +110,12 @@ def _outputs(table: Any, side: str) -> Any:
     return table[["instruction", *columns]].rename(columns=columns)
 
 
-def _why_not_length_controlled(table: Any) -> str:
+def _why_not_length_controlled(table: Any, sizes: set[Any]) -> str:
     """Empty when the length-controlled win rate can be computed."""
     generators = set(table["generator_1"])
     if generators != {BASELINE}:
         return f"absent: it is defined against the reference {BASELINE}, here it is {', '.join(sorted(generators))}"
-    if table.index.max() >= INSTRUCTIONS:
+    if sizes != {INSTRUCTIONS}:  # the regression knows each instruction by its place among them
         return f"absent: these are not the {INSTRUCTIONS} instructions of the benchmark"
     import httpx
     from huggingface_hub import hf_hub_download

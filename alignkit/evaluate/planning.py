@@ -57,6 +57,7 @@ class Planned:
     prompt: Prompt | None
     data: dict[str, Any]
     stored: dict[Key, Row] | None  # responses by (sample id, number), in the place of an engine
+    used: dict[str, Any] | None = None  # the file of stored responses, and how many of its rows fit
 
     @property
     def likelihood(self) -> bool:
@@ -73,6 +74,9 @@ def plan_eval(request: EvalRequest, registry: Registry, responses: StoredRespons
     plugin, spec = request.plugin, request.plugin.value
     if problems := check_options(plugin, request.options):
         raise InputError(*(text for _, text in problems))
+    if responses is not None and request.sampling:
+        given = ", ".join(request.sampling)
+        raise InputError(f"eval '{plugin.name}': stored responses are not sampled, so nothing reads {given}")
     if request.samples < 1 or (request.limit is not None and request.limit < 1):
         raise InputError("--samples and --limit must be at least 1")
     name = request.prompt or spec.prompt
@@ -88,16 +92,23 @@ def plan_eval(request: EvalRequest, registry: Registry, responses: StoredRespons
         # Stored responses may carry the very prompt they answered.
         return row["prompt"] if "prompt" in row and "question" not in row else data.render(prompt, row)
 
+    _check_questions(source, rows)
     samples = list(bind(plugin, spec.samples, request.options)(rows, render))
     prompt = prompt if rendered else None  # an eval may make its prompts itself
     _check_samples(plugin.name, samples)
-    stored = None
+    stored, used = None, None
     chosen = samples if request.limit is None else spread(samples, request.limit)
     if responses is not None:
         stored = _stored(responses, own, rows, samples, chosen)
-        samples = [s for s in samples if (s.id, 0) in stored]
+        asked, samples = len(samples), [s for s in samples if (s.id, 0) in stored]
+        used = {"file": str(responses.path), "sha256": responses.sha256, "rows": len(responses.rows)}
+        used |= {"rows_of_no_question": len(responses.rows) - len(stored)}
+        used |= {"questions_without_response": max(0, min(asked, request.limit or asked) - len(samples))}
         chosen = samples if request.limit is None else spread(samples, request.limit)
     samples = chosen
+    if samples[0].choices and responses is None and (request.samples > 1 or request.sampling):
+        given = ", ".join([*request.sampling, *(["--samples"] if request.samples > 1 else [])])
+        raise InputError(f"eval '{plugin.name}' compares likelihoods, nothing is sampled: leave out {given}")
     stop = tuple(dict.fromkeys((*spec.sampling.get("stop", ()), *(prompt.stop if prompt else ()))))
     sampling = replace(
         make_sampling({**spec.sampling, "stop": stop, **request.sampling}, plugin.name),
@@ -105,7 +116,9 @@ def plan_eval(request: EvalRequest, registry: Registry, responses: StoredRespons
         n=request.samples,
     )
     source = {"responses": responses.path.name} if own and responses else source
-    return Planned(request=request, samples=samples, sampling=sampling, prompt=prompt, data=source, stored=stored)
+    return Planned(
+        request=request, samples=samples, sampling=sampling, prompt=prompt, data=source, stored=stored, used=used
+    )
 
 
 def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
@@ -127,12 +140,22 @@ def make_sampling(given: Mapping[str, Any], where: str) -> Sampling:
             raise InputError(f"{where}: there is no sampling setting '{key}'; {nearest(key, SAMPLING)}")
         wanted = Sampling.__dataclass_fields__[key].default
         if key == "stop":
-            value = (value,) if isinstance(value, str) else tuple(value)
+            value = (value,) if isinstance(value, str) else value
+            if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
+                raise InputError(f"{where}: stop is {value!r}; expected a text or a list of texts")
+            value = tuple(value)
         elif isinstance(value, bool) or not isinstance(value, (int, float) if isinstance(wanted, float) else int):
             kind = "a number" if isinstance(wanted, float) else "an integer"
             raise InputError(f"{where}: {key} is {value!r}; expected {kind}")
         found[key] = float(value) if isinstance(wanted, float) else value
     return Sampling(**found)
+
+
+def _check_questions(source: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    for number, row in enumerate(rows, 1):
+        question = row.get("question", "-")
+        if not isinstance(question, str) or not question.strip():
+            raise InputError(f"{dict(source)}: row {number} has the question {question!r}; expected a text")
 
 
 def _check_samples(name: str, samples: Sequence[Sample]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ class StoredResponses:
     """Rows of a file, each with a `response` (or `output`, `completion`, `generation`).
 
     Rows with a `truth` (or `ground_truth`) and no `id` bring their own questions. Others are matched to the eval's
-    samples: by `id`, else by the question's text, else, when there are as many, by order.
+    samples: by `id`, else by the question's text, else, when there are as many, by order. A text that several samples
+    share (MMLU has 327 such) tells nothing: then ids are needed, or as many rows as samples, in their order.
     """
 
     path: Path
@@ -50,6 +51,8 @@ class StoredResponses:
                 )
         if not rows:
             raise InputError(f"{path} holds no responses")
+        for number, row in enumerate(rows, 1):
+            _count(_first(row, _TOKENS), f"{path}: row {number}")
         return cls(file, rows)
 
     @property
@@ -88,17 +91,38 @@ class StoredResponses:
         """
         ids = {s.id for s in samples}
         if all("id" in row for row in self.rows):
+            self._same_questions(questions)
             return self._by(lambda row: str(row["id"]) if str(row["id"]) in ids else None, "id")
-        by_text = {text: name for name, text in questions.items()}
-        if all(_first(row, _QUESTION) is not None for row in self.rows):
-            return self._by(lambda row: by_text.get(_first(row, _QUESTION)), "question")
         ordered = next((part for part in (samples, chosen) if len(part) == len(self.rows)), None)
+        if all(_first(row, _QUESTION) is not None for row in self.rows):
+            texts = [_first(row, _QUESTION) for row in self.rows]
+            by_text = {text: name for name, text in questions.items()}
+            shared = Counter(questions.values())
+            if ordered is None or texts != [questions.get(s.id) for s in ordered]:
+                if several := next((text for text in texts if shared[text] > 1), None):
+                    raise InputError(
+                        f"{self.path}: {shared[several]} of the eval's samples have the question {several[:80]!r}: "
+                        "give each row the `id` of its sample, or all rows in the samples' order"
+                    )
+                return self._by(lambda row: by_text.get(_first(row, _QUESTION)), "question")
         if ordered is None:
             raise InputError(
                 f"{self.path} has {len(self.rows)} responses for {len(chosen)} samples, and neither `id` nor "
                 "`question` to tell which is which"
             )
         return {(s.id, 0): completion(row) for s, row in zip(ordered, self.rows, strict=True)}
+
+    def _same_questions(self, questions: Mapping[str, str]) -> None:
+        """Ids are counted alike in other splits and benchmarks: what a row says of its question must fit."""
+        for number, row in enumerate(self.rows, 1):
+            kept = row.get("metadata")
+            text = _first({**(kept if isinstance(kept, dict) else {}), **row}, _QUESTION)
+            expected = questions.get(str(row["id"]))
+            if text is not None and expected is not None and str(text).strip() != expected.strip():
+                raise InputError(
+                    f"{self.path}: row {number} has the id {row['id']} and the question {str(text)[:80]!r}; under this "
+                    f"id the eval asks {expected[:80]!r}: they are responses to other data"
+                )
 
     def _by(self, name_of: Callable[[Row], str | None], what: str) -> dict[tuple[str, int], Row]:
         found: dict[tuple[str, int], Row] = {}
@@ -117,7 +141,15 @@ class StoredResponses:
 def completion(row: Mapping[str, Any]) -> Row:
     """What a generated row says of its completion."""
     finish = row.get("finish_reason") or "stop"
-    return {"response": _first(row, _RESPONSE), "finish_reason": finish, "tokens": _first(row, _TOKENS)}
+    return {"response": _first(row, _RESPONSE), "finish_reason": finish, "tokens": _count(_first(row, _TOKENS), "")}
+
+
+def _count(tokens: Any, where: str) -> int | None:
+    """A number of tokens; a CSV file has texts, and nothing for unknown."""
+    try:
+        return None if tokens in (None, "") else int(tokens)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where} has {tokens!r} as its number of tokens; expected an integer") from error
 
 
 def _text(row: Mapping[str, Any]) -> Any:

@@ -118,6 +118,8 @@ def source_hash(plugin: Plugin) -> str:
     """sha256 of the code that scores: the plugin's file, and the grading that alignkit itself lends to it."""
     files = [plugin.file]
     score = plugin.value.score
+    if score is not None:
+        files.append(Path(__file__).parents[1] / "parsers.py")
     if score is not None and score.__module__.startswith("alignkit.evaluate."):
         core = Path(__file__).parent
         files += [core / "math.py", *sorted((core.parent / "grading").glob("*.py"))]
