@@ -68,7 +68,8 @@ class Verdicts:
 
     `texts`: id -> accepted verdicts. `open`: id -> why there is none yet; the next call asks again. `asked`: answers
     received now; `reused`: ids answered from the store. Tokens and dollars are what these requests cost in this call
-    and in earlier ones, unreadable verdicts included, by the server's `usage`; dollars are None without a price.
+    and in earlier ones, unreadable verdicts included, by the server's `usage`; dollars are None without a price, or
+    when a server did not say what it used.
     """
 
     texts: dict[str, Texts] = field(default_factory=dict)
@@ -165,7 +166,8 @@ class JudgeClient:
                 )
         paid = [row for key in call.messages for row in self._rows.get(key, ())]
         tokens = [sum((row["usage"] or (0, 0))[part] for row in paid) for part in (0, 1)]
-        dollars = None if self.judge.price is None else sum(tokens) * self.judge.price / 1e6
+        counted = self.judge.price == 0 or all(row["usage"] for row in paid)
+        dollars = sum(tokens) * self.judge.price / 1e6 if self.judge.price is not None and counted else None
         open_ = {id_: call.why[id_] for id_ in call.pending}
         return Verdicts(call.texts, open_, call.asked, reused, tokens[0], tokens[1], dollars)
 

@@ -143,6 +143,12 @@ def test_a_missing_key_names_its_variable_before_anything_is_sent(monkeypatch):
     assert server.requests == 0 and caught.value.exit_code == 3
 
 
+def test_a_key_given_in_the_place_of_a_variables_name_is_not_shown():
+    with pytest.raises(MissingError, match="export NAME") as caught:
+        Endpoint("http://127.0.0.1:9/v1", key_variable="sk-secret-1").key()
+    assert "secret" not in str(caught.value)
+
+
 def test_a_refused_key_stops_at_once_and_is_never_shown(monkeypatch, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("SOME_API_KEY", "sk-secret-1234567890")

@@ -146,6 +146,17 @@ def test_costs_are_estimated_before_and_summed_after_over_all_calls(tmp_path):
     assert after.dollars == pytest.approx((after.input_tokens + after.output_tokens) * 2e-6)
 
 
+def test_costs_are_unknown_where_the_server_does_not_say_what_it_used():
+    with OpenAIServer(lambda b: "True", usage=False) as server:
+        assert client(server, None, price=2.0).ask(questions(1), GREEDY, readable).dollars is None
+
+
+@pytest.mark.parametrize("given", [{"max_cost": float("nan")}, {"max_cost": -1.0}, {"price": float("nan")}])
+def test_a_limit_that_could_never_be_reached_is_refused(given):
+    with OpenAIServer(lambda b: "True") as server, pytest.raises(InputError, match="expected dollars, 0 or more"):
+        client(server, None, **{"price": 1.0, **given})
+
+
 def test_the_cost_limit_stops_the_judging_and_the_next_call_goes_on(tmp_path):
     store = tmp_path / "judgements.jsonl"
     with OpenAIServer(lambda b: "True") as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,9 @@ class Budget:
     def __init__(self, limit: float | None, price: float | None) -> None:
         if limit is not None and price is None:
             raise InputError("a cost limit needs a price: give the dollars per million tokens of this model")
+        for name, value in (("cost limit", limit), ("price", price)):
+            if value is not None and not 0 <= value < math.inf:
+                raise InputError(f"the {name} is {value}; expected dollars, 0 or more")
         self.limit = limit
         self.price = price
         self.input_tokens = 0

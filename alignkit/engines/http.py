@@ -89,7 +89,10 @@ class Endpoint:
             return None
         key = os.environ.get(self.key_variable, "").strip()
         if not key:
-            raise MissingError(f"{self.host} needs a key: export {self.key_variable}=…")
+            # Somebody may have given the key itself: what looks unlike a variable is not repeated.
+            known = self.key_variable.isupper() and self.key_variable.isidentifier()
+            name = self.key_variable if known else "NAME, and give that name (the one given is not set)"
+            raise MissingError(f"{self.host} needs a key: export {name}{'=…' if known else ''}")
         if not (key.isascii() and key.isprintable() and " " not in key):
             raise MissingError(f"the key in {self.key_variable} holds characters that no key has: set it again")
         return key
