@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from alignkit import recipe
+from alignkit import data, kits, plugins, recipe
 from alignkit.errors import RecipeError
 from alignkit.trainers.expert_iteration import train_settings
-from alignkit.trainers.sampling import _counts, _keep, _sampling, questions
+from alignkit.trainers.sampling import _counts, _keep, _sampling, questions, with_hint
 
 RECIPE = """\
 method: expert_iteration
@@ -82,8 +82,6 @@ def test_rollouts_carry_log_probs_and_each_iteration_has_a_seed_of_its_own(load)
 
 
 def test_questions_are_drawn_anew_for_each_iteration_and_alike_for_each_run(load):
-    from alignkit import kits, plugins
-
     registry = plugins.load([kits.builtin()])
     config = load("{questions: 20, rollouts: 2}").config
     asked = [json.dumps(questions(config, registry, iteration)) for iteration in (1, 2, 1)]
@@ -115,3 +113,17 @@ def test_what_is_kept_is_counted():
     assert counts["ei/fraction_solved"] == 0.5 and counts["ei/entropy"] == 0.5
     assert (counts["ei/response_length_correct"], counts["ei/response_length_wrong"]) == (1.25, 3.0)
     assert counts["ei/status/wrong"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "row"),
+    [
+        ({"template": "Q: {question}"}, {"question": "1+1", "truth": "2"}),
+        ({"template": "Q: {question}"}, {"problem": "1+1", "truth": "2"}),
+        (None, {"prompt": "1+1", "truth": "2"}),
+    ],
+)
+def test_a_hint_is_in_view_whichever_column_holds_the_question(prompt, row):
+    template = data.load_prompt(prompt, plugins.load([kits.builtin()]))
+    assert "The answer is 2" in data.render(template, with_hint(row))
+    assert "The answer" not in data.render(template, row)

@@ -3,6 +3,17 @@
 from alignkit.making.distill import Distillation
 from alignkit.making.filter import Filter
 from alignkit.making.lengths import Lengths, histogram, measure
-from alignkit.making.split import Split, normalise, question_of, split
+from alignkit.making.split import QUESTION_COLUMNS, Split, normalise, question_of, split
 
-__all__ = ["Distillation", "Filter", "Lengths", "Split", "histogram", "measure", "normalise", "question_of", "split"]
+__all__ = [
+    "QUESTION_COLUMNS",
+    "Distillation",
+    "Filter",
+    "Lengths",
+    "Split",
+    "histogram",
+    "measure",
+    "normalise",
+    "question_of",
+    "split",
+]

@@ -106,7 +106,8 @@ def final(found: Comparison, metric: str) -> Figure:
     """Each variant's value with its 95 % interval, its seeds as small circles, the base as a line."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 1.5 + 0.55 * len(found.rows)), layout="constrained")
+    room = 0.08 * max(len(row.label) for row in found.rows)  # for the names, so that they leave the axes theirs
+    figure = Figure(figsize=(6.2 + room, 1.5 + 0.55 * len(found.rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(found.rows):
         if metric not in row.results:

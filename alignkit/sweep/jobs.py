@@ -115,10 +115,10 @@ def reopen(folder: Path) -> tuple[Sweep, Run]:
         raise InputError(f"{folder} is being worked on by process {made.manifest['pid']}; wait, or stop it")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    stop = [Rule.model_validate(rule) for rule in state.pop("stop")]
-    sweep = Sweep(folder=folder, **{**state, "stop": stop, "jobs": [Job(**job) for job in state["jobs"]]})
+        stop = [Rule.model_validate(rule) for rule in state.pop("stop")]
+        sweep = Sweep(folder=folder, **{**state, "stop": stop, "jobs": [Job(**job) for job in state["jobs"]]})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     for job in sweep.jobs:
         if job.status in ("running", "failed"):
             job.status, job.note = "waiting", ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -113,7 +114,8 @@ class Runner:
             return
         self.logged[job.name] = len(logged)
         for rule in self.sweep.stop:
-            values = [float(row[rule.metric]) for row in logged if rule.metric in row]
+            found = [row[rule.metric] for row in logged if rule.metric in row]
+            values = [math.nan if value is None else float(value) for value in found]
             if rule.broken_by(values):
                 job.note = f"stopped at step {logged[-1]['step']}: {rule}"
                 handle = self.handles.pop(job.name)

@@ -13,8 +13,10 @@ from alignkit import data, models
 from alignkit.engines.base import Completion, Sampling
 from alignkit.engines.transformers import TransformersEngine
 from alignkit.engines.vllm_start import Limits
+from alignkit.errors import InputError
 from alignkit.evaluate import evaluate, plan_eval
 from alignkit.grading import Grader, bind_plugin
+from alignkit.making import QUESTION_COLUMNS
 from alignkit.run import append_jsonl, atomic_write, read_jsonl, write_json
 from alignkit.trainers.core import rollout_engine
 from alignkit.trainers.evals import BATCH, given, given_prompt, request
@@ -59,8 +61,10 @@ def sample(config: Any, registry: Registry, home: Path, iteration: int, model: s
             _grade(config, registry, grader, rows)
             if config.expert_iteration.hints:
                 unsolved = [i for i in range(len(asked)) if not any(r["correct"] for r in rows if r["question"] == i)]
-                hinted = [{**asked[i], "question": asked[i]["question"] + _hint(asked[i])} for i in unsolved]
+                hinted = [with_hint(asked[i]) for i in unsolved]
                 shown = [data.render(prompt, row) for row in hinted]
+                if any(text == rendered[i] for i, text in zip(unsolved, shown, strict=True)):
+                    raise InputError("expert_iteration.hints: the prompt shows no text of a row to hint at")
                 again = _rollouts(engine, shown, hinted, sampling, home / "hinted.jsonl", console)
                 for row in again:  # trained on without the hint
                     row |= {"question": unsolved[row["question"]], "hinted": True}
@@ -195,8 +199,10 @@ def _counts(rows: Sequence[Row], kept: Sequence[Row], asked: int) -> dict[str, A
     }
 
 
-def _hint(row: Row) -> str:
-    return HINT.replace("{truth}", str(row.get("truth")))
+def with_hint(row: Row) -> Row:
+    """The row with its truth in view, whichever of its columns holds the question."""
+    hint = HINT.replace("{truth}", str(row.get("truth")))
+    return {k: v + hint if k in QUESTION_COLUMNS and isinstance(v, str) else v for k, v in row.items()}
 
 
 def _lines(rows: Sequence[Row]) -> bytes:

@@ -191,6 +191,16 @@ def test_a_folder_that_is_no_sweep_is_not_resumed(tmp_path):
         jobs.reopen(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"stop": [], "jobs": [{"who": 1}]}'])
+def test_a_damaged_sweep_is_named_when_it_is_resumed(start, text):
+    sweep = start()
+    manifest = sweep.folder / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "interrupted"}))
+    (sweep.folder / "sweep.json").write_text(text)
+    with pytest.raises(InputError, match=r"sweep.json is damaged"):
+        jobs.reopen(sweep.folder)
+
+
 def wait(executor, handle, seconds=20):
     end = time.monotonic() + seconds
     while (code := executor.poll(handle)) is None and time.monotonic() < end:
