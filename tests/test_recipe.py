@@ -260,6 +260,12 @@ def test_advantages_beside_trls_own_loss_are_only_what_trl_has(problems):
     assert "is read beside a loss" in problems(none + "advantage: {name: group}")[0]
 
 
+def test_vllms_fields_beside_another_engine_are_refused(problems):
+    text = GRPO.replace("num_generations: 4", "vllm_importance_sampling_mode: token_mask")
+    (found,) = problems(text + "generation: {engine: transformers}")
+    assert "train.vllm_importance_sampling_mode: is read only where the engine is vllm or auto" in found
+
+
 def test_a_missing_method_names_the_methods(problems):
     assert "method: is missing; one of sft, grpo" in problems("name: x")[0]
 

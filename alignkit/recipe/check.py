@@ -170,8 +170,8 @@ class Checker:
         vllm = map_at(generation, "vllm")
         if generation.get("engine") == "transformers":
             unread = [("train", name) for name in map_at(config, "train") if str(name).startswith("vllm_")]
-            for key in [("generation", "vllm")] * bool(vllm) + unread:
-                self.problem((*at, *key), "is read only where the engine is vllm or auto")
+            for place in [("generation", "vllm")] * bool(vllm) + unread:
+                self.problem((*at, *place), "is read only where the engine is vllm or auto")
         if (vllm.get("mode") == "server") != ("server" in vllm):
             text = "is read only with mode: server" if "server" in vllm else "mode: server needs the server's URL"
             self.problem((*at, "generation", "vllm", "server"), text)
