@@ -136,7 +136,7 @@ def _order(bound: BoundReward, grader: Grader) -> str | None:
 def _inputs_kept(bound: BoundReward, grader: Grader) -> str | None:
     """A reward outside the pool gets the very lists that other rewards and the rollouts' file get after it."""
     count = len(ORDINARY)
-    columns = {
+    columns: dict[str, list[Any]] = {
         "responses": list(ORDINARY),
         "truths": ["42"] * count,
         "prompts": [PROMPT] * count,

@@ -9,8 +9,10 @@ from transformers import TrainerCallback
 from alignkit.run import Run
 from alignkit.trainers.seam import verify_effective
 
-_TRAIN = ("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps")
-_TRAIN += ("num_generations", "beta", "epsilon", "epsilon_high")
+_TRAIN = (
+    *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("num_generations", "beta", "epsilon", "epsilon_high"),
+)
 _GENERATION = ("temperature", "top_p", "top_k", "max_new_tokens", "stop")
 
 
