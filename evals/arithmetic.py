@@ -20,7 +20,7 @@ def score(sample: Sample, response: str) -> Score:
     found = _ANSWER.search(response)
     if found is None:
         return Score(0.0, "unparsed", {"format_reward": 0.0, "answer_reward": 0.0, "worked": 0.0})
-    right = float(found[1] == sample.truth)
+    right = float(found[1] == str(sample.truth))
     worked = float(found.start() > 0)
     return Score(right, parts={"format_reward": 1.0, "answer_reward": right, "worked": worked})
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from alignkit import Eval, Sample, Score, breakdown, hookimpl, parse_mmlu_response
+from alignkit import Eval, InputError, Sample, Score, breakdown, hookimpl, parse_mmlu_response
 
 LETTERS = "ABCD"
 # Every other subject is `other`, as in the authors' own table (lm-eval counts anatomy as STEM).
@@ -34,8 +34,11 @@ def samples(
     without the prompt template, after the dataset's `shots` solved questions.
     """
     for row in rows:
-        subject = row["subject"].replace("_", " ")
-        metadata = {"question": row["question"], "subject": row["subject"], "category": _category(row["subject"])}
+        if row["truth"] not in list(LETTERS):
+            raise InputError(f"MMLU: the truth of {row['id']} is {row['truth']!r}; expected A, B, C or D")
+        name = row.get("subject") or ""
+        subject = name.replace("_", " ")
+        metadata = {"question": row["question"], "subject": name, "category": _category(name)}
         if mode == "likelihood":
             head = f"Multiple-choice questions on {subject}, each with its answer.\n\n"
             shown = [*(f"{_block(example)} {example['truth']}" for example in row.get("examples", ())), _block(row)]

@@ -106,6 +106,9 @@ def test_a_prompt_file_is_used_and_recorded(align, tmp_path):
     [
         (["aritmetic", "--model", "m"], 2, "did you mean 'arithmetic'"),
         (["arithmetic"], 2, "no finished run in runs; pass --model"),
+        (["arithmetic", "--responses", ""], 2, "--responses: an empty text was given"),
+        (["arithmetic", "--out", "", "--data", ""], 2, "--out, --data: an empty text was given"),
+        (["arithmetic", "--model", ""], 2, "--model: an empty text was given"),
         (["arithmetic", "--model", "no/such/folder"], 2, "no folder no/such/folder"),
         (["arithmetic", "--model", "m", "--engine", "openai"], 2, "needs --base-url URL"),
         (["arithmetic", "--responses", "r", "--model", "m", "--dtype", "float32"], 2, "leave out --model, --dtype"),
@@ -146,6 +149,12 @@ def test_wrong_flags_are_refused_before_anything_runs(align, tmp_path, monkeypat
         assert not server.served
     assert (found, message in err) == (code, True), err
     assert "Traceback" not in err and not (tmp_path / "runs").exists()
+
+
+def test_an_endpoints_model_is_named_and_never_a_run_of_this_folder(align):
+    with OpenAIServer(solve) as server:
+        code, _, err = align("arithmetic", "--base-url", server.url)
+        assert code == 2 and "--model: name the model as the server" in err and not server.requests
 
 
 def test_a_missing_key_names_its_variable(align, tmp_path, monkeypatch):

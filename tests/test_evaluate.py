@@ -415,6 +415,17 @@ def test_responses_to_a_question_that_several_samples_share_are_matched_by_order
             plan_eval(request, registry, write(tmp_path / "r.jsonl", part))
 
 
+def test_responses_that_stand_for_themselves_need_what_the_eval_asks_for(registry, tmp_path):
+    request = EvalRequest.of(registry.get("eval", "mmlu"))
+    row = {"question": "q", "truth": "A", "response": "The answer is A"}
+    with pytest.raises(InputError, match=r"r\.jsonl: rows with a truth .* also needs their 'options'"):
+        plan_eval(request, registry, write(tmp_path / "r.jsonl", [row]))
+    with pytest.raises(InputError, match="the truth of r0 is 0; expected A, B, C or D"):
+        plan_eval(request, registry, write(tmp_path / "r.jsonl", [{**row, "options": list("abcd"), "truth": 0}]))
+    good = write(tmp_path / "r.jsonl", [{**row, "options": list("abcd")}])
+    assert plan_eval(request, registry, good).samples[0].truth == "A"
+
+
 def test_sampling_settings_are_refused_where_nothing_is_sampled(registry, tmp_path):
     stored = write(tmp_path / "r.jsonl", [{"id": arithmetic(registry).samples[0].id, "response": "?"}])
     with pytest.raises(InputError, match="not sampled, so nothing reads temperature"):

@@ -66,6 +66,9 @@ def evaluate(evals: tuple[str, ...], models: tuple[str, ...], responses: str | N
     from alignkit.evaluate import StoredResponses
     from alignkit.evaluate.engines import EngineChoice
 
+    texts = {**flags, "responses": responses, "model": "" if "" in models else None}
+    if empty := ", ".join(f"--{name.replace('_', '-')}" for name, value in texts.items() if value == ""):
+        raise InputError(f"{empty}: an empty text was given (a variable that is not set?); leave it out or fill it")
     registry = load_registry(kit=flags["kit"])
     out = console(flags["as_json"])
     stored = None
@@ -78,6 +81,8 @@ def evaluate(evals: tuple[str, ...], models: tuple[str, ...], responses: str | N
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise InputError(f"--responses scores what is stored, nothing is generated: leave out {names}")
         stored = StoredResponses.read(responses)
+    elif not models and (flags["base_url"] or flags["engine"] == "openai"):
+        raise InputError("--model: name the model as the server of --base-url calls it")
     elif not models:
         models = (_newest(out),)
     choice = EngineChoice(**asked)

@@ -93,7 +93,15 @@ def plan_eval(request: EvalRequest, registry: Registry, responses: StoredRespons
         return row["prompt"] if "prompt" in row and "question" not in row else data.render(prompt, row)
 
     _check_questions(source, rows)
-    samples = list(bind(plugin, spec.samples, request.options)(rows, render))
+    try:
+        samples = list(bind(plugin, spec.samples, request.options)(rows, render))
+    except KeyError as error:
+        if not own:
+            raise
+        raise InputError(
+            f"{responses and responses.path}: rows with a truth and no `id` stand for themselves, and eval "
+            f"'{plugin.name}' also needs their {error}. Give each row the `id` of its sample, or leave out the truths"
+        ) from error
     prompt = prompt if rendered else None  # an eval may make its prompts itself
     _check_samples(plugin.name, samples)
     stored, used = None, None

@@ -94,8 +94,8 @@ class StoredResponses:
             self._same_questions(questions)
             return self._by(lambda row: str(row["id"]) if str(row["id"]) in ids else None, "id")
         ordered = next((part for part in (samples, chosen) if len(part) == len(self.rows)), None)
-        if all(_first(row, _QUESTION) is not None for row in self.rows):
-            texts = [_first(row, _QUESTION) for row in self.rows]
+        texts = [_first(row, _QUESTION) for row in self.rows]
+        if all(isinstance(text, str) for text in texts):
             by_text = {text: name for name, text in questions.items()}
             shared = Counter(questions.values())
             if ordered is None or texts != [questions.get(s.id) for s in ordered]:

@@ -46,7 +46,8 @@ class Store:
         except BlockingIOError as error:
             raise InputError(f"another process is at work in {folder}; wait for it, or pass another --out") from error
         if not resume:
-            for name in ("settings.json", "samples.jsonl", "summary.json"):
+            # The settings last: rows without them would be taken for rows of any settings.
+            for name in ("samples.jsonl", "summary.json", "settings.json"):
                 (folder / name).unlink(missing_ok=True)
         given = json.loads(json.dumps({"settings": settings, "scoring": scoring}, default=str))
         known = self._known(given["settings"])
@@ -105,11 +106,12 @@ def unscored(row: Row) -> Row:
 
 
 def model_state(model: str) -> str | None:
-    """What tells whether the weights under a local path were changed: their files' names, sizes and times."""
+    """What tells whether weights, settings or tokenizer under a path were changed: files' names, sizes and times."""
     folder = Path(model)
     folder = folder / "model" if (folder / "manifest.json").is_file() else folder
     weights = sorted(p for kind in ("*.safetensors", "*.bin") for p in folder.glob(kind)) if folder.is_dir() else []
     if not weights:
         return None
+    weights += sorted(p for kind in ("*.json", "*.jinja") for p in folder.glob(kind))
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weights]
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
