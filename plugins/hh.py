@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 from alignkit import DatasetSource, InputError, hookimpl, read_rows
@@ -13,19 +14,20 @@ _TURN = re.compile(r"\n\n(Human|Assistant): ?")
 def load(*, split: str = "train", path: str | None = None, sources: tuple[str, ...] = SOURCES) -> list[dict[str, Any]]:
     """`question`, `chosen`, `rejected`, `source`; conversations of more than one question are left out.
 
-    The Hub's files by source, or one local file whose rows may carry a `source`.
+    The Hub's files by source, or one local file whose rows may carry a `source`. The sources take turns, so that the
+    first rows are of all of them.
     """
     unknown = sorted(set(sources) - set(SOURCES))
     if unknown:
         raise InputError(f"dataset 'hh' has the sources {', '.join(SOURCES)}, not {', '.join(unknown)}")
-    found: list[dict[str, Any]] = []
+    found: list[list[dict[str, Any]]] = []
     if path is not None:
         return list(_pairs(read_rows(path=path, local=(f"hh_{split}.jsonl",)), "hh"))
     for source in sources:
         local = (f"hh/{source}/{split}.jsonl.gz", f"hh/{source}/{split}.jsonl")
         hub_file = f"{source}/{split}.jsonl.gz"
-        found += _pairs(read_rows(local=local, hub="Anthropic/hh-rlhf", hub_file=hub_file), source)
-    return found
+        found.append(list(_pairs(read_rows(local=local, hub="Anthropic/hh-rlhf", hub_file=hub_file), source)))
+    return [row for turn in zip_longest(*found) for row in turn if row is not None]
 
 
 def _pairs(rows: Any, source: str) -> Iterator[dict[str, Any]]:

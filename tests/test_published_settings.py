@@ -71,6 +71,8 @@ PUBLISHED = {
     },
     "sft_instruct": {
         "model.path": "meta-llama/Llama-3.1-8B",  # A5S section 3
+        "data.validation.split": "test",  # the validation loss is followed
+        "train.eval_strategy": "steps",
         "data.prompt": "alpaca",
         "train.num_train_epochs": 1,
         "train.packing": True,
@@ -85,6 +87,9 @@ PUBLISHED = {
     "sft_instruct_masked": {"train.completion_only_loss": True, "data.prompt": "alpaca"},  # GA: the variant
     "dpo_hh": {
         "data.train.dataset": "hh",  # A5S section 5
+        "data.validation.split": "test",
+        "data.validation.limit": 200,  # about 200 pairs are held out
+        "train.eval_strategy": "steps",
         "data.prompt": "alpaca",
         "loss.name": "dpo",
         "loss.beta": 0.1,

@@ -71,10 +71,13 @@ def write(folder: Path) -> Path:
         "smoltalk_train.jsonl": talks,
         "ultrafeedback_train_prefs.jsonl": preferred,
         "ultrafeedback_test_prefs.jsonl": preferred,
-        "instructions_train.jsonl.gz": [{"prompt": t["prompt"], "response": t["response"]} for t in traces],
+        **{
+            f"instructions_{split}.jsonl.gz": [{"prompt": t["prompt"], "response": t["response"]} for t in traces]
+            for split in ("train", "test")
+        },
     }
     for source in ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"):
-        files[f"hh/{source}/train.jsonl"] = compared
+        files |= {f"hh/{source}/{split}.jsonl": compared for split in ("train", "test")}
     for name, rows in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

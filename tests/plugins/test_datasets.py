@@ -98,3 +98,15 @@ def test_real_gsm8k_truths_are_plain_numbers(registry):
     for split in ("train", "test"):
         rows = load_rows({"dataset": "gsm8k", "split": split}, registry)
         assert [r["truth"] for r in rows if not re.fullmatch(r"-?\d+(\.\d+)?", r["truth"])] == []
+
+
+def test_the_first_rows_of_hh_are_of_all_its_sources(tmp_path, monkeypatch, registry):
+    turn = "\n\nHuman: {}\n\nAssistant: "
+    for source in ("harmless-base", "helpful-base"):
+        (tmp_path / "hh" / source).mkdir(parents=True)
+        rows = [{"chosen": turn.format(i) + "a", "rejected": turn.format(i) + "b"} for i in range(3)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "hh" / source / "test.jsonl").write_text(text)
+    monkeypatch.setenv("ALIGN_DATA", str(tmp_path))
+    spec = {"dataset": "hh", "split": "test", "sources": ["harmless-base", "helpful-base"], "limit": 4}
+    assert [row["source"] for row in load_rows(spec, registry)] == ["harmless-base", "helpful-base"] * 2
