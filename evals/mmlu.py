@@ -44,6 +44,8 @@ def samples(
             shown = [*(f"{_block(example)} {example['truth']}" for example in row.get("examples", ())), _block(row)]
             choices = tuple(f" {letter}" for letter in LETTERS)
             yield Sample(row["id"], head + "\n\n".join(shown), row["truth"], metadata, choices)
+        elif row.get("examples"):
+            raise InputError("MMLU: shots are shown with `mode: likelihood` only; leave shots out, or set that mode")
         else:
             asked = (
                 f"This is a multiple-choice question on {subject}. Reply with one sentence of the form "

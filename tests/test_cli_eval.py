@@ -67,6 +67,13 @@ def test_what_is_kept_from_an_earlier_call_is_said(align):
     assert "3 of 5 completions are kept from earlier calls" in err
 
 
+def test_completions_of_another_api_are_not_taken_for_these(align):
+    with OpenAIServer(lambda body: "x") as server:
+        align("arithmetic", *at(server), "--limit", 2)
+        code, _, err = align("arithmetic", *at(server), "--limit", 2, "--api", "chat")
+        assert code == 2 and "how: None there, {'api': 'chat'} now" in err and len(server.served) == 2
+
+
 def test_brackets_in_names_are_no_markup(align):
     with OpenAIServer(solve) as server:
         models = ("--base-url", server.url, "--model", "a[red]b[/x]")

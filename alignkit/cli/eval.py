@@ -215,6 +215,7 @@ def _work(
                             engine,
                             folder,
                             model=name if stored else None,
+                            how={key: flags[key] for key in ("api", "dtype") if flags[key] not in (None, "auto")},
                             step=0 if stored else step_of(name),
                             judge=judge,
                             grader=grader,

@@ -49,6 +49,7 @@ def evaluate(
     folder: Path,
     *,
     model: str | None = None,
+    how: Mapping[str, Any] | None = None,
     step: int = 0,
     judge: JudgeClient | None = None,
     grader: Grader | None = None,
@@ -61,6 +62,7 @@ def evaluate(
     Args:
         engine: None for stored responses.
         model: recorded in the place of the engine's own name (a model in training, a file of responses).
+        how: the `api` of an endpoint or the `dtype` of the weights where asked for: results of others are not mixed.
         judge: for evals that are judged by a model.
         grader: the pool in which scores are computed; None makes one and closes it.
         resume: go on with what the folder holds; False replaces it.
@@ -76,7 +78,7 @@ def evaluate(
     report = progress or (lambda stage, done, total: None)
     name = planned.request.plugin.name
     model = model or (engine.model if engine else "stored responses")
-    settings = _settings(planned, engine, model)
+    settings = {**_settings(planned, engine, model), "how": dict(how) if how else None}
     if planned.used and announce:
         announce(_fit(name, planned.used))
     scorer = Scorer(planned.request.plugin, planned.request.options, judge, grader, announce or (lambda text: None))
@@ -99,7 +101,7 @@ def evaluate(
         extra = planned.request.plugin.value.summarize
         if extra is not None:
             summary["breakdown"] = dict(extra([r for r in rows if r["status"] != OPEN], store.folder))
-        summary["provenance"] = _provenance(planned, engine, model, scorer)
+        summary["provenance"] = {**_provenance(planned, engine, model, scorer), "how": settings["how"]}
         finished = time.monotonic()
         summary["timings"] = {
             "generate_seconds": round(generated - before, 3),

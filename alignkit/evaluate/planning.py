@@ -102,6 +102,8 @@ def plan_eval(request: EvalRequest, registry: Registry, responses: StoredRespons
             f"{responses and responses.path}: rows with a truth and no `id` stand for themselves, and eval "
             f"'{plugin.name}' also needs their {error}. Give each row the `id` of its sample, or leave out the truths"
         ) from error
+    if request.prompt and not rendered:
+        raise InputError(f"eval '{plugin.name}' makes its prompts itself here, so nothing reads the prompt {name}")
     prompt = prompt if rendered else None  # an eval may make its prompts itself
     _check_samples(plugin.name, samples)
     stored, used = None, None

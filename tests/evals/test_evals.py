@@ -106,6 +106,10 @@ def test_mmlu_by_likelihood_shows_solved_questions_of_the_subject(registry, tmp_
     assert sample.choices == (" A", " B", " C", " D") and planned.prompt is None
     with pytest.raises(InputError, match="shots is 2, but the split dev has 1 solved questions of 'us_foreign_policy'"):
         plan(registry, "mmlu", options={"mode": "likelihood"}, data={"path": str(tmp_path), "shots": 2})
+    with pytest.raises(InputError, match="shots are shown with `mode: likelihood` only"):
+        plan(registry, "mmlu", data={"path": str(tmp_path), "shots": 1})
+    with pytest.raises(InputError, match="nothing reads the prompt chat"):
+        plan(registry, "mmlu", options={"mode": "likelihood"}, data={"path": str(tmp_path)}, prompt="chat")
 
 
 def test_mmlus_own_files_may_have_a_byte_order_mark_and_blank_lines(registry, tmp_path):
