@@ -232,6 +232,8 @@ def _direction(loss: Loss) -> str | None:
         gain = -(gradient * wanted).sum()
     if gain > 0:
         return None
+    if not gain.isfinite():
+        return "the gradient is not finite"
     return "the gradient is zero: nothing is learnt" if gain == 0 else "the sign is wrong: it unlearns what is good"
 
 
