@@ -327,6 +327,7 @@ def test_a_child_pipeline_changes_and_deletes_stages(files):
         ("{a: {extends: sft.yaml, seed: 4}}", "stages.a.seed: stands once, at the top of the pipeline"),
         ("{a: {extends: sft.yaml, name: x}}", "stages.a.name: a stage is named by its key"),
         ("{a: {recipe: sft.yaml}}", "a stage names its recipe with extends: PATH"),
+        ('{"../a": {extends: sft.yaml}}', "a stage's name may hold letters, digits, _ and - only"),
         ("{a: {method: pipeline}}", "a stage cannot be a pipeline itself"),
         ("{a: sft.yaml}", "stages.a: given 'sft.yaml' (text), expected a map"),
         ("{a: {extends: sft.yaml, rewards: {x: {}}}}", "stages.a.rewards: method sft has no use for it"),

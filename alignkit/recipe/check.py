@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,6 +236,8 @@ class Checker:
             self.problem((*at, "advantage"), text)
 
     def _stage(self, name: str, stage: Mapping[str, Any], names: list[str]) -> None:
+        if not re.fullmatch(r"[\w-]+", name):  # it names a folder
+            self.problem(("stages", name), "a stage's name may hold letters, digits, _ and - only")
         if stage.get("method") == "pipeline":
             self.problem(("stages", name, "method"), "a stage cannot be a pipeline itself")
             return

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from alignkit.run import writing
+
 
 class Executor(Protocol):
     """Runs commands, at most `slots` at a time; handles are its own affair."""
@@ -56,8 +58,10 @@ class LocalExecutor:
             environment["CUDA_VISIBLE_DEVICES"] = devices
         # Jobs side by side would otherwise each start a thread per core.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots)))
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+        with writing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = log.open("ab")
+        with output:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from alignkit import kits, plugins
-from alignkit.errors import InputError
+from alignkit.errors import InputError, MissingError
 from alignkit.run import Run
 from alignkit.sweep import check, jobs, runner, spec
 from alignkit.sweep.executor import LocalExecutor, visible_gpus
@@ -212,6 +212,12 @@ def test_local_jobs_write_their_log_and_give_their_exit_code(tmp_path):
     executor = LocalExecutor(1)
     handle = executor.submit([sys.executable, "-c", "print('here'); raise SystemExit(3)"], tmp_path / "logs/a.log")
     assert wait(executor, handle) == 3 and (tmp_path / "logs/a.log").read_text() == "here\n"
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "logs").touch()
+    with pytest.raises(MissingError, match=r"cannot write .*logs"):
+        LocalExecutor(1).submit([sys.executable, "-c", ""], tmp_path / "logs/a.log")
 
 
 def test_cancelling_interrupts_a_job_with_its_children_and_then_kills(tmp_path):
