@@ -79,7 +79,7 @@ def compare(collection: Collection, metrics: Sequence[str] = (), *, force: bool 
             common questions.
     """
     runs = collection.runs
-    chosen = list(metrics) or _default_metrics(collection)
+    chosen = list(dict.fromkeys(metrics)) or _default_metrics(collection)
     _check_known(chosen, runs)
     different = [problem for metric in chosen for problem in _measured_differently(metric, runs)]
     different = list(dict.fromkeys(different))
@@ -144,7 +144,7 @@ def _measured_differently(metric: str, runs: Sequence[RunData]) -> list[str]:
         problems.append("train/reward was measured differently in its grader: the runs have other rewards or weights")
     evals = [(run.folder.name, result) for run in runs if (result := run.last_eval(metric)) is not None]
     for name in MEASURED_BY:
-        values = [_measured_by(name, result.summary["provenance"].get(name)) for _, result in evals]
+        values = [_measured_by(name, result.summary["provenance"]) for _, result in evals]
         unlike = {key for value in values for key in value if any(value[key] != v.get(key) for v in values)}
         said: dict[str, list[str]] = {}
         for (folder, _), value in zip(evals, values, strict=True):
@@ -162,9 +162,12 @@ def _rewards(run: RunData) -> Any:
     return (run.recipe["stages"][stages[-1]] if stages else run.recipe).get("rewards")
 
 
-def _measured_by(name: str, value: Any) -> dict[str, str]:
-    """A field of the provenance as comparable texts."""
+def _measured_by(name: str, provenance: Mapping[str, Any]) -> dict[str, str]:
+    """A field of the provenance as comparable texts; how many samples a question has belongs to the sampling."""
+    value = provenance.get(name)
     parts = value if isinstance(value, dict) else {"": value}
+    if name == "sampling":
+        parts = {**parts, "samples": provenance.get("samples")}
     kept = {key: part for key, part in parts.items() if key not in _MAY_DIFFER.get(name, ())}
     return {key: json.dumps(part, sort_keys=True, default=str) for key, part in kept.items()}
 

@@ -333,3 +333,13 @@ def test_training_rewards_of_other_rewards_are_refused(make):
     with pytest.raises(InputError, match="train/reward was measured differently in its grader"):
         compare(collect(runs), ["train/reward"])
     assert compare(collect(runs), [METRIC]).rows
+
+
+def test_another_number_of_samples_for_a_question_is_another_sampling(make):
+    runs = [make.run(name, provenance={"samples": k}, recipe={"x": k}) for name, k in (("a", 1), ("b", 8))]
+    with pytest.raises(InputError, match="measured differently in its sampling: samples 1 in a-s0; samples 8 in b-s0"):
+        compare(collect(runs))
+
+
+def test_a_metric_named_twice_is_one_column(make):
+    assert compare(collect([make.run("a")]), [METRIC, METRIC]).metrics == [METRIC]
