@@ -88,7 +88,7 @@ def test_a_server_killed_in_the_middle_loses_nothing_that_was_answered(trained, 
     from alignkit.engines.vllm_start import Limits
 
     out, log = tmp_path / "out", tmp_path / "again.log"
-    command = ["eval", "arithmetic", "--model", str(trained), "--out", str(out), "--concurrency", "1",
+    command = ["eval", "arithmetic", "--model", str(trained), "--out", str(out), "--concurrency", "5",
                "--engine", "openai", "--base-url"]  # fmt: skip
     running = subprocess.Popen(
         [sys.executable, "-m", "alignkit.cli", *command, server.base_url], stderr=subprocess.PIPE, text=True
