@@ -52,7 +52,8 @@ _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 def check(plugin: Plugin, registry: Registry, laboratory: Any) -> list[Check]:
     """All checks of one plugin with its default options. `laboratory` is the tiny model for losses."""
-    from alignkit.trainers.check import Check, check_advantage, check_loss
+    from alignkit.trainers.check import Check, check_loss
+    from alignkit.trainers.check_advantage import check_advantage
 
     if plugin.kind == "loss":
         return check_loss(plugin.value, laboratory())

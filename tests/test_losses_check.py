@@ -219,13 +219,13 @@ def nothing(rewards, group_size):
     ],
 )
 def test_a_planted_fault_in_an_advantage_is_found(function, check):
-    from alignkit.trainers.check import check_advantage
+    from alignkit.trainers.check_advantage import check_advantage
 
     assert check in failed(check_advantage(Advantage("planted", function)))
 
 
 def test_the_built_in_advantages_pass(registry):
-    from alignkit.trainers.check import check_advantage
+    from alignkit.trainers.check_advantage import check_advantage
 
     for plugin in registry.all("advantage"):
         assert not failed(check_advantage(plugin.value)), plugin.name

@@ -1,4 +1,4 @@
-"""Proof that a loss or an advantage does what its definition says, by the real trainers on a tiny model."""
+"""Proof that a loss does what its definition says, by the real trainers on a tiny model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alignkit.errors import AlignError
 from alignkit.functional import compute_entropy
 from alignkit.trainers import tiny
 from alignkit.trainers.objective import Objective, Step
-from alignkit.types import Advantage, Loss, PolicyBatch, PreferenceBatch, SFTBatch
+from alignkit.types import Loss, PolicyBatch, PreferenceBatch, SFTBatch
 
 TOLERANCE = 1e-5  # of the largest gradient; the trainers' fused head computes in float32
 CONSTANT = 7.0
@@ -40,14 +40,14 @@ class Check:
 def check_loss(loss: Loss, laboratory: tiny.Laboratory) -> list[Check]:
     """All checks of a loss with its default options, for every method and normalisation it names."""
 
-    if needed := _needed(loss.function):
-        return [Check("loss", loss.name, "options", None, needed)]
+    if missing := needed(loss.function):
+        return [Check("loss", loss.name, "options", None, missing)]
 
     def result(check: str, test: Callable[[], str | None]) -> Check:
-        return _result("loss", loss.name, check, test)
+        return outcome("loss", loss.name, check, test)
 
     found = [
-        result("picklable", lambda: _picklable(loss.function)),
+        result("picklable", lambda: picklable(loss.function)),
         result("dtype", lambda: _dtype(loss)),
         result("finite", lambda: _finite(loss)),
         result("padding", lambda: _padding(loss)),
@@ -76,32 +76,14 @@ def check_loss(loss: Loss, laboratory: tiny.Laboratory) -> list[Check]:
     return found
 
 
-def check_advantage(advantage: Advantage) -> list[Check]:
-    """All checks of an advantage with its default options."""
-    function = advantage.function
-    if needed := _needed(function):
-        return [Check("advantage", advantage.name, "options", None, needed)]
-
-    def result(check: str, test: Callable[[], str | None]) -> Check:
-        return _result("advantage", advantage.name, check, test)
-
-    return [
-        result("picklable", lambda: _picklable(function)),
-        result("values", lambda: _advantage_edges(advantage)),
-        result("groups apart", lambda: _groups_apart(function)),
-        result("order", lambda: _order_kept(function)),
-        result("direction", lambda: _rises_with_rewards(function)),
-        result("unbiased std", lambda: _unbiased(function)),
-    ]
-
-
-def _needed(function: Callable[..., Any]) -> str | None:
+def needed(function: Callable[..., Any]) -> str | None:
+    """Why a plugin with options that have no default is not checked."""
     parameters = inspect.signature(function).parameters.values()
     names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     return f"not checked: it needs the option {', '.join(names)}; its own tests must do it" if names else None
 
 
-def _result(kind: str, name: str, check: str, test: Callable[[], str | None]) -> Check:
+def outcome(kind: str, name: str, check: str, test: Callable[[], str | None]) -> Check:
     """`test` returns what is wrong, or None."""
     try:
         wrong = test()
@@ -150,7 +132,8 @@ def _reduced(loss: Loss, batch: Any, mask: Tensor) -> Iterator[Tensor]:
         yield objective.reduce(values, mask, Step(mask.sum(), torch.tensor(float(len(mask))), 1))
 
 
-def _picklable(function: Callable[..., Any]) -> str | None:
+def picklable(function: Callable[..., Any]) -> str | None:
+    """What is wrong with a plugin that must travel to other processes."""
     return None if pickle.loads(pickle.dumps(function)) is not None else "is None after pickling"
 
 
@@ -321,62 +304,3 @@ def _row_batch(net: Any, row: tiny.Row, method: str) -> Any:
     advantage, reward = (torch.tensor([value], dtype=torch.float64) for value in (row.advantage, row.reward))
     old, reference = still + tiny.drift(ids, 0.0), still + tiny.drift(ids, 2.0)
     return PolicyBatch(logps, old, mask, advantage, reward, reference, entropies)
-
-
-# -- advantages ----------------------------------------------------------------------------------------------
-
-_LOSS = Loss("none", check_advantage, ("grpo",))  # an objective holds both; this one is never called
-_REWARDS = (0.2, 0.5, 0.0, 0.4, 1.0, 0.0, 0.0, 1.0, 0.3, 0.1, 0.8, 0.2)
-
-
-def _advantage_edges(advantage: Advantage) -> str | None:
-    """Finite with equal rewards, a group of one, huge rewards and rewards that are NaN; see `Objective.advantages`."""
-    nan = math.nan
-    for rewards, size in (
-        (_REWARDS, 4),
-        ([1.0] * 4, 4),
-        ([1.0, 0.0], 1),
-        ([1e8, -1e8, 0.0, 1.0], 4),
-        ([1.0, nan, 0.0, 0.5], 4),
-        ([nan, nan, 1.0, nan], 4),
-        ([nan] * 4, 4),
-    ):
-        Objective(_LOSS, advantage=advantage).advantages(torch.tensor(rewards), size)
-    return None
-
-
-def _groups_apart(function: Callable[..., Tensor]) -> str | None:
-    rewards = torch.tensor(_REWARDS)
-    changed = rewards.clone()
-    changed[4:8] = torch.tensor([3.0, 1.0, 2.0, 9.0])
-    same = torch.allclose(function(rewards, 4)[:4], function(changed, 4)[:4])
-    return None if same else "another group's rewards change a group's advantages"
-
-
-def _order_kept(function: Callable[..., Tensor]) -> str | None:
-    rewards = torch.tensor(_REWARDS)
-    order = torch.tensor([2, 0, 3, 1])
-    moved = torch.cat([rewards[:4][order], rewards[4:]])
-    same = torch.allclose(function(rewards, 4)[:4][order], function(moved, 4)[:4], atol=1e-6)
-    return None if same else "the order of completions within a group changes their advantages"
-
-
-def _rises_with_rewards(function: Callable[..., Tensor]) -> str | None:
-    rewards = torch.tensor(_REWARDS)
-    order = rewards.view(-1, 4).argsort(dim=1)
-    steps = function(rewards, 4).view(-1, 4).gather(1, order).diff(dim=1)
-    if (steps < -1e-6).any():
-        return "a higher reward has a lower advantage than another of its group"
-    return None if (steps > 1e-6).any() else "all advantages are equal: nothing is learnt"
-
-
-def _unbiased(function: Callable[..., Tensor]) -> str | None:
-    """Advantages that do not change with the scale of the rewards were divided by a deviation: by the right one?"""
-    rewards = torch.tensor(_REWARDS, dtype=torch.float64)
-    plain, scaled = function(rewards, 4), function(rewards * 1e3, 4)
-    if not torch.allclose(plain, scaled, rtol=1e-3, atol=1e-4):
-        return None
-    deviation = plain.view(-1, 4).std(dim=1)
-    if torch.allclose(deviation, torch.full_like(deviation, math.sqrt(4 / 3)), rtol=1e-3):
-        return "divides by the biased standard deviation (n); the definition has the unbiased one (n - 1)"
-    return None
