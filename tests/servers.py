@@ -74,7 +74,7 @@ class OpenAIServer:
         """How often each conversation or prompt was answered."""
         return Counter(json.dumps(b.get("messages", b.get("prompt"))) for b in self.served)
 
-    def next_fault(self):
+    def next_fault(self, body):
         with self.lock:
             self.requests += 1
             fault = self.faults.pop(0) if self.faults else None
@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             if owner.key and self.headers.get("Authorization") != f"Bearer {owner.key}":
                 said = {"error": {"message": f"bad key: {self.headers.get('Authorization')}"}}
                 return self.reply(401, json.dumps(said).encode())
-            fault = owner.next_fault()
+            fault = owner.next_fault(body)
             if owner.latency:
                 time.sleep(owner.latency)
             if fault:

@@ -81,7 +81,7 @@ def test_retry_after_holds_back_every_request():
     with OpenAIServer(faults=["429:1"]) as server:
         answers, _ = ask(server, count=3, concurrency=1)
         waited = server.arrivals[1] - server.arrivals[0]
-    assert len(answers) == 3 and 1.0 <= waited < 1.5
+    assert len(answers) == 3 and waited >= 1.0
 
 
 def test_retry_after_is_read_as_seconds_and_as_a_date():
@@ -93,16 +93,25 @@ def test_retry_after_is_read_as_seconds_and_as_a_date():
 
 
 def test_a_rate_limited_request_outlasts_its_attempts_while_others_are_answered():
-    class Minute(OpenAIServer):
-        def next_fault(self):
-            super().next_fault()
-            return "429" if self.requests % 4 else None
+    class Unfair(OpenAIServer):
+        """Turns the first conversation away until the others are answered, each time after one more of them."""
 
-    with Minute() as server:
-        answers, outcome = ask(server, count=12, attempts=2, concurrency=3)
-    assert len(answers) + len(outcome.left) == 12
-    assert len(answers) >= 10  # with the 429 counted as attempts, most would be given up
-    assert len(server.served) == len(answers)
+        seen = 0
+
+        def next_fault(self, body):
+            if body["messages"][0]["content"] != "q0" or len(self.served) >= 16:
+                return None
+            until = time.monotonic() + 10
+            while len(self.served) == self.seen and time.monotonic() < until:
+                time.sleep(0.01)
+            self.seen = len(self.served)
+            self.faulted["429"] += 1
+            return "429"
+
+    with Unfair(latency=0.1) as server:
+        answers, outcome = ask(server, count=17, attempts=4, concurrency=2)
+    assert server.faulted["429"] > 5  # more than the attempts
+    assert sorted(answers) == list(range(17)) and outcome.left == {}
 
 
 def test_requests_per_minute_spreads_the_requests():
@@ -113,7 +122,7 @@ def test_requests_per_minute_spreads_the_requests():
 
 
 def test_concurrency_is_used_and_kept():
-    with OpenAIServer(latency=0.05) as server:
+    with OpenAIServer(latency=0.2) as server:
         ask(server, count=24, concurrency=6)
     assert server.most_at_once == 6
 
@@ -130,7 +139,7 @@ def test_a_server_gone_for_good_ends_with_what_is_left():
 
     start = time.monotonic()
     outcome = endpoint.post("/chat/completions", bodies(200), content, done)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     assert len(answers) >= 10 and len(answers) + len(outcome.left) == 200
     with pytest.raises(WorkError, match=rf"(?s)in a row.*{200 - len(answers)} of 200 requests are left"):
         outcome.demand_all(200, "")
@@ -206,11 +215,11 @@ def test_an_interrupt_in_the_callback_ends_the_requests():
     def interrupt(index, text):
         raise Stop
 
-    with OpenAIServer(latency=0.05) as server:
+    with OpenAIServer(latency=0.2) as server:
         start = time.monotonic()
         with pytest.raises(Stop):
             Endpoint(server.url, concurrency=2).post("/chat/completions", bodies(500), content, interrupt)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 20  # all of them take 50 s
         time.sleep(0.2)
         requests = server.requests
         time.sleep(0.2)

@@ -301,7 +301,7 @@ def test_what_is_too_large_is_refused_at_once(text):
     with pytest.raises((TooLarge, OverflowError)):
         exact(parse(text))
         to_sympy(parse(text))
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10  # computed, each takes minutes or all memory
 
 
 def test_large_things_that_are_the_same_are_equal():

@@ -51,7 +51,7 @@ def test_what_never_ends_is_stopped_at_its_deadline_and_costs_only_itself(grader
     grader.score(bound(function, deadline=0.5), ["0"])
     started = time.perf_counter()
     graded = grader.score(bound(function, deadline=0.5), ["0", response, "0", "0"])
-    assert time.perf_counter() - started < 1.5 + 3  # the rest is the start of a fresh worker on a busy machine
+    assert time.perf_counter() - started < 8  # most is for the start of a fresh worker on a busy machine
     assert statuses(graded) == ["ok", "timeout", "ok", "ok"]
     assert graded[1].score.reward == 0.0 and graded[1].seconds == 0.5
 
@@ -138,8 +138,8 @@ def test_timeouts_and_errors_are_not_remembered(grader, tmp_path):
 def test_grading_goes_on_while_the_caller_does_something_else(grader):
     grader.score(bound(functions.sleep), ["0"])
     started = time.perf_counter()
-    running = grader.submit(bound(functions.sleep), ["0.51"])
-    assert time.perf_counter() - started < 0.4
+    running = grader.submit(bound(functions.sleep), ["2"])
+    assert time.perf_counter() - started < 1.5
     assert statuses(running.result()) == ["ok"] and running.result() is running.result()
 
 
@@ -161,7 +161,7 @@ def test_threads_can_share_a_grader(grader):
 def test_async_rewards_run_together_and_each_has_the_deadline(grader):
     started = time.perf_counter()
     graded = grader.score(bound(functions.wait, deadline=0.5), ["0.3"] * 20 + ["30"])
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < 5  # one after another: 6 s
     assert statuses(graded) == ["ok"] * 20 + ["timeout"]
     assert statuses(grader.score(bound(functions.wait_and_crash), ["crash", "fine"])) == ["error", "ok"]
 

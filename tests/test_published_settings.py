@@ -59,6 +59,7 @@ PUBLISHED = {
         "expert_iteration.iterations": 5,  # A5 section 5, n_ei_steps
         "expert_iteration.questions": 1024,  # A5: 512, 1024 or 2048; GA: 1024 is best
         "expert_iteration.rollouts": 4,  # GA: 4 is best
+        "loss.normalize": "sequence",  # GA: per_token_loss, the mean over each response's tokens; A5: as SFT
         "train.max_grad_norm": 1.0,  # A5 section 5
         "evals.math.before": True,
     },
@@ -119,7 +120,7 @@ SWEEPS = {
     "grpo_prompt": {"data.prompt": {"r1_zero", "question_only"}, "evals.math.prompt": {None, "question_only"}},  # A5
     "sft_data_size": {"data.train.limit": {128, 256, 512, 1024, None}},  # A5
     "sft_filtered": {"data.train.correct": {None, True}, "train.num_train_epochs": {1, 2}},  # A5; GA: two epochs
-    "sft_loss": {"loss.normalize": {"constant", "token"}},  # GA
+    "sft_loss": {"loss.normalize": {"constant", "sequence", "token"}},  # A5; GA's per_token_loss is `sequence`
     "ei_grid": {"expert_iteration.questions": {512, 1024, 2048}, "expert_iteration.rollouts": {2, 4, 8}},  # A5; GA
     "ei_training": {"expert_iteration.epochs": {1, 2}, "expert_iteration.correct": {"all", "single"}},  # A5; GA
 }

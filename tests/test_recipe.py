@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -374,9 +373,7 @@ def test_loading_needs_no_heavy_package_and_is_fast(write):
         "assert [d.key for d in a.diff(b)] == ['name', 'seed']\n"
         "heavy = {'torch', 'transformers', 'trl', 'peft', 'datasets'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
-    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(recipe.__file__).parents[2])
-    assert time.perf_counter() - start < 5  # 0.5 s on an idle machine; the limit only guards against heavy imports
 
 
 def test_the_examples_of_the_guide_load(write):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from alignkit.errors import InputError
+from alignkit.errors import InputError, listing
 from alignkit.evaluate.summary import breakdown
 from alignkit.grading.extract import last_boxed
 from alignkit.grading.grade import grade
 from alignkit.types import Eval, Sample, Score
+
+log = logging.getLogger(__name__)
 
 _QUESTION = ("problem", "question")
 _TRUTH = ("answer", "final_answer", "truth")
@@ -21,16 +24,20 @@ def math_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, An
     """Rows of a mathematics benchmark with `id`, `question`, `truth`, and where known `level`, `subject`, `solution`.
 
     The truth is the row's answer, or the last box of its solution; whole floats become integers (`27.0` is 27).
+    Rows whose answer is the empty text (two of MATH's 7,500 for training) are left out with a warning.
 
     Raises:
-        InputError: a row without question or answer.
+        InputError: a row without question or answer, or no row with an answer.
     """
-    found = []
+    found, blank = [], []
     for index, row in enumerate(rows):
         question = next((row[k] for k in _QUESTION if row.get(k)), None)
         truth = next((row[k] for k in _TRUTH if row.get(k) not in (None, "", [])), None)
         if truth is None and isinstance(row.get("solution"), str):
             truth = last_boxed(row["solution"])
+        if truth in (None, "") and "" in [row.get(k) for k in _TRUTH]:
+            blank.append(index + 1)
+            continue
         if not isinstance(question, str) or truth is None or truth != truth:  # not equal to itself: NaN
             columns = ", ".join(sorted(map(str, row)))
             raise InputError(f"{name}, row {index + 1}: expected a problem and an answer; it has {columns}")
@@ -38,6 +45,10 @@ def math_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, An
         more["subject"] = next((row[k] for k in _SUBJECT if row.get(k)), None)
         kept = {k: v for k, v in more.items() if v not in (None, "")}
         found.append({"id": f"{name}-{index}", "question": question, "truth": _plain(truth), **kept})
+    if blank and not found:
+        raise InputError(f"{name}: expected answers; that of every row is empty")
+    if blank:
+        log.warning("%s: %d rows left out, as their answer is empty: %s", name, len(blank), listing([*map(str, blank)]))
     return found
 
 

@@ -61,6 +61,14 @@ def test_math_takes_the_answer_from_the_box_where_there_is_no_answer(tmp_path, r
     assert (row["question"], row["truth"], row["subject"]) == ("p", r"\sqrt{2}", "Algebra")
 
 
+def test_rows_with_an_empty_answer_are_left_out_and_named(registry, tmp_path, caplog):
+    rows = [{"problem": f"p{i}", "answer": "" if i in (1, 3) else str(i)} for i in range(5)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept = load_rows({"dataset": "math", "path": str(tmp_path / "a.jsonl")}, registry)
+    assert [row["truth"] for row in kept] == ["0", "2", "4"]
+    assert "2 rows left out, as their answer is empty: 2, 4" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "ends", "stop"),
     [
@@ -80,7 +88,7 @@ def test_prompts_end_and_stop_as_the_published_ones_do(registry, name, ends, sto
 @pytest.mark.parametrize(
     ("dataset", "split", "count", "columns"),
     [
-        ("math", "train", 7500, {"question", "truth", "level", "subject"}),
+        ("math", "train", 7498, {"question", "truth", "level", "subject"}),
         ("math", "test", 5000, {"question", "truth", "level", "subject", "solution"}),
         ("math", "sft", 1767, {"prompt", "response", "truth"}),
         ("gsm8k", "train", 7473, {"question", "truth", "solution"}),
