@@ -264,6 +264,7 @@ def test_effective_settings_are_those_of_the_first_step(laboratory, registry):
         "train.num_generations": 4,
         "generation.engine": "transformers",
         "generation.temperature": 1.0,
+        "generation.min_new_tokens": 0,
         "generation.max_new_tokens": 16,
         "generation.stop": [],
     }

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from alignkit import recipe
+from alignkit import kits, plugins, recipe
 from alignkit.recipe.merge import Merger
 from alignkit.recipe.tree import Origin, parse, plain
 
@@ -117,6 +117,20 @@ def test_a_prompt_file_counts_by_its_content(load, tmp_path):
     assert load(text.replace("p.txt", "q.txt")).fingerprint() == first
     (tmp_path / "p.txt").write_text("{question}!")
     assert load(text).fingerprint() != first
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_the_rows_of_training_and_of_validation_count(load, tmp_path, part):
+    from alignkit.trainers.core import fingerprint
+
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    sets = "{train: {dataset: jsonl, path: train.jsonl}, validation: {dataset: jsonl, path: validation.jsonl}}"
+    loaded, registry = load(SFT.replace("{train: {dataset: arithmetic}}", sets)), plugins.load([kits.builtin()])
+    first = fingerprint(loaded, registry)
+    assert fingerprint(loaded, registry) == first
+    (tmp_path / f"{part}.jsonl").write_text('{"prompt": "a", "response": "c"}\n')
+    assert fingerprint(loaded, registry) != first
 
 
 def test_any_tree_plus_its_diff_is_the_other_tree():

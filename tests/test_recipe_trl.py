@@ -105,6 +105,7 @@ def test_what_trl_takes_is_accepted(method, field, value):
         ("rloo", "reward_clip_range", [1], "expected tuple[float, float] or null"),
         ("sft", "parallelism_config", {}, "cannot be written in a recipe"),
         ("sft", "num_generations", 4, "TRL's SFTConfig has no such field"),
+        ("grpo", "save_strategy", "best", "use `best`, which keeps a model"),
         ("sft", "learing_rate", 4, "did you mean 'learning_rate'?"),
     ],
 )

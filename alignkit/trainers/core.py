@@ -71,8 +71,10 @@ def fingerprint(recipe: Recipe, registry: Registry) -> str:
         for plugin in plugins.used(stage.config, registry):
             sources[f"{plugin.kind} {plugin.name}"] = plugin.source_hash
         config: Any = stage.config
-        loaded = data.load_rows(given(config.data.train), registry, seed=config.seed)
-        datasets[f"{name} train"] = data.fingerprint(loaded)
+        for part in ("train", "validation"):
+            if (spec := getattr(config.data, part)) is not None:
+                loaded = data.load_rows(given(spec), registry, seed=config.seed)
+                datasets[f"{name} {part}"] = data.fingerprint(loaded)
     decisive = {package: version for package, version in run.versions().items() if package != "vllm"}
     return recipe.fingerprint(sources, datasets, decisive)
 

@@ -205,11 +205,13 @@ class _Policy(Seam, SyncedRollouts):
             generation = self.vllm_generation
             seen |= {"generation.engine": "vllm", "generation.temperature": generation.temperature}
             seen |= {"generation.top_p": generation.top_p, "generation.top_k": generation.top_k}
+            seen["generation.min_new_tokens"] = generation.generation_kwargs.get("min_tokens", 0)
             seen["generation.max_new_tokens"] = generation.max_completion_length
         else:
             config = self.generation_config
             seen |= {"generation.engine": "transformers", "generation.temperature": config.temperature}
             seen |= {"generation.top_p": config.top_p, "generation.top_k": config.top_k}
+            seen["generation.min_new_tokens"] = config.min_new_tokens or 0
             seen["generation.max_new_tokens"] = config.max_new_tokens
         seen["generation.stop"] = list(self._stops)
         seen |= {"train.num_generations": self.num_generations}

@@ -13,7 +13,7 @@ _TRAIN = (
     *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("num_generations", "beta", "epsilon", "epsilon_high"),
 )
-_GENERATION = ("temperature", "top_p", "top_k", "max_new_tokens", "stop")
+_GENERATION = ("temperature", "top_p", "top_k", "min_new_tokens", "max_new_tokens", "stop")
 
 
 def requested(config: Any, engine: str) -> dict[str, Any]:
