@@ -126,7 +126,8 @@ def test_the_rows_of_training_and_of_validation_count(load, tmp_path, part):
     for name in ("train", "validation"):
         (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
     sets = "{train: {dataset: jsonl, path: train.jsonl}, validation: {dataset: jsonl, path: validation.jsonl}}"
-    loaded, registry = load(SFT.replace("{train: {dataset: arithmetic}}", sets)), plugins.load([kits.builtin()])
+    text = SFT.replace("{train: {dataset: arithmetic}}", sets).replace("max_steps: 9", "eval_strategy: steps")
+    loaded, registry = load(text), plugins.load([kits.builtin()])
     first = fingerprint(loaded, registry)
     assert fingerprint(loaded, registry) == first
     (tmp_path / f"{part}.jsonl").write_text('{"prompt": "a", "response": "c"}\n')

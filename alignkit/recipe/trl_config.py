@@ -112,13 +112,9 @@ def check(
             problems.append((name, f"is read by TRL's own loss only, and loss.name is {loss}; use the loss's options"))
         elif advantage and name in STOCK_ADVANTAGE_FIELDS:
             problems.append((name, "is read where TRL computes the advantages, but the recipe states advantage"))
-        elif (name, value, method) in (("save_strategy", "best", "grpo"), ("save_strategy", "best", "rloo")):
-            problems.append(
-                (
-                    name,
-                    "best may save within a rollout batch, from which no run can go on; use `best`, which keeps a model",
-                )
-            )
+        elif name == "save_strategy" and value == "best" and method in ("grpo", "rloo"):
+            use = "best may save within a rollout batch, from which no run goes on; use `best`, which keeps a model"
+            problems.append((name, use))
         elif problem := _misfit(known[name], value) or _too_low(name, value):
             problems.append((name, problem))
         elif name == "generation_kwargs" and isinstance(value, dict):
