@@ -16,7 +16,7 @@ import pytest
 from alignkit.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-KILLS = 3
+KILLS = 10
 TASK = "data: {train: {dataset: arithmetic, size: 512}, prompt: arithmetic}"
 EXPERT_ITERATION = f"""\
 method: expert_iteration
@@ -84,14 +84,15 @@ def kill(process, whole):
 def disturbed(file, folder, kills, seconds, draw):
     """Run a recipe, killed so many times, each time a random while after its start; the last one is left alone.
 
-    `seconds` is what the whole takes: kills fall into the first third of what is left, so that each finds it at work.
+    `seconds` is what the whole takes. The waits are short, so that many kills fall into one run, and long enough to get
+    on between them: starting alone takes some seconds.
     """
     done = 0
     while done < kills:
         begun = (folder / "recipe.yaml").is_file()
         process = start(*(["--resume", folder] if begun else [file, "--folder", folder]))
         try:
-            code = process.wait(timeout=draw.uniform(0.1, 1.0) * seconds / 3)
+            code = process.wait(timeout=draw.uniform(0.1, 1.0) * max(seconds / 9, 9))
         except subprocess.TimeoutExpired:
             kill(process, whole=done % 2 == 0)
             done += 1
@@ -102,7 +103,9 @@ def disturbed(file, folder, kills, seconds, draw):
             continue
         assert code == 0, process.stderr.read().decode()
         break
-    if Run.open(folder).status != "done":
+    if not (folder / "recipe.yaml").is_file():
+        finish(file, "--folder", folder)
+    elif Run.open(folder).status != "done":
         finish("--resume", folder)
     return done
 
@@ -148,7 +151,7 @@ def test_a_killed_pipeline_ends_as_an_undisturbed_one(undisturbed, tmp_path):
     assert kept > 0  # else nothing of the expert iteration would be tested
     (tmp_path / "small.yaml").write_text(PIPELINE)
     kills = disturbed(tmp_path / "small.yaml", tmp_path / "run", KILLS, seconds, random.Random(4))
-    assert kills == KILLS
+    assert kills >= 3  # a fast machine is done before the tenth
     assert_same(outcome(tmp_path / "run"), outcome(expected))
 
 
@@ -158,7 +161,7 @@ def test_a_killed_expert_iteration_ends_as_an_undisturbed_one(undisturbed, tmp_p
     file.write_text(EXPERT_ITERATION.replace("stage:sft", str(sft)) + "seed: 3\n")
     seconds = finish(file, "--folder", tmp_path / "plain")
     kills = disturbed(file, tmp_path / "run", KILLS, seconds, random.Random(5))
-    assert kills == KILLS
+    assert kills >= 3  # a fast machine is done before the tenth
     assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "plain"))
 
 
