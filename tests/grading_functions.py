@@ -93,6 +93,11 @@ def batch(responses, prompts):
     return [len(r) + len(p) for r, p in zip(responses, prompts, strict=True)]
 
 
+def slow_batch(responses):
+    time.sleep(0.5)
+    return [1.0] * len(responses)
+
+
 def one_value(responses):
     return [1.0]
 

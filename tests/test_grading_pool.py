@@ -143,6 +143,16 @@ def test_grading_goes_on_while_the_caller_does_something_else(grader):
     assert statuses(running.result()) == ["ok"] and running.result() is running.result()
 
 
+@pytest.mark.parametrize("function, where", [(functions.sleep, "process"), (functions.slow_batch, "auto")])
+def test_a_reward_that_no_deadline_stops_is_named_while_it_runs(grader, monkeypatch, caplog, function, where):
+    monkeypatch.setattr("alignkit.grading.grader.PATIENCE", 0.1)
+    assert statuses(grader.score(bound(function, where=where), ["0.5"])) == ["ok"]
+    assert f"reward '{function.__name__}' has been at 1 responses" in caplog.text
+    shown = len(caplog.records)
+    time.sleep(0.3)
+    assert len(caplog.records) == shown
+
+
 def test_threads_can_share_a_grader(grader):
     results = {}
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
+import logging
 import os
 import pickle
 import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -20,8 +22,11 @@ from alignkit.errors import AlignError
 from alignkit.grading.bound import BoundReward, Graded, as_score, call_sample, crashed, timed_out
 from alignkit.grading.pool import Job, Pool
 
+log = logging.getLogger(__name__)
+
 MEMORY = 1 << 30  # bytes that grading one sample may take
 CACHED = 100_000  # verdicts kept
+PATIENCE = 60.0  # seconds between warnings about a reward that has no deadline
 MAX_WORKERS = 16  # unless asked for: each holds about 100 MB, and few samples need more than a millisecond
 
 
@@ -106,7 +111,7 @@ class Grader:
         if bound.where == "pool":
             return self.call(bound.function, rows, bound.deadline)
         if not bound.is_async and bound.form == "sample":
-            return Grading(lambda: [call_sample(bound.function, row) for row in rows])
+            return Grading(lambda: _score_here(bound, rows))
         if not bound.is_async:
             return Grading(lambda: _score_batch(bound, lambda: bound.function(*given), len(rows)))
         started = self._start(bound.function(*given) if bound.form == "batch" else _score_rows(bound, rows))
@@ -161,10 +166,37 @@ def default_workers() -> int:
     return max(1, min(MAX_WORKERS, processors // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
+@contextlib.contextmanager
+def _watched(bound: BoundReward, size: int) -> Iterator[None]:
+    """What runs in this process cannot be stopped from outside, but nobody shall wonder why the run stands still."""
+    done = threading.Event()
+
+    def watch() -> None:
+        started = time.monotonic()
+        while not done.wait(PATIENCE):
+            log.warning(
+                "reward '%s' has been at %d responses for %.0f s; it runs in this process and has no deadline "
+                "(Ctrl-C interrupts it)",
+                *(bound.name, size, time.monotonic() - started),
+            )
+
+    threading.Thread(target=watch, name="watch over a reward", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _score_here(bound: BoundReward, rows: Sequence[tuple[Any, ...]]) -> list[Graded]:
+    with _watched(bound, len(rows)):
+        return [call_sample(bound.function, row) for row in rows]
+
+
 def _score_batch(bound: BoundReward, call: Callable[[], Any], size: int) -> list[Graded]:
     started = time.perf_counter()
     try:
-        values = list(call())
+        with _watched(bound, size):
+            values = list(call())
         if len(values) != size:
             raise ValueError(f"reward '{bound.name}' returned {len(values)} values for {size} responses")
         scores = [as_score(value) for value in values]
