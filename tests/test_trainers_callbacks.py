@@ -98,3 +98,14 @@ def test_a_rollout_batch_that_ends_with_a_short_optimizer_step_is_whole_there(tm
         callback.on_step_end(args, TrainerState(global_step=step, max_steps=99), control, train_dataloader=range(3))
         found += [step] if control.should_save else []
     assert found == [2, 4, 6]
+
+
+def test_settings_of_vllm_may_stand_where_auto_finds_no_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Every setting of the section is there for the trainer to read, also where another engine generates."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "watched.yaml").write_text(GRPO)
+    vllm = "{gpu_memory_utilization: 0.3, sync_tolerance: 0.2}"
+    sets = ["generation.engine=auto", f"generation.vllm={vllm}", "train.max_steps=1", "train.eval_strategy=no"]
+    sets = [part for one in [*sets, "data.validation=~", "train.eval_steps=~"] for part in ("--set", one)]
+    result = CliRunner().invoke(cli, ["run", "watched.yaml", "--folder", "run", *sets], catch_exceptions=False)
+    assert result.exit_code == 0, result.output

@@ -143,6 +143,8 @@ class Vllm(Section):
     """Free vLLM's memory during the optimizer step."""
     tensor_parallel: Count = 1
     max_model_len: Count | None = None
+    sync_tolerance: Annotated[float, Field(gt=0)] | None = None
+    """Nats per token that vLLM's log-probs may differ from the trainer's after a sync; by the dtype where unsaid."""
     server: str | None = None
     """Base URL of a running server (mode: server)."""
 
