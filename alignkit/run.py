@@ -285,17 +285,18 @@ def find_runs(root: Path) -> list[Run]:
 
 
 def newest_finished(root: Path) -> Run:
-    """The newest run that is done and has a model.
+    """The newest run that is done and has a model; a stage of a pipeline is a run too.
 
     Raises:
         InputError: when there is none.
     """
-    done = [run for run in find_runs(root) if run.status == "done" and run.model.is_dir()]
+    found = [run for folder in (root, *root.glob("*/stages")) for run in find_runs(folder)]
+    done = [run for run in found if run.status == "done" and run.model.is_dir()]
     if not done:
         raise InputError(
             f"no finished run in {root}; pass --model with a folder, a hub id or a run, or `align run` first"
         )
-    return done[-1]
+    return max(done, key=lambda run: str(run.manifest.get("created")))
 
 
 def eval_summaries(folder: Path) -> dict[str, Any]:

@@ -163,6 +163,14 @@ def test_a_run_without_a_model_names_its_checkpoints(tmp_path: Path) -> None:
         models.load(str(tmp_path))
 
 
+def test_a_pipeline_names_its_stages_that_have_a_model(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "stages" / "sft" / "model").mkdir(parents=True)
+    (tmp_path / "stages" / "sft" / "model" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"is a pipeline; name the stage.*stages/sft$"):
+        models.load(str(tmp_path))
+
+
 def test_a_folder_that_is_no_model_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match=r"no config\.json; it holds notes\.txt"):

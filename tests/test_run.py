@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,17 @@ def test_the_newest_finished_run_is_one_that_is_done_with_a_model(tmp_path: Path
         if name == "a":
             made.finish("done")
     assert run.newest_finished(tmp_path).manifest["name"] == "a"
+
+
+def test_the_last_stage_of_a_finished_pipeline_is_the_newest_run_with_a_model(tmp_path: Path):
+    pipeline = run.Run.create(tmp_path, "whole")
+    for name in ("sft", "grpo"):
+        stage = run.Run.create(pipeline.folder / "stages", name, folder=pipeline.folder / "stages" / name)
+        stage.model.mkdir()
+        stage.finish("done")
+        time.sleep(0.005)  # the order is by the time of creation, in milliseconds
+    pipeline.finish("done")
+    assert run.newest_finished(tmp_path).manifest["name"] == "grpo"
 
 
 def test_metrics_after_a_checkpoint_are_forgotten_on_resume(tmp_path: Path):

@@ -38,6 +38,9 @@ def _of_run(run: Path) -> Path:
     """The final model of a run folder."""
     if (run / "model" / "config.json").is_file():
         return run / "model"
+    stages = sorted(str(p.parent.parent) for p in run.glob("stages/*/model/config.json"))
+    if stages:
+        raise InputError(f"{run} is a pipeline; name the stage whose model is meant: {listing(stages, 5)}")
     checkpoints = sorted(str(p) for p in run.glob("checkpoints/*") if p.is_dir())
     hint = f"; one of its checkpoints can be given: {listing(checkpoints, 5)}" if checkpoints else ""
     raise InputError(f"{run} is a run without a final model (model/ is not there: it has not finished){hint}")
