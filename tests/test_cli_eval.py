@@ -94,8 +94,10 @@ def test_settings_reach_the_engine(align):
     with OpenAIServer(solve) as server:
         flags = ("--set", "temperature=0.6", "--set", "arithmetic.max_new_tokens=7", "--set", "size=3", "--seed", 4)
         _, out, _ = align("arithmetic", *at(server), *flags, "--samples", 2, "--json")
-        bodies = server.served
-    assert {(b["temperature"], b["max_tokens"], b["seed"], b["n"]) for b in bodies} == {(0.6, 7, 4, 2)}
+        bodies = list(server.served)
+        align("arithmetic", *at(server), *flags[:-1], 5, "--samples", 2, "--no-resume")
+    assert {(b["temperature"], b["max_tokens"], b["n"]) for b in bodies} == {(0.6, 7, 2)}
+    assert {b["seed"] for b in bodies}.isdisjoint(b["seed"] for b in server.served[len(bodies) :])
     (summary,) = json.loads(out)
     assert (summary["n"], summary["completions"], summary["metrics"]["pass@2"]) == (3, 6, 1.0)
 

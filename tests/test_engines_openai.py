@@ -50,7 +50,41 @@ def test_a_server_that_ignores_n_is_asked_for_the_rest_with_other_seeds():
     with OpenAIServer(lambda body: f"seed {body['seed']}") as server:
         server.ignore_n = True
         found = engine(server).generate(["a"], Sampling(n=3, seed=5))
-    assert [c.text for c in found[0]] == ["seed 5", "seed 6", "seed 7"]
+    assert len({c.text for c in found[0]}) == 3
+
+
+def test_every_prompt_is_sampled_with_a_seed_of_its_own_and_again_the_same():
+    """Under one seed for all, a server draws the tokens of every prompt with the same noise."""
+    with OpenAIServer(lambda body: f"seed {body['seed']}") as server:
+        prompts, sampling = ["a", "b", CHAT, "a"], Sampling(seed=5)
+        first, again = engine(server).generate(prompts, sampling), engine(server).generate(prompts, sampling)
+        other = engine(server).generate(prompts, Sampling(seed=6))
+    assert first == again != other
+    assert len({c.text for [c] in first}) == 4
+
+
+def test_a_vllm_server_is_told_every_setting_that_it_would_take_from_the_models_generation_config():
+    with OpenAIServer(vllm=True) as server:
+        engine(server).generate(["a"], Sampling(temperature=0.0))
+        engine(server).generate(["a"], Sampling(top_k=7))
+    assert [(b["top_k"], b["min_p"], b["repetition_penalty"]) for b in server.served] == [(0, 0, 1), (7, 0, 1)]
+
+
+def test_a_vllm_server_goes_on_with_an_answer_begun_in_the_prompt():
+    begun = [*CHAT, {"role": "assistant", "content": "It is"}]
+    with OpenAIServer(vllm=True) as server:
+        engine(server).generate([begun], Sampling())
+        engine(server).generate([CHAT], Sampling())
+    opened, plain = server.served
+    assert opened["continue_final_message"] is True and opened["add_generation_prompt"] is False
+    assert "continue_final_message" not in plain
+
+
+def test_several_greedy_completions_are_asked_of_vllm_one_by_one():
+    with OpenAIServer(vllm=True) as server:
+        found = engine(server).generate(["a"], Sampling(temperature=0.0, n=3))
+    assert len(found[0]) == 3
+    assert [b.get("n", 1) for b in server.served] == [1, 1, 1]
 
 
 def test_stop_strings_stay_and_other_servers_are_not_sent_them():

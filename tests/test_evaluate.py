@@ -143,7 +143,8 @@ def test_further_samples_of_a_question_are_drawn_with_another_seed(registry, gra
         summary = evaluate(
             arithmetic(registry, samples=5, sampling=sampling, limit=1), engine(server), tmp_path, grader=grader
         )
-        assert [(b["n"], b["seed"]) for b in server.served] == [(2, 0), (3, 2)]
+        assert [b["n"] for b in server.served] == [2, 3]
+        assert len({b["seed"] for b in server.served}) == 2
     assert summary["completions"] == 5 and [r["sample"] for r in rows_of(summary)] == [0, 1, 2, 3, 4]
     assert summary["metrics"]["pass@1"] == summary["metrics"]["pass@5"] == 1.0
 

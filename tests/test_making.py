@@ -149,7 +149,7 @@ def test_samples_differ_in_their_seeds_and_a_repeated_prompt_is_asked_once(tmp_p
         rows = [*questions(2), {"question": "question 0", "truth": "again"}]
         work = Distillation(rows, CHAT, engine(server), Sampling(seed=7), 2, tmp_path / "made.jsonl")
         counts = work.run()
-    assert sorted(b["seed"] for b in server.served) == [7, 7, 8, 8]
+    assert len({b["seed"] for b in server.served}) == 4
     assert counts["asked"] == 4 and counts["repeated"] == 2
     assert [(r["truth"], r["sample"]) for r in made(tmp_path)] == [("0", 0), ("0", 1), ("1", 0), ("1", 1)]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,6 +19,7 @@ from alignkit.errors import InputError
 CHAT = "/chat/completions"
 COMPLETIONS = "/completions"
 CUT = ("length", "max_tokens", "content_filter")  # reasons of a server that mean: this is not the whole answer
+_APART = 1_000_003  # between the seeds of a prompt that is asked twice
 
 
 class OpenAIEngine:
@@ -112,9 +115,11 @@ class OpenAIEngine:
         on_done: OnDone | None,
     ) -> Outcome:
         bodies = []
+        seen: Counter[str] = Counter()
         for i in waiting:
             have = len(found[i])
-            seed = None if sampling.seed is None else sampling.seed + have
+            seed = None if sampling.seed is None else sampling.seed + have + seen[str(prompts[i])] * _APART
+            seen[str(prompts[i])] += 1
             bodies.append(self.body(prompts[i], replace(sampling, n=sampling.n - have, seed=seed)))
 
         def done(position: int, completions: list[Completion]) -> None:
@@ -139,13 +144,18 @@ class OpenAIEngine:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
         body: dict[str, Any] = {"model": self.model, **({"messages": messages} if chat else {"prompt": prompt})}
         body |= {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
-        if sampling.n > 1:
+        if sampling.n > 1 and not (self.is_vllm and sampling.temperature == 0):  # there vLLM refuses more than one
             body["n"] = sampling.n
             if self.is_vllm:
                 body["return_token_ids"] = True  # `usage` counts all n in one sum
         if sampling.seed is not None:
-            body["seed"] = sampling.seed
-        if sampling.top_k:
+            body["seed"] = _own_seed(sampling, messages)
+        if self.is_vllm:
+            # What is left out, a vLLM server takes from the model's generation_config.json.
+            body |= {"top_k": sampling.top_k, "min_p": 0.0, "repetition_penalty": 1.0}
+            if messages[-1]["role"] == "assistant":  # an answer begun in the prompt is gone on with
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
+        elif sampling.top_k:
             body["top_k"] = sampling.top_k
         if sampling.min_new_tokens:
             if not self.is_vllm:
@@ -222,6 +232,13 @@ class OpenAIEngine:
 
     def close(self) -> None:
         """Nothing is held between calls."""
+
+
+def _own_seed(sampling: Sampling, messages: Sequence[Mapping[str, Any]]) -> int | None:
+    """A seed for this prompt alone: under one for all, servers draw every prompt's tokens with the same noise."""
+    if sampling.seed is None or sampling.temperature == 0:
+        return sampling.seed
+    return random.Random(f"{sampling.seed} {messages}").getrandbits(31)
 
 
 def cut_after_stop(text: str, stop: Sequence[str]) -> str:
