@@ -95,10 +95,13 @@ def _check(
     target: str, overlays: tuple[str, ...], sets: tuple[str, ...], seeds: str | None, kit: tuple[str, ...]
 ) -> tuple[Checked, Registry]:
     from alignkit import kits
+    from alignkit.recipe import paths
     from alignkit.sweep import check, spec
 
     recipe_dirs = [kits.builtin().root / "recipes"]
     path = locate(target, recipe_dirs)
+    if not path.exists():
+        path = paths.locate(target, Path.cwd(), recipe_dirs)
     found = [locate(overlay, recipe_dirs) for overlay in overlays]
     read = spec.read if spec.is_sweep_file(path) else spec.from_recipe
     varied = read(path, seeds=_seeds(seeds), overlays=found, sets=sets)

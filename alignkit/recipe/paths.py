@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignkit.errors import RecipeError, nearest
+from alignkit.errors import RecipeError, listing
 
 
 def shown(file: str) -> str:
@@ -54,6 +55,12 @@ def locate(name: str, folder: Path, recipe_dirs: Sequence[Path]) -> Path:
         if is_file(path) or is_folder(path):
             return path.resolve()
     beside = tried[0].parent
-    known = [p.name for p in beside.glob("*.yaml")] if is_folder(beside) else []
-    hint = nearest(given.name, known) if known else f"there are no recipes in {shown(str(beside))}"
+    known = {p.stem: p.name for p in beside.glob("*.yaml")} if is_folder(beside) else {}
+    dirs = [] if given.is_absolute() else recipe_dirs
+    places = {p.stem: f"{d.name}/{p.relative_to(d)}" for d in dirs for p in d.rglob("*.yaml")} | known
+    close = difflib.get_close_matches(given.stem, places, n=1, cutoff=0.6)
+    if close:
+        hint = f"did you mean '{places[close[0]]}'?"
+    else:
+        hint = f"known: {listing(sorted(known.values()))}" if known else f"there are no recipes in {shown(str(beside))}"
     raise RecipeError(f"there is no file {name}; {hint}")

@@ -73,6 +73,22 @@ def test_a_sweep_given_as_a_recipe_is_told_apart(here, sweep_file, command):
     assert code == 2 and "is a sweep, not a recipe" in err
 
 
+@pytest.mark.parametrize(
+    ("command", "given", "meant"),
+    [
+        ("plan", "grpo_maht.yaml", "grpo_math.yaml"),
+        ("sweep", "mini.yaml", "overlays/mini.yaml"),
+        ("sweep", "recipes/ablations/grpo_clp.yaml", "ablations/grpo_clip.yaml"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named_with_the_one_of_alignkit_that_was_meant(
+    here, command, given, meant, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = here(command, given)
+    assert code == 2 and f"there is no file {given}; did you mean 'recipes/{meant}'?" in err
+
+
 def test_a_diff_in_a_pipe_cuts_no_name_and_shows_no_control_character(here, tiny, tmp_path):
     child = tmp_path / "child.yaml"
     child.write_text(f'extends: {tiny}\ndata: {{prompt: {{template: "\\e[31m{{question}}"}}}}\nseed: 3\n')
