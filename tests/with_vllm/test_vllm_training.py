@@ -14,7 +14,7 @@ model: {{path: {model}{lora}}}
 data: {{train: {{dataset: arithmetic, split: train, size: 400}}, prompt: arithmetic}}
 rewards: {{drgrpo: {{}}}}
 loss: {{name: trl}}
-generation: {{engine: vllm, max_new_tokens: 24, stop: ["</answer>"]{sampling}}}
+generation: {{engine: vllm, vllm: {{sync_tolerance: 0.005}}, max_new_tokens: 24, stop: ["</answer>"]{sampling}}}
 train: {{max_steps: 5, per_device_train_batch_size: 16, num_generations: 4, learning_rate: 2.0e-3, beta: 0.0,
          save_strategy: "no"}}
 evals: {{arithmetic: {{every: 2, before: true, after: true, limit: 100}}}}
