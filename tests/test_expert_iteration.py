@@ -7,9 +7,13 @@ import json
 import pytest
 
 from alignkit import data, kits, plugins, recipe
-from alignkit.errors import RecipeError
-from alignkit.trainers.expert_iteration import train_settings
-from alignkit.trainers.sampling import _counts, _keep, _sampling, questions, with_hint
+from alignkit.engines.base import Sampling
+from alignkit.errors import RecipeError, WorkError
+from alignkit.grading import Grader
+from alignkit.run import append_jsonl, read_jsonl
+from alignkit.trainers.expert_iteration import _sft, train_settings
+from alignkit.trainers.rewards import bound_rewards
+from alignkit.trainers.sampling import _counts, _grade, _keep, _rollouts, _sampling, questions, with_hint
 
 RECIPE = """\
 method: expert_iteration
@@ -127,3 +131,76 @@ def test_a_hint_is_in_view_whichever_column_holds_the_question(prompt, row):
     template = data.load_prompt(prompt, plugins.load([kits.builtin()]))
     assert "The answer is 2" in data.render(template, with_hint(row))
     assert "The answer" not in data.render(template, row)
+
+
+CRASHING = """\
+from alignkit import Reward, hookimpl
+
+
+def crashing(response: str) -> float:
+    return 1.0 / (len(response) - 1)
+
+
+@hookimpl
+def align_rewards():
+    yield Reward("crashing", crashing)
+"""
+
+
+@pytest.fixture
+def crashing(tmp_path):
+    """A registry with a reward that fails on responses of one character."""
+    (tmp_path / "kit" / "rewards").mkdir(parents=True)
+    (tmp_path / "kit" / "rewards" / "crashing.py").write_text(CRASHING)
+    return plugins.load([kits.builtin(), kits.Kit("fragile", tmp_path / "kit")])
+
+
+def test_a_reward_that_fails_stops_the_sampling_unless_the_recipe_says_zero(load, crashing, tmp_path):
+    rows = [{"response": text, "truth": "", "prompt": "", "metadata": {}} for text in ("aaa", "b")]
+    home = tmp_path / "002"
+    with Grader() as grader:
+        config = load("{questions: 4, rollouts: 2}", RECIPE.replace("drgrpo: {}", "crashing: {}")).config
+        with pytest.raises(WorkError, match=r"'crashing' failed in iteration 2.*\n(.*\n)*.*on_error: zero"):
+            _grade(config, crashing, grader, rows, home)
+        assert [row["status"] for row in read_jsonl(home / "rollouts.jsonl")] == ["ok", "error"]
+        lenient = RECIPE.replace("drgrpo: {}", "crashing: {on_error: zero}")
+        _grade(load("{questions: 4, rollouts: 2}", lenient).config, crashing, grader, rows, home)
+    assert [row["correct"] for row in rows] == [True, False]
+
+
+def test_rewards_have_the_deadline_of_the_recipe(load):
+    config = load("{questions: 4, rollouts: 2}", RECIPE.replace("drgrpo: {}", "drgrpo: {deadline: 0.5}")).config
+    assert bound_rewards(config, plugins.load([kits.builtin()]))["drgrpo"].deadline == 0.5
+
+
+def test_stored_rollouts_stay_with_their_question_when_others_are_asked_again(tmp_path):
+    append_jsonl(tmp_path / "hinted.jsonl", [{"question": q, "sample": 0, "response": f"to {q}"} for q in (1, 2)])
+    rows = _rollouts(None, [2], ["?"], [{}], Sampling(n=1), tmp_path / "hinted.jsonl", None)
+    assert [row["response"] for row in rows] == ["to 2"]
+
+
+def test_the_start_is_loaded_at_its_revision_and_a_trained_model_is_not(load, tmp_path):
+    found = load("{questions: 4, rollouts: 2}", RECIPE.replace("{path: a/b}", "{path: a/b, revision: v2}"))
+    assert _sft(found, tmp_path, 1, "a/b", 4)["model"]["revision"] == "v2"
+    assert "revision" not in _sft(found, tmp_path, 2, "/made", 4)["model"]
+
+
+def test_an_eval_that_is_not_wanted_after_training_runs_after_no_iteration(load, tmp_path):
+    stated = "evals: {arithmetic: {before: true, after: false}, gsm8k: {}}\n"
+    evals = _sft(load("{questions: 4, rollouts: 2}", RECIPE + stated), tmp_path, 1, "a/b", 4)["evals"]
+    assert {name: (e["before"], e.get("after", True)) for name, e in evals.items()} == {
+        "arithmetic": (False, False),
+        "gsm8k": (False, True),
+    }
+
+
+@pytest.mark.parametrize(
+    ("stated", "text"),
+    [
+        ("best: {metric: eval/math/accuracy}", "best: method expert_iteration has no use for it"),
+        ("generation: {vllm: {sleep: true}}", "generation.vllm.sleep: method expert_iteration has no use"),
+        ("generation: {vllm: {mode: server, server: 'http://h/v1'}}", "vllm.mode: method expert_iteration has no use"),
+    ],
+)
+def test_what_expert_iteration_would_not_read_is_refused(load, stated, text):
+    assert text in refused(load, "{questions: 4, rollouts: 2}", f"{RECIPE}{stated}\n")

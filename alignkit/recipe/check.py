@@ -176,6 +176,11 @@ class Checker:
         if (vllm.get("mode") == "server") != ("server" in vllm):
             text = "is read only with mode: server" if "server" in vllm else "mode: server needs the server's URL"
             self.problem((*at, "generation", "vllm", "server"), text)
+        if method == "expert_iteration":
+            useless = [name for name in ("sleep", "sync_tolerance") if vllm.get(name)]
+            for name in useless + ["mode"] * (vllm.get("mode") == "server"):
+                text = "method expert_iteration has no use for it: each sampling starts a vLLM of its own"
+                self.problem((*at, "generation", "vllm", name), text)
         low, high = generation.get("min_new_tokens", 0), generation.get("max_new_tokens", 1024)
         if isinstance(low, int) and isinstance(high, int) and low > high:
             self.problem((*at, "generation", "min_new_tokens"), f"{low} is more than max_new_tokens ({high})")

@@ -23,9 +23,9 @@ USED_BY = {
     "advantage": ("grpo", "rloo"),
     "loss": TRAINED_METHODS,
     "expert_iteration": ("expert_iteration",),
-    "budget": tuple(method for method in TRAINED_METHODS if method != "expert_iteration"),
+    **dict.fromkeys(("budget", "best"), tuple(method for method in TRAINED_METHODS if method != "expert_iteration")),
     "stages": ("pipeline",),
-    **dict.fromkeys(("model", "data", "train", "evals", "best"), TRAINED_METHODS),
+    **dict.fromkeys(("model", "data", "train", "evals"), TRAINED_METHODS),
 }
 
 Count = Annotated[int, Field(ge=1)]

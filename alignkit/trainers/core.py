@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import os
 import platform
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -306,15 +305,11 @@ class Job:
         return [] if budget is None else [BudgetCallback(self.run, budget.tokens, budget.seconds)]
 
     def _reward_board(self) -> RewardBoard:
-        from alignkit.grading import Grader, bind_plugin
-        from alignkit.trainers.rewards import RewardBoard
+        from alignkit.grading import Grader
+        from alignkit.trainers.rewards import RewardBoard, bound_rewards
 
         self.grader = Grader()
-        bound, zero = [], {}
-        for name, entry in self.config.rewards.items():
-            plugin = self.registry.get("reward", name)
-            reward = bind_plugin(plugin, entry.options)
-            bound.append(reward if entry.deadline is None else replace(reward, deadline=entry.deadline))
-            zero[reward.name] = entry.on_error == "zero"
-        weights = [entry.weight for entry in self.config.rewards.values()]
-        return RewardBoard(bound, weights, zero, self.grader, self.run)
+        entries, bound = self.config.rewards, bound_rewards(self.config, self.registry)
+        zero = {reward.name: entries[name].on_error == "zero" for name, reward in bound.items()}
+        weights = [entry.weight for entry in entries.values()]
+        return RewardBoard(list(bound.values()), weights, zero, self.grader, self.run)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit import run
 from alignkit.recipe import to_yaml
+from alignkit.trainers import sampling
 from alignkit.trainers.pipeline import child, run_stage
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def _sft(recipe: Recipe, home: Path, iteration: int, model: str, kept: int) -> d
     """The recipe of one iteration's training."""
     resolved = recipe.resolved
     settings = {k: v for k, v in resolved["model"].items() if k in ("dtype", "attention", "lora", "quantize")}
+    if (revision := sampling.revision_of(recipe.config, model)) is not None:
+        settings["revision"] = revision
     found: dict[str, Any] = {
         "name": f"{resolved['name']}-{iteration}",
         "method": "sft",
@@ -108,7 +111,7 @@ def _sft(recipe: Recipe, home: Path, iteration: int, model: str, kept: int) -> d
         "model": {**settings, "path": model},
         "data": {"train": {"dataset": "jsonl", "path": str(home / "train.jsonl")}},
         "train": train_settings(recipe.config, kept),
-        "evals": {name: {**e, "before": False, "after": True} for name, e in resolved.get("evals", {}).items()},
+        "evals": {name: {**e, "before": False} for name, e in resolved.get("evals", {}).items()},
     }
     for key in ("loss", "callbacks", "track", "launch"):
         if key in resolved:

@@ -6,6 +6,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import WorkError
@@ -13,6 +15,7 @@ from alignkit.types import STATUSES, Score
 
 if TYPE_CHECKING:
     from alignkit.grading import BoundReward, Grader, Grading
+    from alignkit.plugins import Registry
     from alignkit.run import Run
 
 _WORST_FIRST = ("error", "timeout", "unparsed", "wrong", "ok")
@@ -105,12 +108,26 @@ class RewardBoard:
             log_metric(f"parts/{part}", sum(row["parts"].get(part, 0.0) for row in rows) / len(rows))
         self.run.write_rollouts(step, rows, "validation" if validation else "step")
         if failed is not None:
-            name, score = failed
-            raise WorkError(
-                f"reward '{name}' failed at step {step}: {score.explanation.strip()[-600:]}\n"
-                f"the sample is in {self.run.folder / 'rollouts'}; mend the reward, or say in the recipe "
-                f"`rewards: {{{name}: {{on_error: zero}}}}`"
-            )
+            raise WorkError(failure(*failed, f"at step {step}", self.run.folder / "rollouts"))
+
+
+def failure(name: str, score: Score, when: str, place: Path) -> str:
+    """What is said of a reward that failed on a sample, which is in `place`."""
+    return (
+        f"reward '{name}' failed {when}: {score.explanation.strip()[-600:]}\n"
+        f"the sample is in {place}; mend the reward, or say in the recipe `rewards: {{{name}: {{on_error: zero}}}}`"
+    )
+
+
+def bound_rewards(config: Any, registry: Registry) -> dict[str, BoundReward]:
+    """The recipe's rewards with their options and deadlines, by the recipe's names."""
+    from alignkit.grading import bind_plugin
+
+    found = {}
+    for name, entry in config.rewards.items():
+        reward = bind_plugin(registry.get("reward", name), entry.options)
+        found[name] = reward if entry.deadline is None else replace(reward, deadline=entry.deadline)
+    return found
 
 
 def combine(scores: Mapping[str, Score], weights: Sequence[float]) -> dict[str, Any]:

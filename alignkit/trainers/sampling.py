@@ -13,14 +13,14 @@ from alignkit import data, models
 from alignkit.engines.base import Completion, Sampling
 from alignkit.engines.transformers import TransformersEngine
 from alignkit.engines.vllm_start import Limits
-from alignkit.errors import InputError
+from alignkit.errors import InputError, WorkError
 from alignkit.evaluate import evaluate, plan_eval
-from alignkit.grading import Grader, bind_plugin
+from alignkit.grading import Grader
 from alignkit.making import QUESTION_COLUMNS
 from alignkit.run import append_jsonl, atomic_write, read_jsonl, write_json
 from alignkit.trainers.core import rollout_engine
 from alignkit.trainers.evals import BATCH, given, given_prompt, request
-from alignkit.trainers.rewards import combine
+from alignkit.trainers.rewards import bound_rewards, combine, failure
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,19 +57,19 @@ def sample(config: Any, registry: Registry, home: Path, iteration: int, model: s
                         evaluate(planned, engine, home.parents[1] / "evals", step=0, grader=grader, model=model)
             sampling = _sampling(config, iteration)
             rendered = [data.render(prompt, row) for row in asked]
-            rows = _rollouts(engine, rendered, asked, sampling, home / "samples.jsonl", console)
-            _grade(config, registry, grader, rows)
+            everything = range(len(asked))
+            rows = _rollouts(engine, everything, rendered, asked, sampling, home / "samples.jsonl", console)
+            _grade(config, registry, grader, rows, home)
             if config.expert_iteration.hints:
-                unsolved = [i for i in range(len(asked)) if not any(r["correct"] for r in rows if r["question"] == i)]
+                unsolved = [i for i in everything if not any(r["correct"] for r in rows if r["question"] == i)]
                 hinted = [with_hint(asked[i]) for i in unsolved]
                 shown = [data.render(prompt, row) for row in hinted]
                 if any(text == rendered[i] for i, text in zip(unsolved, shown, strict=True)):
                     raise InputError("expert_iteration.hints: the prompt shows no text of a row to hint at")
-                again = _rollouts(engine, shown, hinted, sampling, home / "hinted.jsonl", console)
+                again = _rollouts(engine, unsolved, shown, hinted, sampling, home / "hinted.jsonl", console)
                 for row in again:  # trained on without the hint
-                    row |= {"question": unsolved[row["question"]], "hinted": True}
-                    row["prompt"] = rendered[row["question"]]
-                _grade(config, registry, grader, again)
+                    row |= {"prompt": rendered[row["question"]], "hinted": True}
+                _grade(config, registry, grader, again, home)
                 rows += again
     finally:
         engine.close()
@@ -84,14 +84,24 @@ def _engine(config: Any, model: str) -> Engine:
     if chosen == "vllm":
         from alignkit.engines.vllm import VLLMEngine
 
-        return VLLMEngine.start(model, dtype=config.model.dtype, limits=_limits(config.generation.vllm))
+        limits = _limits(config.generation.vllm)
+        return VLLMEngine.start(model, revision=revision_of(config, model), dtype=config.model.dtype, limits=limits)
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     loaded, tokenizer = models.load(
-        model, dtype=config.model.dtype, attention=config.model.attention, for_training=False
+        model,
+        dtype=config.model.dtype,
+        attention=config.model.attention,
+        revision=revision_of(config, model),
+        for_training=False,
     )
     return TransformersEngine(loaded, tokenizer, name=model, batch_size=BATCH)
+
+
+def revision_of(config: Any, model: str) -> str | None:
+    """The recipe's revision, for the model it starts from; one that an iteration made has none."""
+    return config.model.revision if model == config.model.path else None
 
 
 def _limits(vllm: Any) -> Limits:
@@ -118,17 +128,27 @@ def _sampling(config: Any, iteration: int) -> Sampling:
 
 
 def _rollouts(
-    engine: Engine, prompts: Sequence[Any], asked: Sequence[Row], sampling: Sampling, store: Path, console: Console
+    engine: Engine,
+    numbers: Sequence[int],
+    prompts: Sequence[Any],
+    asked: Sequence[Row],
+    sampling: Sampling,
+    store: Path,
+    console: Console,
 ) -> list[Row]:
-    """Every completion of every prompt; what `store` holds is not sampled again."""
+    """Every completion of every prompt; what `store` holds is not sampled again.
+
+    `numbers` are the questions' own: which of them are asked again with a hint may differ in a resumed run, as a
+    grading that timed out then may not now.
+    """
     known = {(row["question"], row["sample"]): row for row in (read_jsonl(store) if store.is_file() else [])}
     for start in range(0, len(prompts), CHUNK):
         chunk = range(start, min(start + CHUNK, len(prompts)))
-        if all((i, k) in known for i in chunk for k in range(sampling.n)):
+        if all((numbers[i], k) in known for i in chunk for k in range(sampling.n)):
             continue
         done = engine.generate([prompts[i] for i in chunk], sampling)
         new = [
-            _row(i, k, prompts[i], asked[i], completion)
+            _row(numbers[i], k, prompts[i], asked[i], completion)
             for i, completions in zip(chunk, done, strict=True)
             for k, completion in enumerate(completions)
         ]
@@ -136,7 +156,7 @@ def _rollouts(
         known |= {(row["question"], row["sample"]): row for row in new}
         if chunk.stop == len(prompts) or start // CHUNK % max(1, len(prompts) // CHUNK // 5) == 0:
             console.print(f"sampled {chunk.stop} of {len(prompts)} questions x {sampling.n}", highlight=False)
-    return [known[i, k] for i in range(len(prompts)) for k in range(sampling.n)]
+    return [known[number, k] for number in numbers for k in range(sampling.n)]
 
 
 def _row(question: int, number: int, prompt: Any, asked: Row, completion: Completion) -> Row:
@@ -154,17 +174,26 @@ def _row(question: int, number: int, prompt: Any, asked: Row, completion: Comple
     }
 
 
-def _grade(config: Any, registry: Registry, grader: Grader, rows: list[Row]) -> None:
-    """Add `reward`, `status` and `correct` (status ok and a reward above 0) to every row."""
+def _grade(config: Any, registry: Registry, grader: Grader, rows: list[Row], home: Path) -> None:
+    """Add `reward`, `status` and `correct` (status ok and a reward above 0) to every row.
+
+    Raises:
+        WorkError: a reward failed on a sample and the recipe says `on_error: stop`; the sample is in the rollouts.
+    """
     columns = [[row[name] for row in rows] for name in ("response", "truth", "prompt", "metadata")]
-    weights, scores = [], {}
-    for name, entry in config.rewards.items():
-        bound = bind_plugin(registry.get("reward", name), entry.options)
-        weights.append(entry.weight)
-        scores[name] = [graded.score for graded in grader.score(bound, *columns)]
+    weights = [entry.weight for entry in config.rewards.values()]
+    scores = {
+        name: [graded.score for graded in grader.score(bound, *columns)]
+        for name, bound in bound_rewards(config, registry).items()
+    }
     for i, row in enumerate(rows):
         row |= combine({name: s[i] for name, s in scores.items()}, weights)
         row["correct"] = row["status"] == "ok" and row["reward"] > 0
+    for name, found in scores.items():
+        failed = next((score for score in found if score.status == "error"), None)
+        if failed is not None and config.rewards[name].on_error == "stop":
+            atomic_write(home / "rollouts.jsonl", _lines(rows))
+            raise WorkError(failure(name, failed, f"in iteration {int(home.name)}", home / "rollouts.jsonl"))
 
 
 def _keep(rows: Sequence[Row], which: str) -> list[Row]:
