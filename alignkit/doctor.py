@@ -43,7 +43,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """As nvidia-smi describes it; memory in MiB."""
+    """As nvidia-smi describes it; memory in MiB, 0 where it is shared with the processor and not counted."""
 
     name: str
     total: int
@@ -73,9 +73,13 @@ def gpus() -> tuple[list[Gpu], str]:
         version = re.search(r"CUDA Version: *([\d.]+)", _run("nvidia-smi"))
     except (OSError, subprocess.SubprocessError):  # a driver that does not answer is no GPU
         return [], ""
-    rows = [line.split(", ") for line in listing.splitlines() if line.strip()]
-    cards = [Gpu(name, int(total), int(used), float(cap)) for name, total, used, cap in rows]
+    rows = [row for line in listing.splitlines() if len(row := line.rsplit(", ", 3)) == 4]
+    cards = [Gpu(name, _count(total), _count(used), float(cap)) for name, total, used, cap in rows]
     return cards, version[1] if version else ""
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isdigit() else 0
 
 
 def vllm_missing(vllm: Any) -> list[str]:
@@ -146,7 +150,9 @@ def _cuda(cards: Sequence[Gpu], driver: str) -> list[Finding]:
     else:
         found.append(Finding("CUDA", "ok", f"torch for CUDA {built}, driver for {driver or 'an unknown version'}"))
     for index, card in enumerate(cards):
-        text = f"{card.name}, {card.used / 1024:.1f} of {card.total / 1024:.1f} GiB in use"
+        text = card.name
+        if card.total:
+            text += f", {card.used / 1024:.1f} of {card.total / 1024:.1f} GiB in use"
         if card.capability < 8:
             fix = "set model.dtype: float32 and train.bf16: false"
             found.append(Finding(f"GPU {index}", "warning", f"{text}; no bfloat16", fix))

@@ -75,7 +75,8 @@ def of_stage(
         batch = arithmetic.get("completions per generation", 0) // config.launch.processes
         parts = memory(config, train, shape, lengths, batch)
         found["model"] = {"parameters": shape.parameters, "trainable": shape.trainable}
-        found["memory"] = {"parts": parts, "peak": peak(parts), "cards": [[c.name, c.total * 2**20] for c in here]}
+        cards = [[card.name, card.total * 2**20] for card in here if card.total]
+        found["memory"] = {"parts": parts, "peak": peak(parts), "cards": cards}
         vllm = config.generation.vllm if config.generation is not None else None
         colocated = vllm is None or vllm.mode == "colocate"
         if config.method in ("grpo", "rloo") and config.generation.engine == "vllm" and colocated:

@@ -75,16 +75,24 @@ def _distribution(package: str) -> metadata.Distribution | None:
 
 def _conflicts(package: str, version: str) -> list[str]:
     """Requirements on `package` that `version` does not meet: alignkit's own and those of the table's packages."""
-    from packaging.requirements import Requirement
+    from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
+    from packaging.version import InvalidVersion, Version
 
+    try:
+        Version(version)
+    except InvalidVersion:
+        return [f"its version '{version}' cannot be read; the installation is broken"]
     found = []
     for asking in ("alignkit", *(p for p in TESTED if p not in ("python", package))):
         distribution = _distribution(asking)
         if distribution is None:
             continue
         for line in distribution.requires or []:
-            requirement = Requirement(line)
+            try:
+                requirement = Requirement(line)
+            except InvalidRequirement:  # a slip of that package, not a conflict
+                continue
             # An extra of alignkit's says what goes with it; other packages' extras ask for nothing here.
             extras = ("", *(distribution.metadata.get_all("Provides-Extra") or ())) if asking == "alignkit" else ("",)
             applies = requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in extras)

@@ -53,6 +53,18 @@ def test_requirements_for_other_platforms_and_extras_ask_for_nothing(install):
     assert versions.check("torch").fit == "ok"
 
 
+def test_a_version_that_cannot_be_read_is_incompatible(install):
+    install("datasets", "unknown-dev")
+    assert versions.check("datasets").fit == "incompatible"
+    assert "'unknown-dev' cannot be read" in versions.check("datasets").advice
+
+
+def test_an_unreadable_requirement_of_another_package_is_passed_over(install):
+    install("peft", "0.21.2", "torch ==2.*.*broken")
+    install("torch", "2.13.0")
+    assert versions.check("torch").fit == "ok"
+
+
 def test_absent_package_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     assert versions.check("trl").fit == "missing"
