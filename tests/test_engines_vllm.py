@@ -17,7 +17,7 @@ import torch
 
 from alignkit import models
 from alignkit.engines.serve import Server
-from alignkit.engines.vllm_start import Limits, explain
+from alignkit.engines.vllm_start import Limits, explain, lora_settings
 from alignkit.engines.weights import named_weights
 from alignkit.errors import InputError, WorkError
 
@@ -198,3 +198,12 @@ def test_the_server_is_told_to_stop_when_align_is_killed(tmp_path):
     if outlived:
         os.kill(pid, signal.SIGKILL)
     assert not outlived
+
+
+@pytest.mark.parametrize("unread", [{"alpha_pattern": {"v_proj": 64}}, {"rank_pattern": {"v_proj": 2}}])
+def test_an_adapter_that_vllm_would_read_in_part_is_refused(model, tmp_path, unread):
+    lora(copy.deepcopy(model)).save_pretrained(tmp_path / "plain")
+    assert lora_settings(tmp_path / "plain")[1] == 8
+    lora(model, **unread).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(InputError, match=f"vLLM does not read {next(iter(unread))}"):
+        lora_settings(tmp_path / "adapter")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.engines.openai import OpenAIEngine
-from alignkit.engines.vllm_start import Limits, explain, lora_rank
+from alignkit.engines.vllm_start import Limits, explain, lora_settings
 from alignkit.errors import AlignError, InputError, WorkError, asks_for
 
 HOST = "127.0.0.1"
@@ -160,9 +160,9 @@ def _arguments(model: str, dtype: str, limits: Limits) -> list[str]:
     source = Path(models.resolve(model))
     served = ["--model", str(source), "--served-model-name", model]
     if (source / "adapter_config.json").is_file() and not (source / "config.json").is_file():
-        settings = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
-        served = ["--model", models.resolve(settings["base_model_name_or_path"]), "--served-model-name", "base"]
-        served += ["--enable-lora", "--max-lora-rank", str(lora_rank(settings["r"]))]
+        base, rank = lora_settings(source)
+        served = ["--model", models.resolve(base), "--served-model-name", "base"]
+        served += ["--enable-lora", "--max-lora-rank", str(rank)]
         served += ["--lora-modules", json.dumps({"name": model, "path": str(source)})]
     if dtype == "auto":
         dtype = "bfloat16" if gpu else "float32"

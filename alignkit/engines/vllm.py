@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
 from alignkit.engines.prompts import PromptCoder
-from alignkit.engines.vllm_start import Limits, explained, lora_rank, start_llm, stop_llm
+from alignkit.engines.vllm_start import Limits, explained, lora_settings, start_llm, stop_llm
 from alignkit.errors import InputError, WorkError
 
 
@@ -50,7 +49,7 @@ class VLLMEngine:
         self._adapter = LoRARequest("adapter", 1, str(adapter)) if adapter else None
         self._owned = owned
         self._requests = 0
-        _check_same_tokenizer(llm.get_tokenizer(), tokenizer, name)
+        check_same_tokenizer(llm.get_tokenizer(), tokenizer, name)
 
     @classmethod
     def start(
@@ -80,9 +79,8 @@ class VLLMEngine:
         options: dict[str, Any] = {"model": str(source), "revision": revision}
         adapter = (source / "adapter_config.json").is_file() and not (source / "config.json").is_file()
         if adapter:
-            settings = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
-            options = {"model": models.resolve(settings["base_model_name_or_path"])}
-            options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(settings["r"])}
+            base, rank = lora_settings(source)
+            options = {"model": models.resolve(base), "enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
         if dtype == "auto":
             dtype = "bfloat16" if torch.cuda.is_available() else "float32"
         llm = start_llm(**options, dtype=dtype, enable_prefix_caching=prefix_caching, **limits.given())
@@ -114,7 +112,8 @@ class VLLMEngine:
             requests.append((ids, _sampling_params(sampling, seed)))
 
         def done(index: int, output: Any) -> None:
-            results[index] = [_completion(one) for one in output.outputs]
+            completions = [_completion(one) for one in output.outputs]
+            results[index] = completions * (sampling.n // len(completions))  # greedy ones are generated once
             if on_done is not None:
                 on_done(index, results[index])
 
@@ -190,7 +189,7 @@ def _sampling_params(sampling: Sampling, seed: int | None) -> Any:
     from vllm import SamplingParams
 
     return SamplingParams(
-        n=sampling.n,
+        n=sampling.n if sampling.temperature > 0 else 1,  # vLLM refuses several greedy ones
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
@@ -213,7 +212,7 @@ def _completion(output: Any) -> Completion:
     return Completion(output.text, output.finish_reason, len(ids), ids, logprobs)
 
 
-def _check_same_tokenizer(theirs: Any, ours: Any, model: str) -> None:
+def check_same_tokenizer(theirs: Any, ours: Any, model: str) -> None:
     """vLLM looks for stop strings in what its own tokenizer decodes, so that must be the saved one."""
     for token in range(min(len(ours), 1000)):
         if theirs.decode([token], skip_special_tokens=True) != ours.decode([token], skip_special_tokens=True):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from alignkit.errors import AlignError, InputError, WorkError, asks_for
+
+# Of PEFT's LoraConfig: vLLM 0.31 takes the adapter and leaves these out. What else it lacks, it refuses itself.
+_UNREAD_BY_VLLM = ("alpha_pattern", "rank_pattern", "lora_bias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,21 @@ def stop_llm(llm: Any) -> None:
         torch.cuda.empty_cache()
 
 
-def lora_rank(r: int) -> int:
-    """The smallest LoRA rank that vLLM makes room for and that holds `r`."""
-    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= r), r)
+def lora_settings(adapter: Path) -> tuple[str, int]:
+    """(base model, rank to make room for) of a LoRA adapter's folder.
+
+    Raises:
+        InputError: it says what vLLM does not read and would silently compute without.
+    """
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if unread := [name for name in _UNREAD_BY_VLLM if settings.get(name)]:
+        raise InputError(
+            f"{adapter}: vLLM does not read {', '.join(unread)} of a LoRA adapter and would answer as another model; "
+            "use the transformers engine, or merge the adapter into its base"
+        )
+    r = settings["r"]
+    room = next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= r), r)
+    return settings["base_model_name_or_path"], room
 
 
 @contextmanager

@@ -43,13 +43,14 @@ class SyncedGeneration(VLLMGeneration):
 
     vLLM's log-probs of its own first samples are set against the trainer's; a mean difference above `tolerance`
     (nats per token) stops the run. `difference` holds (mean, largest) of the last comparison until it is read.
-    `trainer`: settings for the message when memory does not suffice.
+    `trainer`: settings for the message when memory does not suffice. `seed`: of the rollouts.
     """
 
     max_completion_length: int  # TRL's
 
-    def __init__(self, *args: Any, tolerance: float | None, trainer: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, tolerance: float | None, trainer: str, seed: int, **kwargs: Any) -> None:
         self.tolerance = tolerance
+        self.seed = seed
         self.trainer = trainer
         self.difference: tuple[float, float] | None = None
         self.proven = False
@@ -79,12 +80,20 @@ class SyncedGeneration(VLLMGeneration):
             self.gpu_memory_utilization, self.max_model_length, self.max_num_seqs, self.tensor_parallel_size
         )
         stock = vllm_generation.LLM
-        vllm_generation.LLM = functools.partial(stock, **options)
+
+        def start(**given: Any) -> Any:
+            # vLLM seeds the whole process. TRL counts its seeds from 0, so every run would draw the same noise.
+            return stock(**given | options | {"seed": self.seed + given["seed"]})
+
+        vllm_generation.LLM = start
         try:
             with explained(limits, "vLLM did not start for rollouts", self.trainer):
                 super()._init_vllm()
         finally:
             vllm_generation.LLM = stock
+        from alignkit.engines.vllm import check_same_tokenizer
+
+        check_same_tokenizer(self.llm.get_tokenizer(), self.processing_class, self.model.name_or_path)
 
     def _connect(self) -> None:
         self.dtype = "bfloat16"
@@ -141,19 +150,18 @@ class SyncedGeneration(VLLMGeneration):
     def prove(self) -> None:
         """Compare now, on a few completions of nothing but the end token."""
         length = self.max_completion_length
-        self.max_completion_length = min(32, length)
+        self.max_completion_length = min(32 + self.generation_kwargs.get("min_tokens", 0), length)
         try:
             self.generate([[self.processing_class.eos_token_id]] * PROBES, None, 1)
         finally:
             self.max_completion_length = length
 
     def _prove(self, prompts: Sequence[list[int]], completions: Any, logprobs: Any) -> None:
-        first = self.generation_kwargs.get("min_tokens", 0)  # until there vLLM forbids the end token
         gaps = []
         for row in range(0, len(prompts), max(1, len(prompts) // PROBES)):
             tokens = list(completions[row][:PROBE_TOKENS])
             reported = [at[0] for at in logprobs[row][: len(tokens)]]  # None where vLLM could not score the token
-            known = [place for place in range(first, len(tokens)) if reported[place] is not None]
+            known = [place for place in range(len(tokens)) if reported[place] is not None]
             if known:
                 theirs = torch.tensor([reported[place] for place in known], device=self.accelerator.device)
                 gaps.append((self._score(prompts[row], tokens)[known] - theirs).abs())
@@ -175,6 +183,12 @@ class SyncedGeneration(VLLMGeneration):
                 f"{tolerance:.4g}), so the weights did not arrive in vLLM"
             )
 
+    def _ends(self) -> list[int]:
+        """Tokens that end a completion."""
+        known = self.model.generation_config.eos_token_id
+        ends = {self.processing_class.eos_token_id, *([known] if isinstance(known, int) else known or [])}
+        return [*ends, *self.generation_kwargs.get("stop_token_ids", ())]
+
     @torch.no_grad()
     def _score(self, prompt: list[int], tokens: list[int]) -> Tensor:
         """(T,) log-probs of `tokens` after `prompt` as vLLM draws them: tempered, cut by top-k, top-p and min-p."""
@@ -190,6 +204,7 @@ class SyncedGeneration(VLLMGeneration):
             for module in training:
                 module.training = True
         logits = logits[0, -len(tokens) - 1 : -1].float() / self.temperature  # (T, V)
+        logits[: self.generation_kwargs.get("min_tokens", 0), self._ends()] = -torch.inf  # as vLLM does
         if self.min_p:
             logits = MinPLogitsWarper(self.min_p)(ids, logits)
         if self.top_k > 0:
@@ -216,7 +231,8 @@ class SyncedRollouts:
         settings = kwargs.get("args")
         named = ("per_device_train_batch_size", "gradient_checkpointing", "vllm_enable_sleep_mode")
         shown = ", ".join(f"{name}={vars(settings)[name]}" for name in named) if settings is not None else ""
-        home.VLLMGeneration = functools.partial(SyncedGeneration, tolerance=sync_tolerance, trainer=shown)
+        seed = 0 if settings is None else settings.seed
+        home.VLLMGeneration = functools.partial(SyncedGeneration, tolerance=sync_tolerance, trainer=shown, seed=seed)
         try:
             super().__init__(*args, **kwargs)
         finally:
@@ -245,9 +261,9 @@ def trainer_engine(trainer: Any, name: str) -> Iterator[Engine]:
     Every process must enter it. `name` is how provenance calls the model.
     """
     generation = trainer.vllm_generation
-    if trainer.state.global_step != trainer._last_loaded_step or generation.asleep:
-        generation.sync_weights()
-        trainer._last_loaded_step = trainer.state.global_step
+    # Always: at the end of training the best weights may be put back (load_best_model_at_end) within the same step.
+    generation.sync_weights()
+    trainer._last_loaded_step = trainer.state.global_step
     if not generation.proven and generation.comparable:
         generation.prove()
         if generation.asleep:

@@ -105,6 +105,12 @@ def test_the_same_prompt_twice_is_sampled_twice(engine):
     assert first != second
 
 
+def test_several_greedy_completions_are_the_same_one(engine, reference):
+    sampling = Sampling(temperature=0, max_new_tokens=24, n=3)
+    ours, theirs = engine.generate(PROMPTS[:2], sampling), reference.generate(PROMPTS[:2], sampling)
+    assert [[one.text for one in row] for row in ours] == [[one.text for one in row] for row in theirs]
+
+
 def test_each_prompt_is_reported_once_as_it_ends(engine):
     seen = {}
     sampling = Sampling(temperature=1.0, n=2, max_new_tokens=12, seed=0)

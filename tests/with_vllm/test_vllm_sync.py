@@ -124,6 +124,44 @@ def test_an_eval_gets_the_weights_of_its_step_and_training_goes_on(trainer, gene
     assert generation.proven
 
 
+def test_an_eval_gets_the_best_weights_put_back_within_the_step_of_the_last_sync(trainer, generation):
+    """`load_best_model_at_end` changes the weights without a further step."""
+    from alignkit.engines.transformers import TransformersEngine
+    from alignkit.trainers.vllm_sync import trainer_engine
+
+    with trainer_engine(trainer, "policy") as engine:
+        before = engine.generate(PROMPTS, GREEDY)
+    move(trainer.model)
+    expected = TransformersEngine(trainer.model, trainer.processing_class, name="x").generate(PROMPTS, GREEDY)
+    with trainer_engine(trainer, "policy") as engine:
+        assert engine.generate(PROMPTS, GREEDY) == expected != before
+
+
+def test_rollouts_are_drawn_with_the_seed_of_the_run(trainer, generation):
+    assert trainer.args.seed == 42
+    assert generation.llm.llm_engine.model_config.seed == 42
+
+
+@pytest.mark.parametrize(("least", "most"), [(40, 60), (24, 24)])
+def test_the_sync_is_proven_also_where_a_completion_may_not_end_early(trainer, generation, monkeypatch, least, most):
+    monkeypatch.setitem(generation.generation_kwargs, "min_tokens", least)
+    monkeypatch.setattr(generation, "max_completion_length", most)
+    move(trainer.model)
+    generation.sync_weights()
+    generation.prove()
+    assert generation.proven
+    assert generation.difference[0] < 1e-4
+    if most == 24:
+        generation.sync_weights()
+        rollouts(trainer)
+        assert generation.proven
+        assert generation.difference[0] < 1e-4
+    move(trainer.model, "gate_proj")
+    generation.proven = False
+    with pytest.raises(WorkError, match="do not come from the current weights"):
+        generation.prove()
+
+
 def test_what_sleep_mode_drops_is_given_again_before_it_is_used(trainer, generation, monkeypatch):
     """Sleep mode needs a GPU; here its effect is made by hand: sleeping destroys the weights."""
     from alignkit.engines.transformers import TransformersEngine
