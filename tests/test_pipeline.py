@@ -10,7 +10,7 @@ from alignkit import kits, plugins, recipe
 from alignkit.cli import main
 from alignkit.errors import InputError
 from alignkit.run import Run
-from alignkit.trainers import pipeline
+from alignkit.trainers import core, pipeline
 
 TWO = """\
 name: two
@@ -64,6 +64,21 @@ def test_from_needs_the_stages_before_it(two, tmp_path):
     loaded = recipe.load(two, registry=registry)
     with pytest.raises(InputError, match="stage sft comes before grpo and is not done"):
         pipeline.check(loaded, "grpo", None, tmp_path / "run", registry)
+
+
+def test_stages_that_could_not_all_be_set_aside_are_not_passed_off_as_new(two, tmp_path, capsys):
+    registry = plugins.load([kits.builtin()])
+    folder = core.create_run(recipe.load(two, registry=registry), registry, None, tmp_path / "run").folder
+    Run.open(folder).update(status="interrupted")
+    for place in ("stages/sft", "stages/grpo", "earlier/sft-2"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "manifest.json").write_text('{"status": "done"}')
+    (tmp_path / "rows.jsonl").write_text('{"question": "2+1+1+1=?", "truth": "5"}\n' * 4)
+    assert align("--resume", folder, "--from", "sft") == 3  # sft cannot be moved: its place is taken
+    assert not (folder / "stages/grpo").exists() and (folder / "earlier/grpo-1").is_dir()
+    Run.open(folder).update(status="interrupted")
+    assert align("--resume", folder) == 2
+    assert "other data, plugins or versions" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -73,6 +73,8 @@ def run(
         if first is None:
             core.check_unchanged(loaded, registry, Run.open(resume))
         made = Run.reopen(resume, redo=first is not None)
+        if first is not None:  # before the new fingerprint is written: a kill in between must not pass old stages off
+            pipeline.set_aside(loaded, made.folder, first)
         made.update(fingerprint=core.fingerprint(loaded, registry))
     else:
         made = core.create_run(loaded, registry, Path(out) if out else None, Path(folder) if folder else None)
@@ -87,7 +89,7 @@ def run(
             return launch.processes(loaded.config.launch.processes, made, registry, resume=resume is not None)
         with made.recorded():
             if loaded.config.method == "pipeline":
-                result = pipeline.execute(loaded, registry, out_console, made, first=first, only=only)
+                result = pipeline.execute(loaded, registry, out_console, made, only=only)
             elif loaded.config.method == "expert_iteration":
                 result = expert_iteration.execute(loaded, registry, out_console, made)
             else:

@@ -69,13 +69,11 @@ def execute(
     console: Console,
     folder: run.Run,
     *,
-    first: str | None = None,
     only: str | None = None,
 ) -> dict[str, Any]:
     """Run the stages in order; a stage that is done already is kept, and one that was begun goes on.
 
     Args:
-        first: this stage and all after it are run anew; what they left goes to `earlier/`.
         only: run just this one. See `check`.
 
     Returns:
@@ -85,9 +83,6 @@ def execute(
         WorkError: a stage failed.
     """
     names = list(recipe.stages)
-    if first is not None:
-        for name in names[names.index(first) :]:
-            _set_aside(folder.folder, name)
     for name in names if only is None else [only]:
         inside = folder.folder / "stages" / name
         if _status(inside) == "done":
@@ -102,12 +97,19 @@ def execute(
     return {name: run.eval_summaries(folder.folder / "stages" / name) for name in names}
 
 
-def _set_aside(pipeline: Path, name: str) -> None:
-    done = pipeline / "stages" / name
-    if done.is_dir():
-        earlier = pipeline / "earlier"
-        earlier.mkdir(exist_ok=True)
-        done.rename(earlier / f"{name}-{1 + len(list(earlier.glob(f'{name}-*')))}")
+def set_aside(recipe: Recipe, folder: Path, first: str) -> None:
+    """Move what this stage and all after it left to `earlier/`, so that they are run anew.
+
+    The last stage goes first: a kill in between leaves no stage that is done after one that is not.
+    """
+    names = list(recipe.stages)
+    for name in reversed(names[names.index(first) :]):
+        done = folder / "stages" / name
+        if done.is_dir():
+            earlier = folder / "earlier"
+            with run.writing(earlier):
+                earlier.mkdir(exist_ok=True)
+                done.rename(earlier / f"{name}-{1 + len(list(earlier.glob(f'{name}-*')))}")
 
 
 def _resolved(stage: Recipe, pipeline: Path | None, name: str) -> dict[str, Any]:
