@@ -162,6 +162,10 @@ def test_distill_writes_and_reads_batch_files_without_a_key(align, rows, tmp_pat
         (["filter", "rows.jsonl", "--out", "x", "--reward", "drgrp"], 2, "did you mean 'drgrpo'"),
         (["filter", "rows.jsonl", "--out", "x", "--reward", "drgrpo:fsat=true"], 2, "no option 'fsat'"),
         (["filter", "rows.jsonl", "--out", "x", "--finish-reason", "stop"], 2, "no 'finish_reason'"),
+        (["filter", "rows.jsonl", "--out", "x", "--split", "test"], 2, "--split test: the file rows.jsonl has no"),
+        (["filter", "rows.jsonl", "--out", "x", "--data", "y.jsonl"], 2, "rows.jsonl is a file itself"),
+        (["filter", "a" * 300, "--out", "x"], 2, "there is no dataset"),
+        (["split", "rows.jsonl", "--out", "x", "--against", "a" * 300], 2, "there is no dataset"),
         (["distill", "rows.jsonl", "--out", "x"], 3, "FIREWORKS_API_KEY"),
         (["distill", "rows.jsonl", "--out", "x", "--teacher", "vllm"], 2, "needs its model's name"),
         (["distill", "rows.jsonl", "--out", "x", "--teacher", "local"], 2, "is no endpoint"),
@@ -176,6 +180,29 @@ def test_what_is_wrong_or_missing_is_said_with_its_exit_code(align, rows, monkey
     assert (got, "Traceback" in err) == (code, False) and says in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["filter", "rows.jsonl", "--out", "./rows.jsonl"], "rows.jsonl"),
+        (["distill", "rows.jsonl", "--out", "rows.jsonl", "--teacher", "vllm:m", "--limit", 1], "rows.jsonl"),
+        (["split", "train.jsonl", "--out", ".", "--validation", 1], "train.jsonl"),
+        (["split", "rows.jsonl", "--out", ".", "--validation", 1, "--against", "train.jsonl"], "train.jsonl"),
+    ],
+)
+def test_what_is_read_is_never_written_over(align, rows, tmp_path, arguments, names):
+    (tmp_path / "train.jsonl").write_bytes(rows.read_bytes())
+    before = rows.read_bytes()
+    code, _, err = align(*arguments)
+    assert code == 2 and f"{names} is read by this command" in err
+    assert rows.read_bytes() == (tmp_path / "train.jsonl").read_bytes() == before
+
+
+def test_a_repeated_prompt_is_counted_among_what_was_not_asked(align, rows, tmp_path):
+    with OpenAIServer(lambda b: "because") as server:
+        _, out, _ = align("distill", rows, *teacher(server))
+    assert "10 of the rows' answers repeat a prompt" in out
+
+
 def test_leakage_between_real_benchmarks_is_found(align_data, align, tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGN_DATA", str(align_data))
     code, out, _ = align("split", "math", "--validation", 500, "--against", "math:test", "--out", "parts", "--json")
@@ -187,6 +214,7 @@ def test_leakage_between_real_benchmarks_is_found(align_data, align, tmp_path, m
     ("row", "arguments", "says"),
     [
         ('{"question": "a", "response": "b"}', ["--reward", "drgrpo"], "needs the column 'truth'"),
+        ('{"response": [{"content": "1"}], "truth": "1"}', ["--reward", "exact_match"], "row 1: `response` is a list"),
         ('{"response": "b", "tokens": "many"}', ["--max-tokens", 9], "row 1: `tokens` is 'many', expected a number"),
         ('{"response": "b", "tokens": ' + "1" * 5000 + "}", ["--max-tokens", 9], "odd.jsonl:1: Exceeds the limit"),
     ],

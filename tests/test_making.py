@@ -34,6 +34,8 @@ def questions(count):
         ("He said \u201cno\u201d", 'he said "no"'),
         ("f(6) - f(2) = 12.", "f(6)-f(2)=12"),
         ("\uff11\uff12 apples", "12 apples"),
+        ("x \u2212 1 \u2013 y", "x - 1 - y"),
+        ("\ufeffsome\u200b\u00adthing", "something"),
     ],
 )
 def test_copies_of_one_question_are_equal_when_normalised(one, other):
@@ -85,6 +87,12 @@ def test_a_share_and_a_seed_decide_the_validation_set():
 def test_a_validation_set_that_leaves_no_training_rows_is_refused(validation):
     with pytest.raises(InputError, match="validation questions"):
         split(questions(50), validation=validation)
+
+
+def test_a_question_is_compared_without_the_template_that_it_was_put_in():
+    asked = [{"problem": "1+1", "prompt": "Solve this: 1+1"}, {"instruction": "2+2", "prompt": "Do: 2+2"}]
+    parts = split(asked, validation=0, against={"bench": [{"problem": "1 + 1"}, {"question": "2 + 2"}]})
+    assert len(parts.removed) == 2
 
 
 def test_messages_are_compared_by_their_contents():
@@ -164,6 +172,23 @@ def test_the_cost_limit_keeps_what_was_answered_and_the_next_call_goes_on(tmp_pa
         assert work.estimate().requests == 40 - first
         work.run()
     assert len(server.served) == 40 == len(made(tmp_path)) and set(server.times_served().values()) == {1}
+
+
+def test_answers_of_one_api_are_not_taken_for_those_of_another(tmp_path):
+    plain = Prompt("plain", "Q {question}")
+    with OpenAIServer(lambda body: "chatted" if "messages" in body else "completed") as server:
+        distillation(server, tmp_path, count=1, prompt=plain, api="chat").run()
+        distillation(server, tmp_path, count=1, prompt=plain, api="completions").run()
+    assert [row["response"] for row in made(tmp_path)] == ["completed"]
+
+
+def test_a_batch_that_may_cost_more_than_the_limit_is_not_written(tmp_path):
+    with OpenAIServer(echo) as server:
+        work = distillation(server, tmp_path, count=6, budget=Budget(0.0005, 1.0))
+        with pytest.raises(WorkError, match=r"may cost more than the limit of \$0.0005: 6 requests"):
+            work.write_requests(tmp_path / "requests.jsonl")
+        assert not (tmp_path / "requests.jsonl").exists()
+        assert distillation(server, tmp_path, count=6, budget=Budget(0.001, 1.0)).write_requests(tmp_path / "r") == 6
 
 
 def test_a_missing_key_is_named(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignkit.cli.common import console, json_option, print_json
-from alignkit.cli.sources import Source, open_source, prompt_options, source_options, tokenizer_for
+from alignkit.cli.sources import Source, exists, is_file, open_source, prompt_options, source_options, tokenizer_for
 from alignkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ def data() -> None:
 
 def _open(source: str, flags: Mapping[str, Any], *more: str) -> Source:
     return open_source(source, **{name: flags[name] for name in (*READING, *more)})
+
+
+def _apart(out: Path, *sources: str | None) -> None:
+    """Refuse to write over what is read."""
+    for source in filter(None, sources):
+        if exists(source) and exists(str(out)) and out.samefile(source):
+            raise InputError(f"{out} is read by this command and would be overwritten; name another --out")
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -50,13 +57,18 @@ def split(source: str, out: str, validation: float, against: tuple[str, ...], as
     from alignkit.making import split as divide
 
     rows = _open(source, flags).rows
+    names = ("train", "validation", "removed")
     others = {}
     for text in against:
-        name, _, part = (text, "", "") if Path(text).exists() else text.partition(":")
+        name, _, part = (text, "", "") if is_file(text) else text.partition(":")
+        for made in names:
+            _apart(Path(out) / f"{made}.jsonl", name)
         others[text] = open_source(name, part=part or None, kit=flags["kit"]).rows
+    for made in names:
+        _apart(Path(out) / f"{made}.jsonl", source, flags["data"])
     parts = divide(rows, validation=validation, against=others, column=flags["question"], seed=flags["seed"])
     counts = {}
-    for name in ("train", "validation", "removed"):
+    for name in names:
         counts[name] = len(getattr(parts, name))
         _write(Path(out) / f"{name}.jsonl", getattr(parts, name))
     if as_json:
@@ -100,6 +112,7 @@ def distill(source: str, out: str, write_batch: str | None, read_batch: str | No
     if not flags["prompt"] and not flags["prompt_file"] and not source.endswith((".yaml", ".yml")):
         flags["prompt"] = "chat"
     found = _open(source, flags, "prompt", "prompt_file")
+    _apart(Path(out), source, flags["data"], read_batch)
     drawn = ("temperature", "top_p", "max_new_tokens", "seed")
     engine = _teacher(found.registry, flags, offline=bool(write_batch or read_batch))
     sampling = Sampling(**{name: flags[name] for name in drawn})
@@ -128,6 +141,8 @@ def distill(source: str, out: str, write_batch: str | None, read_batch: str | No
     tokens = f"{made['input_tokens']} tokens in, {made['output_tokens']} out"
     click.echo(f"{made['finished']} of {made['asked']} answers finished and kept in {out}")
     click.echo(f"{made['unfinished']} cut or empty, {made['left']} not answered; this call: {tokens}, {cost}")
+    if made["repeated"]:
+        click.echo(f"{made['repeated']} of the rows' answers repeat a prompt: asked and kept once, with its first row")
     return 0
 
 
@@ -172,12 +187,14 @@ def filter_(source: str, out: str, reward: str | None, as_json: bool, **flags: A
     from alignkit.making import Filter
 
     found = _open(source, flags)
+    _apart(Path(out), source, flags["data"])
     rows = _graded(found, reward, flags["kit"]) if reward else found.rows
     tokens = None
     if flags["min_tokens"] is not None or flags["max_tokens"] is not None:
         if flags["tokenizer"] or found.config is not None:
             tokenizer = tokenizer_for(found, flags["tokenizer"])
             require_columns(rows, ["response"], "a filter by length")
+            _texts(rows)
             tokens = [len(tokenizer(str(row["response"]), add_special_tokens=False)["input_ids"]) for row in rows]
         else:
             require_columns(rows, ["tokens"], "a filter by length without --tokenizer")
@@ -200,6 +217,16 @@ def filter_(source: str, out: str, reward: str | None, as_json: bool, **flags: A
         click.echo(f"dropped: {count} {why}")
 
 
+def _texts(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a `response` that is no text: messages, graded or counted as Python prints them, mean nothing."""
+    for number, row in enumerate(rows, 1):
+        if isinstance(row["response"], list | dict):
+            raise InputError(
+                f"row {number}: `response` is a {type(row['response']).__name__}, expected a text; "
+                "--column response=response.0.content, for instance, reads one out of messages"
+            )
+
+
 def _graded(found: Source, spec: str, kit: Sequence[str]) -> list[dict[str, Any]]:
     from alignkit.data import require_columns, require_truth
     from alignkit.grading import Grader, bind_plugin
@@ -212,6 +239,7 @@ def _graded(found: Source, spec: str, kit: Sequence[str]) -> list[dict[str, Any]
     if problems := check_options(plugin, options):
         raise InputError(*(problem for _, problem in problems))
     require_columns(found.rows, ["response"], f"reward '{name}'")
+    _texts(found.rows)
     require_truth(plugin, found.rows)
     responses, truths, prompts = ([row.get(c) for row in found.rows] for c in ("response", "truth", "prompt"))
     with Grader() as grader:

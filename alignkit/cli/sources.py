@@ -82,8 +82,12 @@ def open_source(
     spec: dict[str, Any] = dict(_pair(text, "--set") for text in sets)
     spec |= {name: value for name, value in (("split", part), ("path", data), ("limit", limit)) if value is not None}
     if is_file(source):
-        if not Path(source).exists():
+        if not exists(source):
             raise MissingError(f"there is no data file {source} (looked in {Path.cwd()})")
+        if part and Path(source).is_file():
+            raise InputError(f"--split {part}: the file {source} has no splits; --split names one of a dataset")
+        if data:
+            raise InputError(f"--data {data}: {source} is a file itself; --data says where a dataset lies")
         spec |= {"dataset": "jsonl", "path": source}
     else:
         spec["dataset"] = source
@@ -94,7 +98,15 @@ def open_source(
 
 def is_file(source: str) -> bool:
     """Whether SOURCE is a path and not a dataset's name."""
-    return Path(source).suffix in ROW_FILES or "/" in source or Path(source).is_file()
+    return Path(source).suffix in ROW_FILES or "/" in source or (exists(source) and Path(source).is_file())
+
+
+def exists(source: str) -> bool:
+    """Whether there is such a path; one that is too long or forbidden is none."""
+    try:
+        return Path(source).exists()
+    except OSError:
+        return False
 
 
 def _of_recipe(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
-_QUESTION = ("question", "instruction", "prompt", "problem")  # names that published templates give the question
+# Names that published templates give the question; `prompt` may hold it within a template already, so it comes last.
+_QUESTION = ("question", "instruction", "problem", "prompt")
 _RESPONSE = "{response}"
 
 

@@ -17,7 +17,7 @@ from alignkit.data import render
 from alignkit.engines.base import Completion, PromptText, Sampling
 from alignkit.engines.costs import Estimate, estimate, usage_of
 from alignkit.engines.openai import CHAT, COMPLETIONS, OpenAIEngine
-from alignkit.errors import AlignError, InputError
+from alignkit.errors import AlignError, InputError, WorkError
 from alignkit.run import append_jsonl, atomic_write, read_jsonl
 from alignkit.types import Prompt
 
@@ -117,8 +117,17 @@ class Distillation:
         outcome.demand_all(len(asks), f"All answers so far are in {self.store}: run the same command again to go on.")
 
     def write_requests(self, path: Path) -> int:
-        """Write a provider's batch file of what is still to be asked; returns the number of requests."""
+        """Write a provider's batch file of what is still to be asked; returns the number of requests.
+
+        Raises:
+            WorkError: the whole batch may cost more than the limit. Nothing stops it later, so it is not written.
+        """
         asks = self.todo()
+        if not all(self.engine.budget.reserve(self._body(ask)) for ask in asks):
+            raise WorkError(
+                f"the batch may cost more than the limit of ${self.engine.budget.limit:.4f}: {self.estimate()}; take "
+                "fewer rows or shorter answers, or raise the limit"
+            )
         lines = []
         for ask in asks:
             url = "/v1" + (CHAT if self.engine.is_chat(ask.prompt) else COMPLETIONS)
@@ -208,7 +217,7 @@ class Distillation:
         # files allow.
         drawn = asdict(self.sampling) | {"max_new_tokens": None}
         text = prompt if isinstance(prompt, str) else [dict(m) for m in prompt]
-        asked = [self.engine.model, text, drawn, self.engine.reasoning, sample]
+        asked = [self.engine.model, text, drawn, self.engine.is_chat(prompt), self.engine.reasoning, sample]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

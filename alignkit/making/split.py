@@ -13,10 +13,12 @@ from typing import Any
 from alignkit.errors import InputError, listing
 
 Row = Mapping[str, Any]
-QUESTION_COLUMNS = ("question", "prompt", "instruction", "problem")
+# `prompt` comes last: beside another of them it holds the question as it was put to a model, in a template.
+QUESTION_COLUMNS = ("question", "instruction", "problem", "prompt")
 
 # What only lays a formula out: spaces, delimiters that grow, `\dfrac` for `\frac`.
 _LAYOUT = re.compile(r"\\[,;:!]|\\(?:quad|qquad|left|right|displaystyle)(?![a-z])|\$|\\[()\[\]]")
+_DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")  # hyphens, dashes, the minus sign
 _FRACTION = re.compile(r"\\[dt]frac(?![a-z])")
 # Between digits these marks are part of a number.
 _PUNCTUATION = re.compile(r"(?<!\d)[.,:]|[.,:](?!\d)|[;!?\"'`\u2018\u2019\u201c\u201d]")
@@ -31,14 +33,15 @@ def normalise(text: str) -> str:
     >>> normalise("What is $\\\\dfrac{1}{2} + 3$?") == normalise("what is \\\\frac{1}{2}+3")
     True
     """
-    text = unicodedata.normalize("NFKC", text).casefold()
+    text = unicodedata.normalize("NFKC", text).casefold().translate(_DASHES)
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf")  # zero-width spaces, soft hyphens, marks
     text = _FRACTION.sub(r"\\frac", _LAYOUT.sub(" ", text))
     text = _PUNCTUATION.sub(" ", text)
     return " ".join(_LOOSE_SPACE.sub("", text).split()) or text  # of punctuation alone nothing would be left to compare
 
 
 def question_of(row: Row, column: str | None = None) -> str:
-    """The text that identifies a row: the named column, else the first of question, prompt, instruction, problem.
+    """The text that identifies a row: the named column, else the first of question, instruction, problem, prompt.
 
     Raises:
         InputError: when the row has none of them.
