@@ -166,6 +166,9 @@ def test_distill_writes_and_reads_batch_files_without_a_key(align, rows, tmp_pat
         (["filter", "rows.jsonl", "--out", "x", "--data", "y.jsonl"], 2, "rows.jsonl is a file itself"),
         (["filter", "a" * 300, "--out", "x"], 2, "there is no dataset"),
         (["split", "rows.jsonl", "--out", "x", "--against", "a" * 300], 2, "there is no dataset"),
+        (["filter", "rows.jsonl", "--out", "."], 2, ". is no file; name a file to write"),
+        (["distill", "rows.jsonl", "--out", "/", "--teacher", "vllm:m"], 2, "/ is no file; name a file to write"),
+        (["filter", "rows.jsonl", "--out", "/dev/null"], 2, "/dev/null is no file; name a file to write"),
         (["distill", "rows.jsonl", "--out", "x"], 3, "FIREWORKS_API_KEY"),
         (["distill", "rows.jsonl", "--out", "x", "--teacher", "vllm"], 2, "needs its model's name"),
         (["distill", "rows.jsonl", "--out", "x", "--teacher", "local"], 2, "is no endpoint"),
@@ -185,6 +188,7 @@ def test_what_is_wrong_or_missing_is_said_with_its_exit_code(align, rows, monkey
     [
         (["filter", "rows.jsonl", "--out", "./rows.jsonl"], "rows.jsonl"),
         (["distill", "rows.jsonl", "--out", "rows.jsonl", "--teacher", "vllm:m", "--limit", 1], "rows.jsonl"),
+        (["distill", "rows.jsonl", "--out", "x.jsonl", "--write-batch", "rows.jsonl"], "rows.jsonl"),
         (["split", "train.jsonl", "--out", ".", "--validation", 1], "train.jsonl"),
         (["split", "rows.jsonl", "--out", ".", "--validation", 1, "--against", "train.jsonl"], "train.jsonl"),
     ],

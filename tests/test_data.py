@@ -71,6 +71,7 @@ def test_a_line_separator_inside_a_json_string_does_not_split_the_row(tmp_path):
         ("a.json", '{"a": 1}', r"a\.json: expected a list of objects, got dict"),
         ("a.json", '[\n{"a" 1}]', r"a\.json:2:6: not JSON"),
         ("a.csv", "a,b\n1,2\n1,2,3\n", r"a\.csv:3: expected 2 fields"),
+        ("a.csv", "a,b,a\n1,2,3\n", r"a\.csv:1: two columns are called 'a'"),
         ("a.csv", "a,b\n1\n", r"a\.csv:2: expected 2 fields"),
         ("a.csv", 'a,b\n1,"2\n', r"a\.csv:\d: unexpected end of data"),
         ("a.jsonl.gz", b"not gzip", r"broken gzip"),

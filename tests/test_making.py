@@ -141,6 +141,13 @@ def test_only_finished_answers_are_kept(tmp_path):
     assert len(server.served) == 5  # what was cut is not paid for again
 
 
+@pytest.mark.parametrize("reason", ["abort", "insufficient_system_resource", "SAFETY", "MAX_TOKENS"])
+def test_an_answer_that_the_server_broke_off_is_not_finished(tmp_path, reason):
+    with OpenAIServer(lambda b: {"text": "half an ans", "finish_reason": reason}) as server:
+        counts = distillation(server, tmp_path, count=1).run()
+    assert (counts["finished"], counts["unfinished"]) == (0, 1) and made(tmp_path) == []
+
+
 def test_a_higher_token_limit_asks_again_for_what_was_cut_only(tmp_path):
     def answer(body):
         short = body["max_tokens"] < 200 and body["messages"][0]["content"] == "question 1"
@@ -224,7 +231,9 @@ def test_batch_files_are_written_and_their_results_taken(tmp_path):
         results.write_text("\n".join(json.dumps(r) for r in rows) + '\n{"torn\n[7]\n')
         counts = work.read_results(results)
         assert counts == {"taken": 3, "failed": 2, "unreadable": 3, "unknown": 1}
-        assert work.write()["finished"] == 2 and [r["response"] for r in made(tmp_path)] == ["A", "B"]
+        written = work.write()
+        assert (written["finished"], written["input_tokens"], written["output_tokens"]) == (2, 9, 6)
+        assert [r["response"] for r in made(tmp_path)] == ["A", "B"]
         assert distillation(server, tmp_path, count=6).write_requests(requests) == 3  # the failed and the unanswered
     with pytest.raises(InputError, match="No such file"):
         work.read_results(tmp_path / "none.jsonl")

@@ -30,10 +30,12 @@ def _open(source: str, flags: Mapping[str, Any], *more: str) -> Source:
 
 
 def _apart(out: Path, *sources: str | None) -> None:
-    """Refuse to write over what is read."""
+    """Refuse to write over what is read, or where no file can be, before anything is done or paid for."""
+    if not out.name or (exists(str(out)) and not out.is_file()):
+        raise InputError(f"{out} is no file; name a file to write")
     for source in filter(None, sources):
         if exists(source) and exists(str(out)) and out.samefile(source):
-            raise InputError(f"{out} is read by this command and would be overwritten; name another --out")
+            raise InputError(f"{out} is read by this command and would be overwritten; name another file")
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -113,6 +115,8 @@ def distill(source: str, out: str, write_batch: str | None, read_batch: str | No
         flags["prompt"] = "chat"
     found = _open(source, flags, "prompt", "prompt_file")
     _apart(Path(out), source, flags["data"], read_batch)
+    if write_batch:
+        _apart(Path(write_batch), source, flags["data"])
     drawn = ("temperature", "top_p", "max_new_tokens", "seed")
     engine = _teacher(found.registry, flags, offline=bool(write_batch or read_batch))
     sampling = Sampling(**{name: flags[name] for name in drawn})

@@ -83,9 +83,12 @@ def _csv(path: Path, text: str, delimiter: str = ",") -> list[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows = []
     try:
+        names = reader.fieldnames or ()
+        if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+            raise InputError(f"{path}:1: two columns are called {twice[0]!r}; one would hide the other")
         for row in reader:
             if None in row or None in row.values():
-                raise InputError(f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} fields")
+                raise InputError(f"{path}:{reader.line_num}: expected {len(names)} fields")
             rows.append(row)
     except csv.Error as error:
         raise InputError(f"{path}:{reader.line_num}: {error}") from error

@@ -82,12 +82,15 @@ class Budget:
         self._reserved -= bound
         self.under_way -= 1
         counts = usage_of(usage)
-        if counts is not None:
-            self.input_tokens += counts[0]
-            self.output_tokens += counts[1]
-        elif answered:
+        self.count(counts)
+        if counts is None and answered:
             self.unreported += 1
             self._doubtful += bound
+
+    def count(self, used: tuple[int, int] | None) -> None:
+        """Add (input, output) tokens that were used."""
+        self.input_tokens += used[0] if used else 0
+        self.output_tokens += used[1] if used else 0
 
     def doubt(self, body: Mapping[str, Any]) -> None:
         """An attempt was lost after it was sent: the server may have charged for it, so the limit counts it."""

@@ -18,7 +18,8 @@ from alignkit.errors import InputError
 
 CHAT = "/chat/completions"
 COMPLETIONS = "/completions"
-CUT = ("length", "max_tokens", "content_filter")  # reasons of a server that mean: this is not the whole answer
+# Reasons of servers that mean: this is not the whole answer.
+CUT = ("length", "max_tokens", "content_filter", "safety", "recitation", "abort", "insufficient_system_resource")
 _APART = 1_000_003  # between the seeds of a prompt that is asked twice
 
 
@@ -179,10 +180,14 @@ class OpenAIEngine:
             logprobs = _logprobs(choice.get("logprobs"))
             share = round(total * len(text) / characters) if characters else total // len(texts)
             kept = cut_after_stop(text, stop)
-            reason = "stop" if len(kept) < len(text) or choice.get("finish_reason") not in CUT else "length"
+            reason = (
+                "stop" if len(kept) < len(text) or str(choice.get("finish_reason")).lower() not in CUT else "length"
+            )
             ids = choice.get("token_ids")
             counted = ids if isinstance(ids, list) and ids else logprobs
-            completions.append(Completion(kept, reason, len(counted) if counted else share, logprobs=logprobs))
+            completions.append(
+                Completion(kept, "stop" if whole else "length", len(counted) if counted else share, logprobs=logprobs)
+            )
         return completions
 
     def _text(self, choice: Mapping[str, Any]) -> str:

@@ -165,6 +165,7 @@ class Distillation:
                     counts["taken"] += 1
                     if key in wanted:
                         self._keep(key, *answer)
+                        self.engine.budget.count(answer[1])
             except (*WRONG_SHAPE, RecursionError):
                 counts["unreadable"] += 1
         return counts
