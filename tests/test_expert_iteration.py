@@ -111,6 +111,10 @@ def test_correct_answers_are_kept_once_all_or_one_for_each_question():
     assert [(r["question"], r["response"]) for r in _keep(ROWS, "single")] == [(0, "a"), (2, "a")]
 
 
+def test_an_empty_response_is_not_kept():
+    assert [r["response"] for r in _keep([row(0, "", True), row(0, "a", True)], "single")] == ["a"]
+
+
 def test_what_is_kept_is_counted():
     counts = _counts(ROWS, _keep(ROWS, "all"), 4)
     assert (counts["ei/kept"], counts["ei/fraction_kept"], counts["ei/fraction_correct"]) == (3, 0.6, 0.8)

@@ -180,9 +180,7 @@ class OpenAIEngine:
             logprobs = _logprobs(choice.get("logprobs"))
             share = round(total * len(text) / characters) if characters else total // len(texts)
             kept = cut_after_stop(text, stop)
-            reason = (
-                "stop" if len(kept) < len(text) or str(choice.get("finish_reason")).lower() not in CUT else "length"
-            )
+            whole = len(kept) < len(text) or str(choice.get("finish_reason")).lower() not in CUT
             ids = choice.get("token_ids")
             counted = ids if isinstance(ids, list) and ids else logprobs
             completions.append(

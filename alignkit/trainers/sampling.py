@@ -197,11 +197,13 @@ def _grade(config: Any, registry: Registry, grader: Grader, rows: list[Row], hom
 
 
 def _keep(rows: Sequence[Row], which: str) -> list[Row]:
-    """The correct rows without repetitions; with `single` the first of each question."""
+    """The correct rows without repetitions; with `single` the first of each question. Nothing can be learnt from an
+    empty response, whatever the reward says of it.
+    """
     kept: dict[tuple[int, str], Row] = {}
     solved: set[int] = set()
     for row in rows:
-        if row["correct"] and not (which == "single" and row["question"] in solved):
+        if row["correct"] and row["response"] and not (which == "single" and row["question"] in solved):
             kept.setdefault((row["question"], row["response"]), row)
             solved.add(row["question"])
     return list(kept.values())
