@@ -465,3 +465,20 @@ def test_the_validation_of_preferences_counts_pairs_by_the_policys_log_probs(lab
     assert 0 < sum(ahead) < len(ahead)
     assert metrics["eval_logps/accuracy"] == pytest.approx(sum(ahead) / len(ahead))
     assert metrics["eval_rewards/margins"] != 0
+
+
+@pytest.mark.parametrize(("engine", "stop"), [("transformers", "stop_strings"), ("vllm", "stop")])
+def test_generation_kwargs_stand_beside_what_generation_says(tmp_path, registry, engine, stop):
+    from alignkit import recipe
+    from alignkit.trainers.arguments import arguments
+
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "name: x\nmethod: grpo\nmodel: {build: {tokenizer: digits}}\nrewards: {drgrpo: {}}\n"
+        "data: {train: {dataset: arithmetic}, prompt: arithmetic}\n"
+        f"generation: {{engine: {engine}, stop: [END]}}\n"
+        "train: {per_device_train_batch_size: 8, generation_kwargs: {suppress_tokens: [3]}}\n"
+    )
+    made = arguments(recipe.load(file, registry=registry).config, tmp_path, engine=engine, cuda=False)
+    assert made.generation_kwargs[stop] == ["END"]
+    assert made.generation_kwargs["suppress_tokens"] == [3]

@@ -38,7 +38,11 @@ def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
         fields |= config.loss.options
         if config.advantage is not None:
             fields["scale_rewards"] = {"std": "group", "none": "none"}[config.advantage.options.get("scale", "std")]
+    # What `generation` says stands in the same field as the options that only TRL knows.
+    extra = {**fields.get("generation_kwargs", {}), **(config.train.get("generation_kwargs") or {})}
     fields |= config.train
+    if extra:
+        fields["generation_kwargs"] = extra
     kind = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig, "dpo": DPOConfig}[config.method]
     return kind(**fields)
 

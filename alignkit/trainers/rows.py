@@ -91,6 +91,13 @@ def problems(
     return Dataset.from_list(encoded), _checked(kept, encoded, max_prompt)
 
 
+def prompt_room(generation: Any, context: int, *, vllm: bool) -> int:
+    """Tokens that a prompt may have so that all of `max_new_tokens` fit behind it."""
+    if vllm and generation.vllm is not None and generation.vllm.max_model_len is not None:
+        context = min(context, generation.vllm.max_model_len)
+    return int(context - generation.max_new_tokens)
+
+
 def preferences(
     rows: Sequence[Mapping[str, Any]], prompt: Prompt | None, tokenizer: Any, *, max_length: int | None
 ) -> tuple[Dataset, Kept]:

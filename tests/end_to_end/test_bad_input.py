@@ -215,3 +215,14 @@ def test_a_template_that_shows_no_question(folder: Path):
 def test_text_that_is_half_a_character(folder: Path):
     (folder / "rows.jsonl").write_text(ROWS + '{"question": "\\ud800", "truth": "2", "response": "2"}\n')
     refused(folder, GOOD, 2, "rows.jsonl:5")
+
+
+def test_a_vllm_context_without_room_for_the_whole_completion_is_refused(folder: Path):
+    """vLLM itself would cut every response short and say nothing."""
+    text = GRPO.replace("engine: transformers, max_new_tokens: 8", "engine: vllm, max_new_tokens: 8, vllm: {}")
+    refused(folder, text.replace("{}", "{max_model_len: 9}"), 2, "all 4 prompts are too long for 1 tokens")
+
+
+def test_processes_that_tensor_parallel_does_not_divide_are_refused(folder: Path):
+    text = GRPO.replace("engine: transformers, max_new_tokens: 8", "engine: vllm, vllm: {tensor_parallel: 2}")
+    refused(folder, text, 2, "generation.vllm.tensor_parallel is 2, which does not divide launch.processes (1)")
