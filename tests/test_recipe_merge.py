@@ -312,6 +312,11 @@ def test_in_a_pipeline_set_goes_to_every_stage_that_uses_the_key(files):
         recipe.load(files() / "pipeline.yaml", sets=["expert_iteration.questions=4"])
 
 
+def test_set_names_the_nearest_stage(files):
+    with pytest.raises(RecipeError, match=r"--set stages.gpro.seed=1: there is no stage 'gpro'; did you mean 'grpo'\?"):
+        recipe.load(files() / "pipeline.yaml", sets=["stages.gpro.seed=1"])
+
+
 def test_a_child_pipeline_changes_and_deletes_stages(files):
     folder = files(child="extends: pipeline.yaml\nstages: {sft: ~, grpo: {model: {path: x/y}, rewards: {format: ~}}}")
     loaded = recipe.load(folder / "child.yaml")

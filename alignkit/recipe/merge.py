@@ -189,7 +189,11 @@ class Merger:
             node = Node({name: node}, node.origin)
         stages = tree.value.get("stages")
         users = USED_BY.get(names[0], ())
-        if names[0] == "stages" or stages is None or not isinstance(stages.value, dict):
+        if stages is None or not isinstance(stages.value, dict):
+            return self.merge(tree, node)
+        if names[0] == "stages":
+            if len(names) > 2 and names[1] not in stages.value:
+                raise RecipeError(f"--set {text}: there is no stage '{names[1]}'; {nearest(names[1], stages.value)}")
             return self.merge(tree, node)
         if not any(_method(stage) in users for stage in stages.value.values()):
             return self.merge(tree, node)
