@@ -87,6 +87,12 @@ def test_stats_count_tokens_and_suggest_a_length(align, rows, tokenizer):
     assert "max_length 512: 0 rows dropped" in out and "#" in out
 
 
+def test_stats_refuse_a_first_row_without_the_response_that_others_have(align, tokenizer, tmp_path):
+    (tmp_path / "some.jsonl").write_text('{"prompt": "a"}\n{"prompt": "a", "response": "b"}\n')
+    code, _, err = align("stats", tmp_path / "some.jsonl", "--tokenizer", tokenizer)
+    assert code == 2 and "row 1: expected a text in `response`" in err
+
+
 def test_show_prints_every_token_once_and_what_is_trained_on(align, rows, tokenizer):
     code, out, _ = align("show", rows, "--prompt", "r1_zero", "--tokenizer", tokenizer, "--rows", 1, "--json")
     (row,) = json.loads(out)

@@ -130,6 +130,14 @@ def test_answers_become_rows_in_order_with_the_questions_columns(tmp_path):
     assert (counts["asked"], counts["finished"], counts["left"], counts["output_tokens"]) == (3, 3, 0, 15)
 
 
+def test_a_teachers_answer_does_not_inherit_the_grade_of_the_one_before(tmp_path):
+    row = {"question": "1+1", "truth": "2", "response": "2", "reward": 1.0, "status": "ok"}
+    with OpenAIServer(lambda body: "3") as server:
+        Distillation([row], CHAT, engine(server), Sampling(), 1, tmp_path / "made.jsonl").run()
+    (found,) = made(tmp_path)
+    assert found["response"] == "3" and not {"reward", "status"} & set(found)
+
+
 def test_only_finished_answers_are_kept(tmp_path):
     ends = {"question 1": {"finish_reason": "length"}, "question 2": {"finish_reason": "content_filter"}}
     ends["question 3"] = {"text": " \n"}

@@ -90,7 +90,7 @@ def split(source: str, out: str, validation: float, against: tuple[str, ...], as
               "endpoints (align plugins list).")  # fmt: skip
 @click.option("--base-url", metavar="URL", help="Another server for the teacher.")
 @click.option("--price", type=float, metavar="USD", help="Dollars per million tokens, in and out.")
-@click.option("--max-cost", type=float, metavar="USD", help="Stop before this is exceeded.")
+@click.option("--max-cost", type=float, metavar="USD", help="Stop before this call exceeds it.")
 @click.option("--api", type=click.Choice(["auto", "chat", "completions"]), default="auto", show_default=True)
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers per row.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.6, show_default=True)

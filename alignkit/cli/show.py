@@ -22,7 +22,7 @@ def pair_lengths(source: Source, tokenizer: Any) -> tuple[list[int], list[int] |
     """Tokens of each row's prompt and response. Of a preference the longer response counts; problems have none."""
     from alignkit.trainers import rows as shapes
 
-    if _kind(source, source.rows[0]) == "problem":
+    if all(_kind(source, row) == "problem" for row in source.rows):
         return [len(shapes.prompt_ids(tokenizer, data.render(source.prompt, row))) for row in source.rows], None
     prompts, responses = [], []
     for number, row in enumerate(source.rows, 1):

@@ -23,6 +23,7 @@ from alignkit.types import Prompt
 
 # What reading an answer of the wrong shape may raise.
 WRONG_SHAPE = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
+GRADES = ("reward", "rewards", "status", "parts", "stage", "explanation", "correct")  # columns about a response
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,13 @@ class Distillation:
                 continue
             finished += 1
             made = {name: answer[name] for name in ("response", "finish_reason", "tokens")}
-            row = {**ask.row, "prompt": ask.prompt, **made, "sample": ask.sample, "teacher": self.engine.model}
+            row = {
+                **_ungraded(ask.row),
+                "prompt": ask.prompt,
+                **made,
+                "sample": ask.sample,
+                "teacher": self.engine.model,
+            }
             lines.append(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         atomic_write(self.out, "".join(lines).encode("utf-8", "backslashreplace"))
         answered = [self.answers[ask.key] for ask in self.asks if ask.key in self.answers]
@@ -220,6 +227,11 @@ class Distillation:
         text = prompt if isinstance(prompt, str) else [dict(m) for m in prompt]
         asked = [self.engine.model, text, drawn, self.engine.is_chat(prompt), self.engine.reasoning, sample]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _ungraded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row without the grades of the response that the teacher's takes the place of."""
+    return {k: v for k, v in row.items() if "response" not in row or k not in GRADES}
 
 
 def _finished(answer: Mapping[str, Any] | None) -> bool:
