@@ -266,6 +266,7 @@ class Run:
             self.finish("interrupted")
             raise
         except AlignError as error:
+            logging.getLogger("alignkit").error("the run failed: %s", error)
             self.finish("failed", error=str(error))
             raise
         except Exception as error:

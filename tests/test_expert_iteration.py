@@ -11,6 +11,7 @@ from alignkit.engines.base import Sampling
 from alignkit.errors import RecipeError, WorkError
 from alignkit.grading import Grader
 from alignkit.run import append_jsonl, read_jsonl
+from alignkit.trainers import core, pipeline
 from alignkit.trainers.expert_iteration import _sft, train_settings
 from alignkit.trainers.rewards import bound_rewards
 from alignkit.trainers.sampling import _counts, _grade, _keep, _rollouts, _sampling, questions, with_hint
@@ -208,3 +209,13 @@ def test_an_eval_that_is_not_wanted_after_training_runs_after_no_iteration(load,
 )
 def test_what_expert_iteration_would_not_read_is_refused(load, stated, text):
     assert text in refused(load, "{questions: 4, rollouts: 2}", f"{RECIPE}{stated}\n")
+
+
+@pytest.mark.slow
+def test_the_log_says_why_the_sampling_failed(load, tmp_path):
+    registry = plugins.load([kits.builtin()])
+    made = core.create_run(load("{questions: 4, rollouts: 2}"), registry, None, tmp_path / "run")
+    arguments = ["_sample", str(made.folder), "--iteration", "1", "--model", str(tmp_path / "nowhere")]
+    with pytest.raises(WorkError, match="log.txt"):
+        pipeline.child(arguments, registry, "sampling", made.folder / "log.txt", made.folder)
+    assert "nowhere" in (made.folder / "log.txt").read_text()

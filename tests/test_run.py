@@ -79,6 +79,7 @@ def test_work_that_fails_is_recorded_with_its_reason(tmp_path: Path):
         raise WorkError("no luck")
     again = run.Run.open(made.folder)
     assert (again.status, again.manifest["error"]) == ("failed", "no luck")
+    assert "no luck" in (made.folder / "log.txt").read_text()
 
 
 def test_an_unexpected_error_leaves_its_traceback_in_the_log(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -16,10 +17,16 @@ from alignkit.cli.common import console, kit_option, load_recipe
 @kit_option
 def sample(run: str, iteration: int, model: str, kit: tuple[str, ...]) -> None:
     """Sample and grade the rollouts of one iteration of RUN."""
+    from alignkit.run import Run
     from alignkit.trainers.pipeline import end_with_parent
     from alignkit.trainers.sampling import sample as sample_iteration
 
     end_with_parent()
+    Run.open(run).log_to_file()
     recipe, registry = load_recipe(str(Path(run) / "recipe.yaml"), kit=kit)
     home = Path(run) / "iterations" / f"{iteration:03d}"
-    sample_iteration(recipe.config, registry, home, iteration, model, console())
+    try:
+        sample_iteration(recipe.config, registry, home, iteration, model, console())
+    except Exception:
+        logging.getLogger("alignkit").exception("the sampling of iteration %d failed", iteration)
+        raise
