@@ -216,6 +216,6 @@ def test_the_log_says_why_the_sampling_failed(load, tmp_path):
     registry = plugins.load([kits.builtin()])
     made = core.create_run(load("{questions: 4, rollouts: 2}"), registry, None, tmp_path / "run")
     arguments = ["_sample", str(made.folder), "--iteration", "1", "--model", str(tmp_path / "nowhere")]
-    with pytest.raises(WorkError, match="log.txt"):
+    with pytest.raises(WorkError, match=r"log\.txt"):
         pipeline.child(arguments, registry, "sampling", made.folder / "log.txt", made.folder)
     assert "nowhere" in (made.folder / "log.txt").read_text()
