@@ -208,6 +208,20 @@ def test_a_closed_grader_says_so_and_leaves_no_process():
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_closing_settles_each_sample_once_in_a_worker_or_waiting(monkeypatch):
+    crashed = []
+    monkeypatch.setattr(threading, "excepthook", crashed.append)
+    grader = Grader(workers=1)
+    pending = [grader.submit(bound(functions.sleep, deadline=60), [f"{50 + n}"]) for n in range(40)]
+    while not any(worker.jobs for worker in list(grader.pool._workers)):
+        time.sleep(0.01)
+    grader.close()
+    assert not crashed
+    for one in pending:
+        with pytest.raises(WorkError, match="closed"):
+            one.result()
+
+
 def test_a_function_that_a_worker_cannot_import_is_named():
     def local(response):
         return 1.0

@@ -169,13 +169,11 @@ class Pool:
                 self._end_overdue()
                 self._assign()
         finally:
-            left = [job for worker in self._workers for job in worker.jobs]
             for worker in list(self._workers):
-                self._drop(worker)
+                self._drop(worker)  # its samples wait again
             with self._change:
                 self._closed = True
-                left += self._waiting
-                self._waiting.clear()
+                left, self._waiting = self._waiting, deque()
                 self._change.notify_all()
             for job in left:
                 job.future.set_exception(WorkError("the grader was closed before this sample was graded"))
