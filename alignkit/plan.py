@@ -170,10 +170,7 @@ def batch_arithmetic(config: Any, wrong: list[str]) -> dict[str, Any]:
         )
     vllm = config.generation.vllm if config.generation.engine == "vllm" else None
     if vllm is not None and processes % vllm.tensor_parallel:
-        wrong.append(
-            f"generation.vllm.tensor_parallel is {vllm.tensor_parallel}, which does not divide launch.processes "
-            f"({processes})"
-        )
+        wrong.append(f"generation.vllm.tensor_parallel ({vllm.tensor_parallel}) does not divide {processes} processes")
     found["completions per generation"] = generation
     found["prompts per generation"] = generation // group
     found["optimizer steps per generation"] = round(generation / batch * setting(config, "num_iterations"), 3)
@@ -306,8 +303,7 @@ def _tokens(
             tokens = [min(len(ids), limit or len(ids)) for ids in tokenizer(texts)["input_ids"]]
         else:
             found.prompt["tokens"] = len(shapes.prompt_ids(tokenizer, data.render(prompt, rows[0])))
-            context = min(tokenizer.model_max_length, 10**6)
-            room = shapes.prompt_room(config.generation, context, vllm=config.generation.engine == "vllm")
+            room = shapes.prompt_room(config.generation, min(tokenizer.model_max_length, 10**6))
             dataset, kept = shapes.problems(sample, prompt, tokenizer, max_prompt=room)
             tokens = [len(shapes.prompt_ids(tokenizer, row["prompt"])) for row in dataset]
             limit = setting(config, "max_length") if config.method == "expert_iteration" else None

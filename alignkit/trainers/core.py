@@ -241,7 +241,7 @@ class Job:
             dataset, kept = rows.preferences(loaded, self.prompt, self.tokenizer, max_length=limit)
         else:
             context = self.model.config.get_text_config().max_position_embeddings
-            room = rows.prompt_room(self.config.generation, context, vllm=self.engine == "vllm")
+            room = rows.prompt_room(self.config.generation, context, self.engine)
             dataset, kept = rows.problems(loaded, self.prompt, self.tokenizer, max_prompt=room)
         self.run.update(rows={**self.run.manifest.get("rows", {}), part: kept.record()})
         return dataset

@@ -91,10 +91,10 @@ def problems(
     return Dataset.from_list(encoded), _checked(kept, encoded, max_prompt)
 
 
-def prompt_room(generation: Any, context: int, *, vllm: bool) -> int:
-    """Tokens that a prompt may have so that all of `max_new_tokens` fit behind it."""
-    if vllm and generation.vllm is not None and generation.vllm.max_model_len is not None:
-        context = min(context, generation.vllm.max_model_len)
+def prompt_room(generation: Any, context: int, engine: str = "") -> int:
+    """Tokens that a prompt may have so that all of `max_new_tokens` fit behind it; `engine` is what `auto` became."""
+    if (engine or generation.engine) == "vllm" and generation.vllm is not None:
+        context = min(context, generation.vllm.max_model_len or context)
     return int(context - generation.max_new_tokens)
 
 

@@ -225,4 +225,4 @@ def test_a_vllm_context_without_room_for_the_whole_completion_is_refused(folder:
 
 def test_processes_that_tensor_parallel_does_not_divide_are_refused(folder: Path):
     text = GRPO.replace("engine: transformers, max_new_tokens: 8", "engine: vllm, vllm: {tensor_parallel: 2}")
-    refused(folder, text, 2, "generation.vllm.tensor_parallel is 2, which does not divide launch.processes (1)")
+    refused(folder, text, 2, "generation.vllm.tensor_parallel (2)", "1 processes")
