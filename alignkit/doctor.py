@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import re
 import shutil
@@ -74,12 +75,16 @@ def gpus() -> tuple[list[Gpu], str]:
     except (OSError, subprocess.SubprocessError):  # a driver that does not answer is no GPU
         return [], ""
     rows = [row for line in listing.splitlines() if len(row := line.rsplit(", ", 3)) == 4]
-    cards = [Gpu(name, _count(total), _count(used), float(cap)) for name, total, used, cap in rows]
+    cards = [Gpu(name, _count(total), _count(used), _capability(cap)) for name, total, used, cap in rows]
     return cards, version[1] if version else ""
 
 
 def _count(text: str) -> int:
     return int(text) if text.isdigit() else 0
+
+
+def _capability(text: str) -> float:
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else math.inf  # not reported: nothing to warn of
 
 
 def vllm_missing(vllm: Any) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.engines.openai import OpenAIEngine
-from alignkit.engines.vllm_start import Limits, explain, lora_settings
+from alignkit.engines.vllm_start import Limits, explain, foreign_tokenizer, lora_settings
 from alignkit.errors import AlignError, InputError, WorkError, asks_for
 
 HOST = "127.0.0.1"
@@ -89,6 +89,7 @@ class Server:
         server = cls(process, port, model, log)
         try:
             server._wait(limits, waiting)
+            server._check_tokenizer()
         except BaseException:
             server.stop()
             raise
@@ -125,6 +126,22 @@ class Server:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             return False
+
+    def _check_tokenizer(self) -> None:
+        """The server reads prompts with the tokenizer that it opens, which must be the saved one."""
+        from alignkit import models
+
+        ours = models.load_tokenizer(self.model)
+        text = "User: 1+2=?\n" + ours.decode(list(range(min(len(ours), 1000))), skip_special_tokens=True)
+        request = urllib.request.Request(
+            f"{self.base_url.removesuffix('/v1')}/tokenize",
+            json.dumps({"model": self.model, "prompt": text}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            theirs = json.load(answer)["tokens"]
+        if theirs != ours(text)["input_ids"]:
+            raise InputError(foreign_tokenizer(self.model, "a text gets other tokens"))
 
     def _failure(self, limits: Limits) -> AlignError:
         """Why the server went away, from the end of its log."""

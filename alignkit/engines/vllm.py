@@ -11,7 +11,7 @@ from typing import Any
 
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
 from alignkit.engines.prompts import PromptCoder
-from alignkit.engines.vllm_start import Limits, explained, lora_settings, start_llm, stop_llm
+from alignkit.engines.vllm_start import Limits, explained, foreign_tokenizer, lora_settings, start_llm, stop_llm
 from alignkit.errors import InputError, WorkError
 
 
@@ -216,8 +216,4 @@ def check_same_tokenizer(theirs: Any, ours: Any, model: str) -> None:
     """vLLM looks for stop strings in what its own tokenizer decodes, so that must be the saved one."""
     for token in range(min(len(ours), 1000)):
         if theirs.decode([token], skip_special_tokens=True) != ours.decode([token], skip_special_tokens=True):
-            raise InputError(
-                f"{model}: vLLM opens this model with another tokenizer ({type(theirs).__name__}) than the one saved "
-                f"with it ({type(ours).__name__}): token {token} differs. Use the transformers engine, or save the "
-                "model under an architecture that has no tokenizer of its own (Llama)."
-            )
+            raise InputError(foreign_tokenizer(model, f"token {token} differs"))

@@ -76,6 +76,14 @@ def stop_llm(llm: Any) -> None:
         torch.cuda.empty_cache()
 
 
+def foreign_tokenizer(model: str, how: str) -> str:
+    """What is said of a model that vLLM opens with a tokenizer of its architecture's."""
+    return (
+        f"{model}: vLLM opens this model with another tokenizer than the one saved with it: {how}. Use the "
+        "transformers engine, or save the model under an architecture that has no tokenizer of its own (Llama)."
+    )
+
+
 def lora_settings(adapter: Path) -> tuple[str, int]:
     """(base model, rank to make room for) of a LoRA adapter's folder.
 

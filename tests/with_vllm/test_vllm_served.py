@@ -115,3 +115,22 @@ def test_a_server_killed_in_the_middle_loses_nothing_that_was_answered(trained, 
 
 def answered(out):
     return sum(len(file.read_text().splitlines()) for file in out.rglob("samples.jsonl"))
+
+
+def test_a_server_that_reads_prompts_with_another_tokenizer_is_refused(trained, tmp_path):
+    """A folder that says qwen2 is opened with Qwen's tokenizer, whatever tokenizer is saved in it."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from alignkit.engines.serve import Server
+    from alignkit.engines.vllm_start import Limits
+
+    tokenizer = models.load_tokenizer(str(trained))
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        intermediate_size=64, max_position_embeddings=64, head_dim=32, **ends,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="vLLM opens this model with another tokenizer"):
+        Server.start(str(tmp_path / "model"), tmp_path / "log", limits=Limits(gpu_memory_utilization=0.3))
