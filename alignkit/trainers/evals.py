@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from alignkit import models, types
 from alignkit.engines.transformers import TransformersEngine
+from alignkit.errors import WorkError
 from alignkit.evaluate import EvalRequest, evaluate, plan_eval
 from alignkit.judging import JudgeClient, resolve
 
@@ -76,7 +77,7 @@ class TrainingEvals:
         for tracker in self.trackers:
             state = self.trainer.state
             tracker.evaluated(self.trainer.args, state, self.trainer.control, numbers, model=self.trainer.model)
-        self._keep_best(step, numbers)
+        self._keep_best(name, step, numbers, {summary["metric"], *summary.get("metrics", {})})
         self.console.print(f"{self.config.name}: step {step}  {_line(summary)}", highlight=False)
         for callback in self.callbacks:
             if callback.eval_finished is not None:
@@ -95,18 +96,28 @@ class TrainingEvals:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         yield TransformersEngine(model, self.trainer.processing_class, name="policy", batch_size=BATCH)
 
-    def _keep_best(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Keep the model of the best value so far of the recipe's `best.metric` in best/."""
+    def _keep_best(self, name: str, step: int, numbers: Mapping[str, float], known_metrics: Collection[str]) -> None:
+        """Keep the model of the best value so far of the recipe's `best.metric` in best/.
+
+        Raises:
+            WorkError: the eval that it names has no such metric.
+        """
         best = self.config.best
-        if best is None or best.metric not in numbers:
+        if best is None or not best.metric.startswith(f"eval/{name}/"):
+            return
+        if best.metric.removeprefix(f"eval/{name}/") not in known_metrics:
+            names = ", ".join(f"eval/{name}/{metric}" for metric in sorted(known_metrics))
+            raise WorkError(f"best.metric is {best.metric!r}, so no model would ever be kept; this eval gives: {names}")
+        if best.metric not in numbers:  # nothing could be scored
             return
         value, known = numbers[best.metric], self.run_folder.manifest.get("best")
         if known is None or (value > known["value"] if best.mode == "max" else value < known["value"]):
-            folder = self.run_folder.folder / "best"
-            if folder.is_dir():
-                shutil.rmtree(folder)
+            folder, made = self.run_folder.folder / "best", self.run_folder.folder / "best.new"
             model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-            models.save(model, self.trainer.processing_class, folder)
+            models.save(model, self.trainer.processing_class, made)
+            if folder.is_dir():  # kept until the better one is whole
+                shutil.rmtree(folder)
+            made.rename(folder)
             self.run_folder.update(best={"metric": best.metric, "mode": best.mode, "step": step, "value": value})
 
 
