@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -15,6 +16,8 @@ import pytest
 
 from alignkit import kits
 
+# A shell's background job has Ctrl-C ignored, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 kits.mount(kits.builtin())
 MOUNTS = os.environ["ALIGN_MOUNTS"]
 
