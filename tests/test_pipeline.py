@@ -78,7 +78,8 @@ def test_stages_that_could_not_all_be_set_aside_are_not_passed_off_as_new(two, t
     assert not (folder / "stages/grpo").exists() and (folder / "earlier/grpo-1").is_dir()
     Run.open(folder).update(status="interrupted")
     assert align("--resume", folder) == 2
-    assert "other data, plugins or versions" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "other data, plugins or versions" in said and f"--resume {folder} --from STAGE" in said
 
 
 @pytest.mark.slow

@@ -85,9 +85,10 @@ def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> None:
         InputError: the fingerprint differs.
     """
     if fingerprint(recipe, registry) != begun.manifest.get("fingerprint"):
+        stage = f", or at the first stage concerned: align run --resume {begun.folder} --from STAGE"
         raise InputError(
             f"{begun.folder} was begun with other data, plugins or versions than are here now, so going on would mix "
-            f"two experiments; start anew: align run {begun.folder / 'recipe.yaml'}"
+            f"two experiments; start anew: align run {begun.folder / 'recipe.yaml'}" + (stage if recipe.stages else "")
         )
 
 
