@@ -228,7 +228,8 @@ class Checker:
             return
         for key in ("normalize", "constant"):
             if key in loss:
-                self.problem((*at, "loss", key), "is for loss plugins; TRL's own loss normalises by its loss_type")
+                text = f"is for loss plugins; TRL's own loss normalises by its loss_type ({key}: ~ takes it back)"
+                self.problem((*at, "loss", key), text)
         options = {k: v for k, v in loss.items() if k not in schema.Loss.model_fields}
         for name, text in trl_config.check_loss(method, options):
             self.problem((*at, "loss", name), text)
@@ -237,7 +238,7 @@ class Checker:
         if not loss:
             self.problem((*at, "advantage"), "is read beside a loss; state one, such as loss: {name: trl}")
         elif method != "grpo" or advantage.get("name") != "group" or set(advantage) - {"name", "scale"}:
-            text = "TRL's own loss has its own advantages; beside it only {name: group, scale: …} of method grpo"
+            text = "TRL's own loss has its own advantages; beside it only {name: group, scale: …} of grpo (or ~)"
             self.problem((*at, "advantage"), text)
 
     def _stage(self, name: str, stage: Mapping[str, Any], names: list[str]) -> None:
