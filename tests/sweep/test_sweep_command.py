@@ -175,7 +175,8 @@ def test_a_collapsed_variant_is_stopped_and_shown_as_such(sweep_file, tmp_path):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_stops_its_runs_and_says_how_to_go_on(sweep_file, tmp_path, sent):
-    path = sweep_file("variants: {base: {}, long: {train: {max_steps: 5000}}}\nmetric: train/reward\n")
+    variants = "{a: {train: {max_steps: 5000}}, b: {train: {max_steps: 6000}}}"  # neither is done before it is stopped
+    path = sweep_file(f"variants: {variants}\nmetric: train/reward\n")
     command = [sys.executable, "-m", "alignkit.cli", "sweep", str(path), "--out", str(tmp_path / "runs")]
     sweep = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     while not list((tmp_path / "runs").glob("*/runs/*/metrics.jsonl")) and sweep.poll() is None:
