@@ -120,8 +120,8 @@ def make(method: str, kind: str, hidden: int, folder: str):
     from transformers.utils import logging
 
     from alignkit import kits, models, plugins
-    from alignkit.trainers import policy, preference, supervised
-    from alignkit.trainers.objective import Objective
+    from alignkit.train import policy, preference, supervised
+    from alignkit.train.objective import Objective
 
     logging.set_verbosity_error()
     datasets.disable_progress_bars()

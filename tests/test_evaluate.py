@@ -9,6 +9,7 @@ import pytest
 from servers import OpenAIServer, say
 
 from alignkit import kits, plugins
+from alignkit.endpoint.judges import JudgeClient, resolve
 from alignkit.engines.openai import OpenAIEngine
 from alignkit.errors import InputError, MissingError, WorkError
 from alignkit.evaluate import EvalRequest, StoredResponses, evaluate, plan_eval
@@ -16,7 +17,6 @@ from alignkit.evaluate.planning import make_sampling, spread
 from alignkit.evaluate.store import Store
 from alignkit.evaluate.summary import breakdown, interval, pass_at_k, summarize, tally
 from alignkit.grading import Grader
-from alignkit.judging import JudgeClient, resolve
 from alignkit.types import Eval, Sample, Score
 
 

@@ -11,9 +11,9 @@ import math
 import pytest
 
 from alignkit import kits, plan, plugins, recipe
-from alignkit.recipe.tree import plain
+from alignkit.recipe.yaml import plain
 from alignkit.sweep import spec
-from alignkit.trainers.expert_iteration import train_settings
+from alignkit.train.iterate import train_settings
 
 ROOT = kits.builtin().root / "recipes"
 

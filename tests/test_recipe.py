@@ -9,7 +9,7 @@ import pytest
 
 from alignkit import plugins, recipe
 from alignkit.errors import RecipeError
-from alignkit.recipe import tree
+from alignkit.recipe import yaml
 
 GRPO = """\
 method: grpo
@@ -76,7 +76,7 @@ def test_the_resolved_recipe_runs_again_as_it_is(write):
     [("1e-5", 1e-5), ("1E5", 1e5), ("+.5", 0.5), ("5.", 5.0), ("0o17", 15), ("010", 10), ("0x1F", 31), ("-3", -3)],
 )
 def test_numbers_are_yaml_1_2(written, value):
-    given = tree.scalar(written)
+    given = yaml.scalar(written)
     assert given == value
     assert type(given) is type(value)
 
@@ -85,7 +85,7 @@ def test_numbers_are_yaml_1_2(written, value):
     "written", ["no", "on", "yes", "off", "y", "1_000", "12:30:00", "2024-01-01", "1e", ".", "0o9"]
 )
 def test_words_that_older_yaml_converts_stay_text(written):
-    assert tree.scalar(written) == written
+    assert yaml.scalar(written) == written
 
 
 def test_yes_and_no_stay_text_where_text_is_expected(write):

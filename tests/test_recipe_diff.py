@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from alignkit import kits, plugins, recipe
-from alignkit.recipe.merge import Merger
-from alignkit.recipe.tree import Origin, parse, plain
+from alignkit import kits, plugins, provenance, recipe
+from alignkit.recipe.inherit import Merger
+from alignkit.recipe.yaml import Origin, parse, plain
 
 VALUES = [1, True, "x", "no", [1], None, 1.5, {}]
 
@@ -20,6 +20,10 @@ def load(tmp_path):
         return recipe.load(tmp_path / f"{name}.yaml", **options)
 
     return load
+
+
+def fingerprint_of(loaded, sources=None, datasets=None, versions=None):
+    return provenance.fingerprint(loaded.resolved, sources or {}, datasets or {}, versions or {})
 
 
 def rows(differences):
@@ -96,15 +100,15 @@ def test_yaml_reads_alike_to_older_readers(value):
 
 
 def test_the_fingerprint_is_of_what_decides_the_result(load, tmp_path):
-    base = load(SFT).fingerprint({"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"})
-    assert load(SFT + "description: x\ntrack: [wandb]\noutput: {root: elsewhere}\nseed: 0\n", "other").fingerprint(
+    base = fingerprint_of(load(SFT), {"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"})
+    assert fingerprint_of(load(SFT + "description: x\ntrack: [wandb]\noutput: {root: elsewhere}\nseed: 0\n", "other"),
         {"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"}
     ) == base  # fmt: skip
     changed = [
-        load(SFT + "seed: 1\n").fingerprint({"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"}),
-        load(SFT).fingerprint({"sft": "x"}, {"arithmetic": "2"}, {"trl": "3"}),
-        load(SFT).fingerprint({"sft": "1"}, {"arithmetic": "x"}, {"trl": "3"}),
-        load(SFT).fingerprint({"sft": "1"}, {"arithmetic": "2"}, {"trl": "x"}),
+        fingerprint_of(load(SFT + "seed: 1\n"), {"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"}),
+        fingerprint_of(load(SFT), {"sft": "x"}, {"arithmetic": "2"}, {"trl": "3"}),
+        fingerprint_of(load(SFT), {"sft": "1"}, {"arithmetic": "x"}, {"trl": "3"}),
+        fingerprint_of(load(SFT), {"sft": "1"}, {"arithmetic": "2"}, {"trl": "x"}),
     ]
     assert len({base, *changed}) == 5
 
@@ -112,16 +116,16 @@ def test_the_fingerprint_is_of_what_decides_the_result(load, tmp_path):
 def test_a_prompt_file_counts_by_its_content(load, tmp_path):
     text = SFT.replace("arithmetic}", "arithmetic}, prompt: {file: p.txt}")
     (tmp_path / "p.txt").write_text("{question}")
-    first = load(text).fingerprint()
+    first = fingerprint_of(load(text))
     (tmp_path / "q.txt").write_text("{question}")
-    assert load(text.replace("p.txt", "q.txt")).fingerprint() == first
+    assert fingerprint_of(load(text.replace("p.txt", "q.txt"))) == first
     (tmp_path / "p.txt").write_text("{question}!")
-    assert load(text).fingerprint() != first
+    assert fingerprint_of(load(text)) != first
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_the_rows_of_training_and_of_validation_count(load, tmp_path, part):
-    from alignkit.trainers.core import fingerprint
+    from alignkit.train.training import fingerprint
 
     for name in ("train", "validation"):
         (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "response": "b"}\n')

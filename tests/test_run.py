@@ -14,6 +14,7 @@ import pytest
 
 from alignkit import run
 from alignkit.errors import InputError, MissingError, WorkError
+from alignkit.machine import here
 
 
 def test_two_runs_of_one_name_have_two_folders(tmp_path: Path):
@@ -174,11 +175,11 @@ def test_metrics_after_a_checkpoint_are_forgotten_on_resume(tmp_path: Path):
 
 def test_the_environment_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WANDB_API_KEY", "sekret-value")
-    made = run.Run.create(tmp_path, "a", versions=run.versions(), git=run.git_state(tmp_path))
+    made = run.Run.create(tmp_path, "a", versions=here.versions(), git=here.git_state(tmp_path))
     made.finish("done")
     assert "sekret-value" not in "".join(p.read_text() for p in made.folder.rglob("*") if p.is_file())
 
 
 def test_versions_name_what_a_result_depends_on():
-    assert {"python", "torch", "trl", "transformers"} <= set(run.versions())
-    json.dumps(run.versions())
+    assert {"python", "torch", "trl", "transformers"} <= set(here.versions())
+    json.dumps(here.versions())

@@ -36,7 +36,8 @@ def load_registry(recipes: Sequence[Path] = (), kit: Sequence[str] = ()) -> Regi
 
     `recipes` are files that `locate` found.
     """
-    from alignkit import hub, kits, plugins
+    from alignkit import kits, plugins
+    from alignkit.machine import hub
 
     hub.settle()
 

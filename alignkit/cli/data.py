@@ -56,7 +56,7 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 @json_option
 def split(source: str, out: str, validation: float, against: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Divide SOURCE into training and validation; no question is in both, and none in a set it is held against."""
-    from alignkit.making import split as divide
+    from alignkit.data.split import split as divide
 
     rows = _open(source, flags).rows
     names = ("train", "validation", "removed")
@@ -106,8 +106,8 @@ def split(source: str, out: str, validation: float, against: tuple[str, ...], as
 def distill(source: str, out: str, write_batch: str | None, read_batch: str | None, **flags: Any) -> int:
     """Ask a teacher to answer the rows of SOURCE; only finished answers are kept."""
     from alignkit.cli.eval import progress
+    from alignkit.data.distill import Distillation
     from alignkit.engines.base import Sampling
-    from alignkit.making import Distillation
 
     if write_batch and read_batch:
         raise InputError("--write-batch and --read-batch exclude each other")
@@ -151,9 +151,9 @@ def distill(source: str, out: str, write_batch: str | None, read_batch: str | No
 
 
 def _teacher(registry: Registry, flags: Mapping[str, Any], offline: bool) -> OpenAIEngine:
-    from alignkit.engines.costs import Budget
+    from alignkit.endpoint.costs import Budget
+    from alignkit.endpoint.judges import resolve
     from alignkit.engines.openai import OpenAIEngine
-    from alignkit.judging import resolve
 
     judge = resolve(registry, flags["teacher"], flags["base_url"], flags["price"])
     if judge.create:
@@ -188,7 +188,7 @@ def _teacher(registry: Registry, flags: Mapping[str, Any], offline: bool) -> Ope
 def filter_(source: str, out: str, reward: str | None, as_json: bool, **flags: Any) -> None:
     """Keep the rows of SOURCE that meet all rules; says how many went, and why."""
     from alignkit.data import require_columns
-    from alignkit.making import Filter
+    from alignkit.data.filter import Filter
 
     found = _open(source, flags)
     _apart(Path(out), source, flags["data"])
@@ -235,7 +235,7 @@ def _graded(found: Source, spec: str, kit: Sequence[str]) -> list[dict[str, Any]
     from alignkit.data import require_columns, require_truth
     from alignkit.grading import Grader, bind_plugin
     from alignkit.plugins import check_options
-    from alignkit.recipe.tree import scalar
+    from alignkit.recipe.yaml import scalar
 
     name, _, text = spec.partition(":")
     plugin = found.registry.get("reward", name)
@@ -263,7 +263,7 @@ def _graded(found: Source, spec: str, kit: Sequence[str]) -> list[dict[str, Any]
 def stats(source: str, tokenizer: str | None, limits: tuple[int, ...], as_json: bool, **flags: Any) -> None:
     """Lengths of SOURCE in tokens: percentiles, a histogram, what a maximum length would drop and cut."""
     from alignkit.cli.show import pair_lengths, print_stats
-    from alignkit.making import measure
+    from alignkit.data.lengths import measure
 
     found = _open(source, flags, "prompt", "prompt_file")
     prompts, responses = pair_lengths(found, tokenizer_for(found, tokenizer))

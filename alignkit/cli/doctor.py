@@ -20,8 +20,8 @@ def doctor(recipe: str | None, kit: tuple[str, ...], as_json: bool) -> int:
 
     Exit code with --recipe: 3 when something it needs is missing, 2 when it cannot work anywhere.
     """
-    from alignkit import doctor as diagnosis
     from alignkit import plan as planning
+    from alignkit.machine import doctor as diagnosis
 
     stages = []
     if recipe is None:

@@ -16,9 +16,9 @@ from alignkit.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from alignkit.endpoint.judges import JudgeClient
     from alignkit.evaluate import EvalRequest, Planned, Progress, StoredResponses
     from alignkit.evaluate.engines import EngineChoice
-    from alignkit.judging import JudgeClient
     from alignkit.plugins import Plugin, Registry
 
 ROOT = Path("runs")
@@ -242,7 +242,7 @@ def _patience(model: str) -> Callable[[float], None]:
 
 
 def _judge(registry: Registry, flags: Any, root: Path) -> JudgeClient:
-    from alignkit.judging import JudgeClient, resolve
+    from alignkit.endpoint.judges import JudgeClient, resolve
 
     chosen = resolve(registry, flags["judge"], flags["judge_base_url"], flags["judge_price"])
     store = root / "judgements.jsonl"

@@ -62,8 +62,8 @@ def _print(loaded: Any, plans: list[Any]) -> None:
 
 def _estimate(found: dict[str, Any]) -> list[str]:
     """The estimate in short lines."""
-    from alignkit.engines.costs import Estimate
-    from alignkit.estimate import gib
+    from alignkit.endpoint.costs import Estimate
+    from alignkit.plan.estimate import gib
 
     lines = [f"estimate: {name}: {value:,}" for name, value in found.get("work", {}).items()]
     if "memory" in found:

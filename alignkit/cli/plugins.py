@@ -129,7 +129,7 @@ def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
 
         @functools.cache
         def laboratory() -> Any:
-            from alignkit.trainers.tiny import Laboratory
+            from alignkit.conformance.laboratory import Laboratory
 
             return stack.enter_context(Laboratory())
 

@@ -46,7 +46,7 @@ def run(
     from alignkit.run import Run
 
     if stage:
-        from alignkit.trainers.pipeline import end_with_parent
+        from alignkit.train.pipeline import end_with_parent
 
         end_with_parent()
     if (recipe is None) == (resume is None):
@@ -63,7 +63,7 @@ def run(
     if not stage and join is None:  # a pipeline has planned its stages, a launcher its processes
         planning.require(planning.plan(loaded, registry), loaded, overlays)
 
-    from alignkit.trainers import core, expert_iteration, launch, pipeline
+    from alignkit.train import iterate, launch, pipeline, training
 
     if loaded.config.method == "pipeline":
         pipeline.check(loaded, first, only, Path(resume) if resume else None, registry)
@@ -71,13 +71,13 @@ def run(
         made = Run.join(join)
     elif resume is not None:
         if first is None:
-            core.check_unchanged(loaded, registry, Run.open(resume))
+            training.check_unchanged(loaded, registry, Run.open(resume))
         made = Run.reopen(resume, redo=first is not None)
         if first is not None:  # before the new fingerprint is written: a kill in between must not pass old stages off
             pipeline.set_aside(loaded, made.folder, first)
-        made.update(fingerprint=core.fingerprint(loaded, registry))
+        made.update(fingerprint=training.fingerprint(loaded, registry))
     else:
-        made = core.create_run(loaded, registry, Path(out) if out else None, Path(folder) if folder else None)
+        made = training.create_run(loaded, registry, Path(out) if out else None, Path(folder) if folder else None)
     if made.writes and join is None:
         out_console.print(f"run folder: {made.folder}", highlight=False, soft_wrap=True)
     try:
@@ -91,9 +91,9 @@ def run(
             if loaded.config.method == "pipeline":
                 result = pipeline.execute(loaded, registry, out_console, made, only=only)
             elif loaded.config.method == "expert_iteration":
-                result = expert_iteration.execute(loaded, registry, out_console, made)
+                result = iterate.execute(loaded, registry, out_console, made)
             else:
-                result = core.execute(loaded, registry, out_console, made, resume=resume is not None or goes_on)
+                result = training.execute(loaded, registry, out_console, made, resume=resume is not None or goes_on)
     except KeyboardInterrupt:
         if not stage and join is None:  # the one that started this process says how to go on
             out_console.print(

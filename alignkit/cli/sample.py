@@ -18,8 +18,8 @@ from alignkit.cli.common import console, kit_option, load_recipe
 def sample(run: str, iteration: int, model: str, kit: tuple[str, ...]) -> None:
     """Sample and grade the rollouts of one iteration of RUN."""
     from alignkit.run import Run
-    from alignkit.trainers.pipeline import end_with_parent
-    from alignkit.trainers.sampling import sample as sample_iteration
+    from alignkit.train.pipeline import end_with_parent
+    from alignkit.train.sampling import sample as sample_iteration
 
     end_with_parent()
     Run.open(run).log_to_file()

@@ -20,10 +20,10 @@ BAR = 40  # characters of the longest bar
 
 def pair_lengths(source: Source, tokenizer: Any) -> tuple[list[int], list[int] | None]:
     """Tokens of each row's prompt and response. Of a preference the longer response counts; problems have none."""
-    from alignkit.trainers import rows as shapes
+    from alignkit.data import encode
 
     if all(_kind(source, row) == "problem" for row in source.rows):
-        return [len(shapes.prompt_ids(tokenizer, data.render(source.prompt, row))) for row in source.rows], None
+        return [len(encode.prompt_ids(tokenizer, data.render(source.prompt, row))) for row in source.rows], None
     prompts, responses = [], []
     for number, row in enumerate(source.rows, 1):
         if not all(isinstance(answer["response"], str) for answer in _answers(row)):
@@ -31,7 +31,7 @@ def pair_lengths(source: Source, tokenizer: Any) -> tuple[list[int], list[int] |
                 f"row {number}: expected a text in `response`, or in `chosen` and `rejected`; "
                 "--column response=THEIRS reads another column"
             )
-        pairs = [shapes.encode_pair(tokenizer, *data.render_pair(source.prompt, r)) for r in _answers(row)]
+        pairs = [encode.encode_pair(tokenizer, *data.render_pair(source.prompt, r)) for r in _answers(row)]
         prompts.append(len(pairs[0][0]))
         responses.append(max(len(answer) for _, answer in pairs))
     return prompts, responses
@@ -39,13 +39,13 @@ def pair_lengths(source: Source, tokenizer: Any) -> tuple[list[int], list[int] |
 
 def segments(source: Source, row: Mapping[str, Any], tokenizer: Any) -> list[dict[str, Any]]:
     """Runs of tokens of one row: `part`, `trained`, `ids`; for problems also the truth as a part without tokens."""
-    from alignkit.trainers import rows as shapes
+    from alignkit.data import encode
 
     config = source.config
     train = config.train if config is not None else {}
     limit = train.get("max_length", 1024 if config is not None else None)
     if _kind(source, row) == "problem":
-        ids = shapes.prompt_ids(tokenizer, data.render(source.prompt, row))
+        ids = encode.prompt_ids(tokenizer, data.render(source.prompt, row))
         return [
             _segment("prompt", False, ids),
             {"part": "truth", "trained": False, "ids": [], "text": row.get("truth")},
@@ -53,8 +53,8 @@ def segments(source: Source, row: Mapping[str, Any], tokenizer: Any) -> list[dic
     whole = train.get("completion_only_loss") is False
     found: list[dict[str, Any]] = []
     for answer in _answers(row):
-        prompt, response = shapes.encode_pair(tokenizer, *data.render_pair(source.prompt, answer))
-        if limit is not None and len(prompt) > shapes.LONGEST_PROMPT * limit:
+        prompt, response = encode.encode_pair(tokenizer, *data.render_pair(source.prompt, answer))
+        if limit is not None and len(prompt) > encode.LONGEST_PROMPT * limit:
             return [_segment(f"prompt (dropped: over 70 % of {limit} tokens)", False, prompt)]
         room = len(response) if limit is None else max(0, limit - len(prompt))
         if not found:

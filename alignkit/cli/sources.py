@@ -113,7 +113,7 @@ def _of_recipe(
     source: str, part: str | None, sets: Sequence[str], limit: int | None, kit: Sequence[str], prompt: Any
 ) -> Source:
     from alignkit.data import load_prompt, load_rows
-    from alignkit.trainers.evals import given, given_prompt
+    from alignkit.train.evals import given, given_prompt
 
     recipe, registry = load_recipe(source, sets=sets, kit=kit)
     if recipe.stages:
@@ -134,7 +134,8 @@ def tokenizer_for(source: Source, path: str | None) -> Any:
     Raises:
         InputError: when neither is there.
     """
-    from alignkit import hub, models
+    from alignkit import models
+    from alignkit.machine import hub
 
     if path is None:
         model = source.config.model if source.config is not None else None
@@ -149,7 +150,7 @@ def tokenizer_for(source: Source, path: str | None) -> Any:
 
 
 def _pair(text: str, flag: str) -> tuple[str, Any]:
-    from alignkit.recipe.tree import scalar
+    from alignkit.recipe.yaml import scalar
 
     name, equals, value = text.partition("=")
     if not equals or not name.strip():

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from alignkit.endpoint.costs import Budget, usage_of
+from alignkit.endpoint.faults import BadAnswer
+from alignkit.endpoint.http import Endpoint, Outcome
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
-from alignkit.engines.costs import Budget, usage_of
-from alignkit.engines.faults import BadAnswer
-from alignkit.engines.http import Endpoint, Outcome
 from alignkit.errors import InputError
 
 CHAT = "/chat/completions"

@@ -19,13 +19,13 @@ from alignkit.evaluate.responses import StoredResponses
 from alignkit.evaluate.scoring import Scorer
 from alignkit.evaluate.store import OPEN, Key, Row, Store, model_state, unscored
 from alignkit.evaluate.summary import breakdown, summarize
+from alignkit.machine.here import versions
 from alignkit.plugins import effective_options
-from alignkit.run import versions
 from alignkit.types import Sample
 
 if TYPE_CHECKING:
+    from alignkit.endpoint.judges import JudgeClient
     from alignkit.grading import Grader
-    from alignkit.judging import JudgeClient
 
 __all__ = [
     "SAMPLING",

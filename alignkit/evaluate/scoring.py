@@ -16,8 +16,8 @@ from alignkit.types import Sample, Score
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from alignkit.endpoint.judges import JudgeClient
     from alignkit.grading import Grader
-    from alignkit.judging import JudgeClient
     from alignkit.plugins import Plugin
 
 DEADLINE = 5.0  # seconds that grading one completion may take

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from alignkit.errors import nearest
-from alignkit.recipe import schema, trl_config
+from alignkit.recipe import schema, trl
 from alignkit.recipe.paths import is_file, is_folder
 from alignkit.recipe.plugin_check import check_plugins, map_at, prompts_in
-from alignkit.recipe.tree import Key, Node, Origin, describe, find
+from alignkit.recipe.yaml import Key, Node, Origin, describe, find
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -105,7 +105,7 @@ class Checker:
             self.problem(key, f"given {describe(given)}, expected one of {expected}{hint}")
         else:
             expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else detail["msg"]
-            hint = trl_config.yes_or_no(given) if kind == "bool_type" else ""
+            hint = trl.yes_or_no(given) if kind == "bool_type" else ""
             if given is None:
                 hint = "; ~ (not null) deletes an inherited key"
             self.problem(key, f"given {describe(given)}, expected {expected}{hint}")
@@ -154,10 +154,10 @@ class Checker:
         if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 and hidden % (2 * heads):
             text = f"{hidden} is not divisible by 2 x heads ({heads}); each head needs an even size"
             self.problem((*at, "model", "build", "hidden_size"), text)
-        for name, text in trl_config.check_lora(lora) if isinstance(lora, dict) else ():
+        for name, text in trl.check_lora(lora) if isinstance(lora, dict) else ():
             self.problem((*at, "model", "lora", *name.split(".")), text)
         quantize = model.get("quantize")
-        for name, text in trl_config.check_quantize(quantize) if isinstance(quantize, dict) else ():
+        for name, text in trl.check_quantize(quantize) if isinstance(quantize, dict) else ():
             self.problem((*at, "model", "quantize", name), text)
         if quantize and not lora:
             self.problem((*at, "model", "quantize"), "quantized weights cannot be trained; add model.lora (QLoRA)")
@@ -204,7 +204,7 @@ class Checker:
             places += [(("expert_iteration", "train_by_kept", kept), changed) for kept, changed in by_kept.items()]
             for key, fields in places:
                 if isinstance(fields, dict):
-                    for field, text in trl_config.check(method, fields, own_loss, "advantage" in config):
+                    for field, text in trl.check(method, fields, own_loss, "advantage" in config):
                         self.problem((*at, *key, *field.split(".")), text)
 
     def _validation(self, config: Mapping[str, Any], at: Key, method: str) -> None:
@@ -231,7 +231,7 @@ class Checker:
                 text = f"is for loss plugins; TRL's own loss normalises by its loss_type ({key}: ~ takes it back)"
                 self.problem((*at, "loss", key), text)
         options = {k: v for k, v in loss.items() if k not in schema.Loss.model_fields}
-        for name, text in trl_config.check_loss(method, options):
+        for name, text in trl.check_loss(method, options):
             self.problem((*at, "loss", name), text)
         if not advantage:
             return
@@ -265,7 +265,7 @@ class Checker:
         section = schema.section_at(key[:-1])
         known: list[str] | None = None
         if key[len(below) : -1] == ("train",) and method is not None and method.value in schema.TRAINED_METHODS:
-            known = list(trl_config.fields(method.value))
+            known = list(trl.fields(method.value))
         elif section is not None and not issubclass(section, schema.PluginSection):
             known = list(section.model_fields)
         if known is not None and key[-1] not in known:

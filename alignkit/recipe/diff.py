@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alignkit.recipe.tree import DELETE, Key, Origin, plain, scalar, walk
+from alignkit.recipe.yaml import DELETE, Key, Origin, plain, scalar, walk
 
 if TYPE_CHECKING:
     from alignkit.recipe.load import Recipe

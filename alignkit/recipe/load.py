@@ -12,10 +12,10 @@ from pydantic import BaseModel
 
 from alignkit.errors import RecipeError
 from alignkit.recipe.check import Checker
-from alignkit.recipe.merge import Merger, rule_key
+from alignkit.recipe.inherit import Merger, rule_key
 from alignkit.recipe.paths import expanded, is_file, is_folder, locate
 from alignkit.recipe.schema import ROLLOUT_METHODS, SHARED_KEYS, Prompt, RecipeConfig
-from alignkit.recipe.tree import Key, Node, Origin, find, plain
+from alignkit.recipe.yaml import Key, Node, Origin, find, plain
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -51,17 +51,6 @@ class Recipe:
         from alignkit.recipe.diff import diff_resolved
 
         return diff_resolved(self.resolved, other.resolved, self.origins, other.origins)
-
-    def fingerprint(
-        self,
-        plugins: Mapping[str, str] | None = None,
-        datasets: Mapping[str, str] | None = None,
-        versions: Mapping[str, str] | None = None,
-    ) -> str:
-        """sha256 of all that decides the result: see `alignkit.recipe.fingerprint`."""
-        from alignkit.recipe.fingerprint import fingerprint
-
-        return fingerprint(self.resolved, plugins or {}, datasets or {}, versions or {})
 
 
 def load(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import PluginError, nearest
 from alignkit.recipe.schema import section_at
-from alignkit.recipe.tree import Key
+from alignkit.recipe.yaml import Key
 from alignkit.types import NORMALIZATIONS
 
 if TYPE_CHECKING:

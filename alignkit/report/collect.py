@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError, listing, nearest
-from alignkit.recipe.fingerprint import matters
+from alignkit.provenance import matters
 from alignkit.report.runs import RunData, read_run
 
 NOT_WHAT_VARIES = frozenset({"seed", "budget.tokens", "budget.seconds"})

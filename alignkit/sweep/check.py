@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from alignkit import plan, recipe
 from alignkit.errors import InputError, MissingError
-from alignkit.recipe.fingerprint import matters
-from alignkit.recipe.tree import Node
+from alignkit.provenance import matters
+from alignkit.recipe.yaml import Node
 from alignkit.sweep.spec import Spec, put
 
 if TYPE_CHECKING:

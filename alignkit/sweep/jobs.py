@@ -129,7 +129,7 @@ def reopen(folder: Path) -> tuple[Sweep, Run]:
 
 def reuse(job: Job, loaded: Recipe, registry: Registry, earlier: dict[str, Path]) -> None:
     """Take over an earlier run that did the same."""
-    from alignkit.trainers.core import fingerprint
+    from alignkit.train.training import fingerprint
 
     found = earlier.get(fingerprint(loaded, registry))
     if found is not None:

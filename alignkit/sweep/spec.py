@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from alignkit.errors import InputError, RecipeError, nearest
-from alignkit.recipe import tree
+from alignkit.recipe import yaml
 from alignkit.recipe.schema import Count, Section
 
-Node = tree.Node
+Node = yaml.Node
 
 
 class Rule(Section):
@@ -78,7 +78,7 @@ class Spec:
 
 def is_sweep_file(path: Path) -> bool:
     """A recipe has no `base`."""
-    return path.is_file() and "base" in tree.read(path, "recipe", []).value
+    return path.is_file() and "base" in yaml.read(path, "recipe", []).value
 
 
 def read(path: Path, *, seeds: Sequence[int] | None, overlays: Sequence[Path], sets: Sequence[str]) -> Spec:
@@ -88,13 +88,13 @@ def read(path: Path, *, seeds: Sequence[int] | None, overlays: Sequence[Path], s
         RecipeError: every fault with its place.
     """
     problems: list[str] = []
-    root = tree.read(path.resolve(), "recipe", problems)
+    root = yaml.read(path.resolve(), "recipe", problems)
     variants = root.value.get("variants")
     if variants is not None and isinstance(variants.value, dict):  # `name:` alone changes nothing
         named = {label: Node({}, node.origin) if node.empty else node for label, node in variants.value.items()}
         root = put(root, ("variants",), Node(named, variants.origin))
     try:
-        file = SweepFile.model_validate(tree.plain(root))
+        file = SweepFile.model_validate(yaml.plain(root))
     except ValidationError as error:
         raise RecipeError(*problems, *(_fault(root, detail) for detail in error.errors(include_url=False))) from error
     at = {key: node.origin for key, node in root.value.items()}
@@ -137,12 +137,12 @@ def from_recipe(path: Path, *, seeds: Sequence[int] | None, overlays: Sequence[P
         if len(parts) < 2:
             fixed.append(text)
         else:
-            axes[key.strip()] = [tree.parse(part, tree.Origin(text, kind="set"), problems) for part in parts]
+            axes[key.strip()] = [yaml.parse(part, yaml.Origin(text, kind="set"), problems) for part in parts]
     if problems:
         raise RecipeError(*problems)
     if not axes and len(seeds or ()) < 2:
         raise InputError("the sweep is empty: vary a setting (--set train.learning_rate=1e-6,1e-5) or give --seeds 3")
-    changes = product(axes) if axes else {"base": Node({}, tree.Origin(str(path)))}
+    changes = product(axes) if axes else {"base": Node({}, yaml.Origin(str(path)))}
     return Spec(path.stem, path, changes, seeds, overlays=overlays, sets=fixed)
 
 
@@ -171,18 +171,18 @@ def put(node: Node, key: Sequence[str], leaf: Node) -> Node:
 def _fault(root: Node, detail: Mapping[str, Any]) -> str:
     """A fault of the sweep file as recipes report theirs."""
     key = tuple(str(part) for part in detail["loc"])
-    places = [node for length in range(len(key), 0, -1) if (node := tree.find(root, key[:length])) is not None]
+    places = [node for length in range(len(key), 0, -1) if (node := yaml.find(root, key[:length])) is not None]
     origin = (places[0] if places else root).origin
     if detail["type"] == "extra_forbidden":
         known = Rule.model_fields if key[0] == "stop" else SweepFile.model_fields
         return f"{origin}: {'.'.join(key)}: there is no such key; {nearest(key[-1], known)}"
     if detail["type"] == "missing":
         return f"{origin}: {'.'.join(key)}: is missing"
-    return f"{origin}: {'.'.join(key)}: given {tree.describe(detail['input'])}; {detail['msg']}"
+    return f"{origin}: {'.'.join(key)}: given {yaml.describe(detail['input'])}; {detail['msg']}"
 
 
 def _word(node: Node) -> str:
-    value = tree.plain(node)
+    value = yaml.plain(node)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return re.sub(r"[^\w.+-]+", "_", text).strip("_") or "none"
 

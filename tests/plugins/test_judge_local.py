@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from alignkit import models
-from alignkit.judging import JudgeClient, find_judge
+from alignkit.endpoint.judges import JudgeClient, find_judge
 
 
 def test_a_tiny_model_answers_conversations(tmp_path):

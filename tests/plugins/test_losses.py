@@ -66,8 +66,8 @@ def test_group_scales_by_the_deviation_or_not(registry):
 
 @pytest.mark.slow
 def test_the_guides_example_is_a_loss_that_passes_the_check(tmp_path):
-    from alignkit.trainers import tiny
-    from alignkit.trainers.check import check_loss
+    from alignkit.conformance import laboratory as tiny
+    from alignkit.conformance.losses import check_loss
 
     [source] = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     (tmp_path / "plugins").mkdir()

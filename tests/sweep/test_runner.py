@@ -16,7 +16,7 @@ from alignkit.run import Run
 from alignkit.sweep import check, jobs, runner, spec
 from alignkit.sweep.executor import LocalExecutor, visible_gpus
 from alignkit.sweep.runner import Runner
-from alignkit.trainers.core import fingerprint
+from alignkit.train.training import fingerprint
 
 VARIANTS = "variants:\n  a: {}\n  b: {loss: {normalize: token}}\n  c: {loss: {normalize: constant, constant: 8}}\n"
 

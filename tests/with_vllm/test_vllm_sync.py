@@ -20,7 +20,7 @@ def trainer(trained, tmp_path_factory):
     from datasets import Dataset
     from trl import GRPOConfig
 
-    from alignkit.trainers.policy import AlignGRPOTrainer
+    from alignkit.train.policy import AlignGRPOTrainer
 
     model, tokenizer = models.load(str(trained), dtype="float32")
     cuda = torch.cuda.is_available()
@@ -112,7 +112,7 @@ def test_compiled_layers_are_synchronised_under_their_plain_names(trainer, gener
 
 def test_an_eval_gets_the_weights_of_its_step_and_training_goes_on(trainer, generation):
     from alignkit.engines.transformers import TransformersEngine
-    from alignkit.trainers.vllm_sync import trainer_engine
+    from alignkit.train.vllm_sync import trainer_engine
 
     move(trainer.model)
     trainer.state.global_step += 1
@@ -127,7 +127,7 @@ def test_an_eval_gets_the_weights_of_its_step_and_training_goes_on(trainer, gene
 def test_an_eval_gets_the_best_weights_put_back_within_the_step_of_the_last_sync(trainer, generation):
     """`load_best_model_at_end` changes the weights without a further step."""
     from alignkit.engines.transformers import TransformersEngine
-    from alignkit.trainers.vllm_sync import trainer_engine
+    from alignkit.train.vllm_sync import trainer_engine
 
     with trainer_engine(trainer, "policy") as engine:
         before = engine.generate(PROMPTS, GREEDY)
@@ -166,7 +166,7 @@ def test_what_sleep_mode_drops_is_given_again_before_it_is_used(trainer, generat
     """Sleep mode needs a GPU; here its effect is made by hand: sleeping destroys the weights."""
     from alignkit.engines.transformers import TransformersEngine
     from alignkit.engines.weights import named_weights, reload_weights
-    from alignkit.trainers.vllm_sync import trainer_engine
+    from alignkit.train.vllm_sync import trainer_engine
 
     calls = []
 
