@@ -1,4 +1,6 @@
-"""alignkit: recipes and plugins for aligning language models with TRL. What is exported here is the public API."""
+"""alignkit: recipes and plugins for aligning language models with TRL. What is exported
+here is the public API.
+"""
 
 from __future__ import annotations
 

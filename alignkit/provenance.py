@@ -18,7 +18,8 @@ def fingerprint(
     datasets: Mapping[str, str],
     versions: Mapping[str, str],
 ) -> str:
-    """sha256 of a resolved recipe, its plugins' source hashes, its datasets' fingerprints and the versions.
+    """sha256 of a resolved recipe, its plugins' source hashes, its datasets'
+    fingerprints and the versions.
 
     A prompt file counts by its content, not by where it lies.
     """
@@ -28,7 +29,9 @@ def fingerprint(
         "datasets": dict(datasets),
         "versions": dict(versions),
     }
-    text = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(
+        decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -39,14 +42,22 @@ def matters(key: str) -> bool:
 
 
 def _decisive(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: _by_content(value) for key, value in recipe.items() if key not in _NO_MATTER}
+    found = {
+        key: _by_content(value)
+        for key, value in recipe.items()
+        if key not in _NO_MATTER
+    }
     if "stages" in found:
-        found["stages"] = {name: _decisive(stage) for name, stage in recipe["stages"].items()}
+        found["stages"] = {
+            name: _decisive(stage) for name, stage in recipe["stages"].items()
+        }
     return found
 
 
 def _by_content(value: Any) -> Any:
-    """The value with 1.0 as 1 (a recipe may state either), and prompt files as the hash of what they hold."""
+    """The value with 1.0 as 1 (a recipe may state either), and prompt files as the hash
+    of what they hold.
+    """
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):

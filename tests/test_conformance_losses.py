@@ -1,4 +1,6 @@
-"""`check` passes what is right and finds every planted fault, in plugins and in the trainers themselves."""
+"""`check` passes what is right and finds every planted fault, in plugins and in the
+trainers themselves.
+"""
 
 import dataclasses
 
@@ -58,7 +60,10 @@ def leaking_padding(batch):
 
 
 def not_finite_far_down(batch):
-    return right(batch) * batch.logps.detach().exp().log().clamp(min=-1e30).exp().reciprocal()
+    return (
+        right(batch)
+        * batch.logps.detach().exp().log().clamp(min=-1e30).exp().reciprocal()
+    )
 
 
 def shifted_advantages(batch):
@@ -80,7 +85,9 @@ def grpo(function, normalize="token"):
 def test_a_right_loss_passes(laboratory):
     results = check_loss(grpo(right), laboratory)
     assert not failed(results)
-    assert {"grpo token: definition", "grpo token: cuts", "padding", "finite"} <= {r.check for r in results}
+    assert {"grpo token: definition", "grpo token: cuts", "padding", "finite"} <= {
+        r.check for r in results
+    }
 
 
 @pytest.mark.parametrize(
@@ -103,9 +110,13 @@ def test_a_planted_fault_in_a_loss_is_found(laboratory, function, check):
 
 
 def test_a_loss_that_declares_its_dependence_is_reported_not_failed(laboratory):
-    loss = dataclasses.replace(grpo(over_the_microbatchs_tokens), depends_on_microbatch=True)
+    loss = dataclasses.replace(
+        grpo(over_the_microbatchs_tokens), depends_on_microbatch=True
+    )
     results = check_loss(loss, laboratory)
-    assert [result.check for result in results if result.ok is None] == ["cuts"] and not failed(results)
+    assert [result.check for result in results if result.ok is None] == [
+        "cuts"
+    ] and not failed(results)
 
 
 def wrong_sign(batch):
@@ -141,9 +152,13 @@ def swapped_sides(batch):
     ],
 )
 def test_a_loss_that_no_cut_of_the_batch_betrays_is_found(function, method, check):
-    """These agree with themselves however the batch is cut, so only what a loss is for finds them."""
+    """These agree with themselves however the batch is cut, so only what a loss is for
+    finds them.
+    """
     normalize = () if method == "dpo" else ("sequence",)
-    loss = Loss("planted", function, (method,), normalize=normalize, depends_on_microbatch=True)
+    loss = Loss(
+        "planted", function, (method,), normalize=normalize, depends_on_microbatch=True
+    )
     assert failed(check_loss(loss, None)) == {check}
 
 
@@ -170,14 +185,27 @@ def fault_in_the_core(name, monkeypatch):
             return Step(mask.sum(), torch.tensor(float(rows)), 1)
 
         monkeypatch.setattr(policy._Policy, "_measure", measure)
-        monkeypatch.setattr(policy._Policy, "_step_size", property(lambda self: None, lambda self, value: None), False)
+        monkeypatch.setattr(
+            policy._Policy,
+            "_step_size",
+            property(lambda self: None, lambda self, value: None),
+            False,
+        )
     else:
         shifted = policy._mask
-        monkeypatch.setattr(policy, "_mask", lambda inputs: shifted(inputs).roll(1, dims=1))
+        monkeypatch.setattr(
+            policy, "_mask", lambda inputs: shifted(inputs).roll(1, dims=1)
+        )
 
 
 @pytest.mark.parametrize(
-    "fault", ["divided by the microbatch's tokens", "padding counted", "accumulation ignored", "mask shifted by one"]
+    "fault",
+    [
+        "divided by the microbatch's tokens",
+        "padding counted",
+        "accumulation ignored",
+        "mask shifted by one",
+    ],
 )
 def test_a_planted_fault_in_the_trainers_is_found(laboratory, monkeypatch, fault):
     fault_in_the_core(fault, monkeypatch)
@@ -233,7 +261,16 @@ def test_the_built_in_advantages_pass(registry):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["no_baseline", "reinforce_with_baseline", "grpo_clip", "grpo_no_clip", "rloo", "sft", "dpo"]
+    "name",
+    [
+        "no_baseline",
+        "reinforce_with_baseline",
+        "grpo_clip",
+        "grpo_no_clip",
+        "rloo",
+        "sft",
+        "dpo",
+    ],
 )
 def test_the_built_in_losses_pass(registry, laboratory, name):
     results = check_loss(registry.get("loss", name).value, laboratory)

@@ -12,11 +12,29 @@ from alignkit.endpoint.faults import retry_after
 from alignkit.endpoint.http import Endpoint
 from alignkit.errors import InputError, MissingError, WorkError
 
-PASSING = ["429", "429:0", "500", "503", "503:0", "reset", "half", "garbage", "shapeless", "slow"]
+PASSING = [
+    "429",
+    "429:0",
+    "500",
+    "503",
+    "503:0",
+    "reset",
+    "half",
+    "garbage",
+    "shapeless",
+    "slow",
+]
 
 
 def bodies(count):
-    return [{"model": "m", "messages": [{"role": "user", "content": f"q{i}"}], "max_tokens": 8} for i in range(count)]
+    return [
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": f"q{i}"}],
+            "max_tokens": 8,
+        }
+        for i in range(count)
+    ]
 
 
 def content(answer):
@@ -24,15 +42,22 @@ def content(answer):
 
 
 def ask(server, count=20, budget=None, **options):
-    endpoint = Endpoint(server.url, **{"model": "m", "backoff": 0.01, "timeout": 20, "concurrency": 8, **options})
+    endpoint = Endpoint(
+        server.url,
+        **{"model": "m", "backoff": 0.01, "timeout": 20, "concurrency": 8, **options},
+    )
     answers = {}
-    outcome = endpoint.post("/chat/completions", bodies(count), content, answers.__setitem__, budget)
+    outcome = endpoint.post(
+        "/chat/completions", bodies(count), content, answers.__setitem__, budget
+    )
     return answers, outcome
 
 
 @pytest.mark.parametrize("fault", PASSING)
 def test_a_fault_that_passes_is_retried_and_nothing_is_asked_twice(fault):
-    with OpenAIServer(lambda b: b["messages"][0]["content"], faults=[fault] * 3, slow=2.5) as server:
+    with OpenAIServer(
+        lambda b: b["messages"][0]["content"], faults=[fault] * 3, slow=2.5
+    ) as server:
         answers, outcome = ask(server, timeout=2 if fault == "slow" else 20)
     assert answers == {i: f"q{i}" for i in range(20)}
     assert outcome.left == {} and outcome.stopped is None
@@ -44,8 +69,14 @@ def test_a_burst_longer_than_the_attempts_leaves_that_request_and_keeps_the_othe
     with OpenAIServer(faults=["500"] * 3) as server:
         answers, outcome = ask(server, count=4, attempts=3, concurrency=1)
     assert sorted(answers) == [1, 2, 3]
-    assert list(outcome.left) == [0] and "500" in outcome.left[0] and "3 attempts" in outcome.left[0]
-    with pytest.raises(WorkError, match=r"(?s)request 0.*1 of 4 requests are left.*again"):
+    assert (
+        list(outcome.left) == [0]
+        and "500" in outcome.left[0]
+        and "3 attempts" in outcome.left[0]
+    )
+    with pytest.raises(
+        WorkError, match=r"(?s)request 0.*1 of 4 requests are left.*again"
+    ):
         outcome.demand_all(4, "Run it again.")
 
 
@@ -89,7 +120,9 @@ def test_retry_after_is_read_as_seconds_and_as_a_date():
     assert retry_after("2.5", now) == 2.5
     assert retry_after("Sun, 09 Sep 2001 01:47:40 GMT", now) == 60
     assert retry_after("Sun, 09 Sep 2001 01:00:00 GMT", now) == 0
-    assert [retry_after(bad, now) for bad in (None, "", "soon", "nan", "inf", "Sun, 99 Foo")] == [None] * 6
+    assert [
+        retry_after(bad, now) for bad in (None, "", "soon", "nan", "inf", "Sun, 99 Foo")
+    ] == [None] * 6
 
 
 def test_a_rate_limited_request_outlasts_its_attempts_while_others_are_answered():
@@ -99,7 +132,8 @@ def test_a_rate_limited_request_outlasts_its_attempts_while_others_are_answered(
         def next_fault(self, body):
             if body["messages"][0]["content"] != "q0":
                 return None
-            # One may have been answered just before this request was sent; the second was so after it.
+            # One may have been answered just before this request was sent; the second
+            # was so after it.
             enough, until = min(len(self.served) + 2, 20), time.monotonic() + 10
             while len(self.served) < enough and time.monotonic() < until:
                 time.sleep(0.01)
@@ -141,13 +175,18 @@ def test_a_server_gone_for_good_ends_with_what_is_left():
     outcome = endpoint.post("/chat/completions", bodies(200), content, done)
     assert time.monotonic() - start < 60
     assert len(answers) >= 10 and len(answers) + len(outcome.left) == 200
-    with pytest.raises(WorkError, match=rf"(?s)in a row.*{200 - len(answers)} of 200 requests are left"):
+    with pytest.raises(
+        WorkError, match=rf"(?s)in a row.*{200 - len(answers)} of 200 requests are left"
+    ):
         outcome.demand_all(200, "")
 
 
 def test_a_missing_key_names_its_variable_before_anything_is_sent(monkeypatch):
     monkeypatch.delenv("SOME_API_KEY", raising=False)
-    with OpenAIServer() as server, pytest.raises(MissingError, match="export SOME_API_KEY=") as caught:
+    with (
+        OpenAIServer() as server,
+        pytest.raises(MissingError, match="export SOME_API_KEY=") as caught,
+    ):
         ask(server, key_variable="SOME_API_KEY")
     assert server.requests == 0 and caught.value.exit_code == 3
 
@@ -161,12 +200,19 @@ def test_a_key_given_in_the_place_of_a_variables_name_is_not_shown():
 def test_a_refused_key_stops_at_once_and_is_never_shown(monkeypatch, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("SOME_API_KEY", "sk-secret-1234567890")
-    with OpenAIServer(key="another") as server:  # its error message repeats the key it was given
+    # its error message repeats the key it was given
+    with OpenAIServer(key="another") as server:
         _, outcome = ask(server, count=30, key_variable="SOME_API_KEY", concurrency=1)
     assert server.requests == 0 and len(outcome.left) == 30
-    with pytest.raises(MissingError, match=r"refused the key \(401\): put a valid key into SOME_API_KEY") as caught:
+    with pytest.raises(
+        MissingError,
+        match=r"refused the key \(401\): put a valid key into SOME_API_KEY",
+    ) as caught:
         outcome.demand_all(30, "")
-    everything = f"{caught.value} {outcome} {caplog.text} {capfd.readouterr()} {vars(Endpoint(server.url))}"
+    everything = (
+        f"{caught.value} {outcome} {caplog.text} {capfd.readouterr()}"
+        f" {vars(Endpoint(server.url))}"
+    )
     assert "secret" not in everything and "***" in everything
 
 
@@ -179,7 +225,12 @@ def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(key, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "url", ["http://user:pw-secret@host/v1", "https://host/v1?key=pw-secret", "https://h/#pw-secret"]
+    "url",
+    [
+        "http://user:pw-secret@host/v1",
+        "https://host/v1?key=pw-secret",
+        "https://h/#pw-secret",
+    ],
 )
 def test_secrets_in_a_url_are_refused_without_showing_them(url):
     with pytest.raises(InputError) as caught:
@@ -188,7 +239,15 @@ def test_secrets_in_a_url_are_refused_without_showing_them(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:8000/v1", "ftp://host/", "http://", "http://host:99999/", "file:///etc"]
+    "url",
+    [
+        "",
+        "localhost:8000/v1",
+        "ftp://host/",
+        "http://",
+        "http://host:99999/",
+        "file:///etc",
+    ],
 )
 def test_what_is_no_url_is_refused(url):
     with pytest.raises(InputError, match="base URL"):
@@ -218,7 +277,9 @@ def test_an_interrupt_in_the_callback_ends_the_requests():
     with OpenAIServer(latency=0.2) as server:
         start = time.monotonic()
         with pytest.raises(Stop):
-            Endpoint(server.url, concurrency=2).post("/chat/completions", bodies(500), content, interrupt)
+            Endpoint(server.url, concurrency=2).post(
+                "/chat/completions", bodies(500), content, interrupt
+            )
         assert time.monotonic() - start < 20  # all of them take 50 s
         time.sleep(0.2)
         requests = server.requests
@@ -231,8 +292,13 @@ def test_the_cost_limit_is_never_exceeded_and_what_is_left_is_named():
         budget = Budget(limit=0.0002, price=1.0)  # 200 tokens
         answers, outcome = ask(server, count=100, budget=budget)
     assert 0 < len(answers) < 40
-    assert budget.input_tokens + budget.output_tokens <= 200 and budget.dollars <= 0.0002
-    with pytest.raises(WorkError, match=r"(?s)before exceeding the limit.*of \$0\.0002.*of 100 requests are left"):
+    assert (
+        budget.input_tokens + budget.output_tokens <= 200 and budget.dollars <= 0.0002
+    )
+    with pytest.raises(
+        WorkError,
+        match=r"(?s)before exceeding the limit.*of \$0\.0002.*of 100 requests are left",
+    ):
         outcome.demand_all(100, "")
 
 
@@ -254,6 +320,12 @@ def test_a_limit_without_a_price_is_refused():
 
 
 def test_an_estimate_says_what_it_rests_on():
-    shown = estimate([{"messages": [{"role": "user", "content": "x" * 400}], "max_tokens": 50}], price=0.9)
-    assert (shown.input_tokens, shown.output_tokens) == (100, 50) and shown.dollars == pytest.approx(150 * 0.9e-6)
+    shown = estimate(
+        [{"messages": [{"role": "user", "content": "x" * 400}], "max_tokens": 50}],
+        price=0.9,
+    )
+    assert (shown.input_tokens, shown.output_tokens) == (
+        100,
+        50,
+    ) and shown.dollars == pytest.approx(150 * 0.9e-6)
     assert "characters / 4" in str(shown)

@@ -40,10 +40,14 @@ def torch_built_for(tmp_path, monkeypatch):
     def put(cuda):
         folder = tmp_path / "site" / "torch"
         folder.mkdir(parents=True)
-        (folder / "__init__.py").write_text("raise ImportError('doctor must not import torch')")
+        (folder / "__init__.py").write_text(
+            "raise ImportError('doctor must not import torch')"
+        )
         (folder / "version.py").write_text(f"cuda: Optional[str] = {cuda!r}\n")
         spec = SimpleNamespace(origin=str(folder / "__init__.py"))
-        monkeypatch.setattr("alignkit.machine.doctor.importlib.util.find_spec", lambda name: spec)
+        monkeypatch.setattr(
+            "alignkit.machine.doctor.importlib.util.find_spec", lambda name: spec
+        )
 
     return put
 
@@ -52,7 +56,9 @@ def named(name):
     return next(one for one in doctor.examine() if one.name == name)
 
 
-def test_a_gpu_that_shares_the_processors_memory_is_named_without_numbers(nvidia_smi, torch_built_for):
+def test_a_gpu_that_shares_the_processors_memory_is_named_without_numbers(
+    nvidia_smi, torch_built_for
+):
     torch_built_for("13.0")
     for card in ("NVIDIA GB10, [N/A], [N/A], 12.1", "NVIDIA GB10, [N/A], [N/A], [N/A]"):
         nvidia_smi(card)
@@ -69,7 +75,9 @@ def test_a_gpu_is_described_with_its_memory(nvidia_smi, torch_built_for):
     assert named("CUDA").status == "ok"
 
 
-def test_a_gpu_beside_a_cpu_build_of_torch_is_named_with_the_command_that_mends_it(nvidia_smi, torch_built_for):
+def test_a_gpu_beside_a_cpu_build_of_torch_is_named_with_the_command_that_mends_it(
+    nvidia_smi, torch_built_for
+):
     nvidia_smi()
     torch_built_for(None)
     cuda = named("CUDA")
@@ -136,33 +144,47 @@ def test_everything_that_is_not_ok_says_what_mends_it(no_gpu):
 
 
 def settings(**changes):
-    return SimpleNamespace(**{"sleep": False, "mode": "colocate", "tensor_parallel": 1, **changes})
+    return SimpleNamespace(
+        **{"sleep": False, "mode": "colocate", "tensor_parallel": 1, **changes}
+    )
 
 
 @pytest.fixture
 def vllm_here(tmp_path, monkeypatch):
     folder = tmp_path / "meta" / "vllm-0.31.0.dist-info"
     folder.mkdir(parents=True)
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.31.0\n")
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vllm\nVersion: 0.31.0\n"
+    )
     monkeypatch.syspath_prepend(str(folder.parent))
 
 
-@pytest.mark.parametrize(("changes", "key"), [({"sleep": True}, "sleep"), ({"mode": "server"}, "mode server")])
-def test_modes_of_vllm_that_need_a_gpu_are_refused_without_one(vllm_here, no_gpu, changes, key):
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [({"sleep": True}, "sleep"), ({"mode": "server"}, "mode server")],
+)
+def test_modes_of_vllm_that_need_a_gpu_are_refused_without_one(
+    vllm_here, no_gpu, changes, key
+):
     (problem,) = doctor.vllm_missing(settings(**changes))
     assert problem.startswith(f"generation.vllm.{key}")
 
 
 def test_more_gpus_than_there_are_is_refused(vllm_here, nvidia_smi):
     nvidia_smi()
-    assert "2 GPUs are asked for, 1 are here" in doctor.vllm_missing(settings(tensor_parallel=2))[0]
+    assert (
+        "2 GPUs are asked for, 1 are here"
+        in doctor.vllm_missing(settings(tensor_parallel=2))[0]
+    )
     assert doctor.vllm_missing(settings()) == []
 
 
 def test_a_vllm_outside_the_allowed_range_is_refused(tmp_path, monkeypatch, no_gpu):
     folder = tmp_path / "meta" / "vllm-0.40.0.dist-info"
     folder.mkdir(parents=True)
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.40.0\n")
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vllm\nVersion: 0.40.0\n"
+    )
     monkeypatch.syspath_prepend(str(folder.parent))
     assert "<0.32" in doctor.vllm_missing(None)[0]
 
@@ -172,17 +194,22 @@ def test_the_command_gives_json_and_the_verdict_on_a_recipe(tmp_path, capsys, no
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"question": "1+1=?", "truth": "2"}\n' * 8)
     recipe.write_text(
-        "name: here\nmethod: grpo\nmodel: {build: {tokenizer: bytes}}\n"
-        f"data: {{train: {{dataset: jsonl, path: {rows}}}, prompt: question_only}}\n"
-        "rewards: {exact_match: {}}\ntrain: {max_steps: 1, num_generations: 2, per_device_train_batch_size: 2}\n"
-        "generation: {engine: transformers, max_new_tokens: 4}\n"
+        "name: here\nmethod: grpo\nmodel: {build: {tokenizer: bytes}}\ndata:"
+        f" {{train: {{dataset: jsonl, path: {rows}}}, prompt: question_only}}\nrewards:"
+        " {exact_match: {}}\ntrain: {max_steps: 1, num_generations: 2,"
+        " per_device_train_batch_size: 2}\ngeneration: {engine: transformers,"
+        " max_new_tokens: 4}\n"
     )
     arguments = ["doctor", "--json", "--recipe", str(recipe)]
     code = cli.main(arguments, prog_name="align", standalone_mode=False)
     told = json.loads(capsys.readouterr().out)
     assert (code, told["recipe"]["missing"], told["recipe"]["wrong"]) == (0, [], [])
     assert {one["status"] for one in told["findings"]} <= {"ok", "warning", "missing"}
-    recipe.write_text(recipe.read_text().replace("engine: transformers", "engine: vllm, vllm: {sleep: true}"))
+    recipe.write_text(
+        recipe.read_text().replace(
+            "engine: transformers", "engine: vllm, vllm: {sleep: true}"
+        )
+    )
     code = cli.main(arguments, prog_name="align", standalone_mode=False)
     told = json.loads(capsys.readouterr().out)
     assert code == 3

@@ -11,7 +11,10 @@ def install(tmp_path, monkeypatch):
     def add(name, version, *requires):
         folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
         folder.mkdir()
-        lines = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}", *(f"Requires-Dist: {r}" for r in requires)]
+        lines = [
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}",
+            *(f"Requires-Dist: {r}" for r in requires),
+        ]
         (folder / "METADATA").write_text("\n".join(lines) + "\n")
 
     return add
@@ -48,7 +51,12 @@ def test_cpu_build_counts_as_vllm_and_its_demands_are_held_against_the_others(in
 
 
 def test_requirements_for_other_platforms_and_extras_ask_for_nothing(install):
-    install("peft", "0.21.2", "torch==1.0; sys_platform == 'nowhere'", "torch==1.1; extra == 'old'")
+    install(
+        "peft",
+        "0.21.2",
+        "torch==1.0; sys_platform == 'nowhere'",
+        "torch==1.1; extra == 'old'",
+    )
     install("torch", "2.13.0")
     assert versions.check("torch").fit == "ok"
 

@@ -1,4 +1,6 @@
-"""TRL's own losses written as plugins give TRL's own losses and gradients, over three optimizer steps that move."""
+"""TRL's own losses written as plugins give TRL's own losses and gradients, over three
+optimizer steps that move.
+"""
 
 import pytest
 
@@ -33,7 +35,9 @@ def parts(folder):
 
     from alignkit import models
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), models.build_tokenizer("digits")
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32
+    ), models.build_tokenizer("digits")
 
 
 def settings(tmp_path, **extra):
@@ -67,7 +71,13 @@ def train(trainer):
 
     class Catch(TrainerCallback):
         def on_pre_optimizer_step(self, *args, **kwargs):
-            gradients.append({n: w.grad.clone() for n, w in trainer.model.named_parameters() if w.grad is not None})
+            gradients.append(
+                {
+                    n: w.grad.clone()
+                    for n, w in trainer.model.named_parameters()
+                    if w.grad is not None
+                }
+            )
 
     trainer.add_callback(Catch())
     trainer.train()
@@ -108,7 +118,15 @@ def policy(method, folder, tmp_path, objective, extra, peft_config=None):
         return [float(sum(ids) % 5) / 4 for ids in completion_ids]
 
     kind = GRPOConfig if method == "grpo" else RLOOConfig
-    args = kind(**settings(tmp_path, num_generations=4, max_completion_length=10, num_iterations=2, **extra))
+    args = kind(
+        **settings(
+            tmp_path,
+            num_generations=4,
+            max_completion_length=10,
+            num_iterations=2,
+            **extra,
+        )
+    )
     data = Dataset.from_list([{"prompt": prompt} for prompt in tiny.PROMPTS])
     return Fixed(
         model=model,
@@ -122,21 +140,30 @@ def policy(method, folder, tmp_path, objective, extra, peft_config=None):
 
 
 def bnpo(batch):
-    """TRL's bnpo: the mean over the microbatch's tokens; `constant` 1 then divides by the rows of the step."""
+    """TRL's bnpo: the mean over the microbatch's tokens; `constant` 1 then divides by
+    the rows of the step.
+    """
     from alignkit import compute_grpo_clip_loss
 
-    loss, _ = compute_grpo_clip_loss(batch.advantages.unsqueeze(1), batch.logps, batch.old_logps, 0.2)
+    loss, _ = compute_grpo_clip_loss(
+        batch.advantages.unsqueeze(1), batch.logps, batch.old_logps, 0.2
+    )
     return loss * len(batch.mask) / batch.mask.sum()
 
 
-@pytest.mark.parametrize(("loss_type", "normalize"), [("grpo", "sequence"), ("dr_grpo", "constant"), ("dapo", "token")])
+@pytest.mark.parametrize(
+    ("loss_type", "normalize"),
+    [("grpo", "sequence"), ("dr_grpo", "constant"), ("dapo", "token")],
+)
 @pytest.mark.parametrize("beta", [0.0, pytest.param(BETA, marks=pytest.mark.slow)])
 def test_grpo_losses(folder, tmp_path, registry, loss_type, normalize, beta):
     from alignkit.train.objective import Objective
 
     objective = Objective(registry.get("loss", "grpo_clip").value, normalize=normalize)
     ours = train(policy("grpo", folder, tmp_path, objective, {"beta": beta}))
-    stock = train(policy("grpo", folder, tmp_path, None, {"beta": beta, "loss_type": loss_type}))
+    stock = train(
+        policy("grpo", folder, tmp_path, None, {"beta": beta, "loss_type": loss_type})
+    )
     assert_same(stock, ours)
 
 
@@ -144,8 +171,18 @@ def test_bnpo(folder, tmp_path):
     from alignkit.train.objective import Objective
 
     loss = Loss("bnpo", bnpo, ("grpo",), depends_on_microbatch=True)
-    ours = train(policy("grpo", folder, tmp_path, Objective(loss, normalize="constant", constant=1.0), {}))
-    assert_same(train(policy("grpo", folder, tmp_path, None, {"loss_type": "bnpo"})), ours)
+    ours = train(
+        policy(
+            "grpo",
+            folder,
+            tmp_path,
+            Objective(loss, normalize="constant", constant=1.0),
+            {},
+        )
+    )
+    assert_same(
+        train(policy("grpo", folder, tmp_path, None, {"loss_type": "bnpo"})), ours
+    )
 
 
 @pytest.mark.parametrize("beta", [0.0, pytest.param(BETA, marks=pytest.mark.slow)])
@@ -153,7 +190,8 @@ def test_rloo(folder, tmp_path, registry, beta):
     from alignkit.train.objective import Objective
 
     objective = Objective(
-        registry.get("loss", "rloo").value, advantage=registry.get("advantage", "leave_one_out").value
+        registry.get("loss", "rloo").value,
+        advantage=registry.get("advantage", "leave_one_out").value,
     )
     ours = train(policy("rloo", folder, tmp_path, objective, {"beta": beta}))
     stock = train(policy("rloo", folder, tmp_path, None, {"beta": beta}))
@@ -166,12 +204,22 @@ def test_grpo_with_lora_and_the_group_advantage(folder, tmp_path, registry):
 
     from alignkit.train.objective import Objective
 
-    loss, group = registry.get("loss", "grpo_clip").value, registry.get("advantage", "group").value
-    objective = Objective(loss, normalize="token", advantage=group, advantage_options={"eps": 1e-4})
+    loss, group = (
+        registry.get("loss", "grpo_clip").value,
+        registry.get("advantage", "group").value,
+    )
+    objective = Objective(
+        loss, normalize="token", advantage=group, advantage_options={"eps": 1e-4}
+    )
 
     def lora():
         torch.manual_seed(0)
-        return LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+        return LoraConfig(
+            r=2,
+            target_modules="all-linear",
+            init_lora_weights=False,
+            task_type="CAUSAL_LM",
+        )
 
     ours = train(policy("grpo", folder, tmp_path, objective, {"beta": BETA}, lora()))
     stock = train(policy("grpo", folder, tmp_path, None, {"beta": BETA}, lora()))
@@ -179,13 +227,17 @@ def test_grpo_with_lora_and_the_group_advantage(folder, tmp_path, registry):
 
 
 @pytest.mark.parametrize("shape", ["token", "sequence"])
-def test_the_vllm_importance_correction_is_applied_as_trl_does(folder, tmp_path, registry, shape):
+def test_the_vllm_importance_correction_is_applied_as_trl_does(
+    folder, tmp_path, registry, shape
+):
     from alignkit.train.objective import Objective
 
     objective = Objective(registry.get("loss", "grpo_clip").value, normalize="sequence")
     gradients = []
     for own in (objective, None):
-        trainer = policy("grpo", folder, tmp_path, own, {"loss_type": "grpo"} if own is None else {})
+        trainer = policy(
+            "grpo", folder, tmp_path, own, {"loss_type": "grpo"} if own is None else {}
+        )
         inputs = trainer._generate_and_score_completions([{"prompt": "1+2=?"}] * 4)
         width = inputs["completion_ids"].shape[1] if shape == "token" else 1
         torch.manual_seed(0)
@@ -194,9 +246,16 @@ def test_the_vllm_importance_correction_is_applied_as_trl_does(folder, tmp_path,
         trainer.current_gradient_accumulation_steps = trainer._window = 1
         trainer._buffered_inputs = [inputs]
         trainer._compute_loss(trainer.model, inputs).backward()
-        gradients.append({name: weight.grad.clone() for name, weight in trainer.model.named_parameters()})
+        gradients.append(
+            {
+                name: weight.grad.clone()
+                for name, weight in trainer.model.named_parameters()
+            }
+        )
     for name in gradients[0]:
-        torch.testing.assert_close(gradients[0][name], gradients[1][name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            gradients[0][name], gradients[1][name], rtol=1e-5, atol=1e-6
+        )
 
 
 def test_sft_nll(folder, tmp_path, registry):
@@ -210,16 +269,26 @@ def test_sft_nll(folder, tmp_path, registry):
     def made(objective):
         model, tokenizer = parts(folder)
         rows = [
-            {"input_ids": row.prompt + row.response, "labels": [-100] * len(row.prompt) + row.response}
+            {
+                "input_ids": row.prompt + row.response,
+                "labels": [-100] * len(row.prompt) + row.response,
+            }
             for row in tiny.rows(tokenizer)
         ]
         args = SFTConfig(**settings(tmp_path))
         data = Dataset.from_list(rows)
         return AlignSFTTrainer(
-            model=model, args=args, train_dataset=data, processing_class=tokenizer, objective=objective
+            model=model,
+            args=args,
+            train_dataset=data,
+            processing_class=tokenizer,
+            objective=objective,
         )
 
-    assert_same(train(made(None)), train(made(Objective(registry.get("loss", "sft").value, normalize="token"))))
+    assert_same(
+        train(made(None)),
+        train(made(Objective(registry.get("loss", "sft").value, normalize="token"))),
+    )
 
 
 def test_dpo_sigmoid(folder, tmp_path, registry):
@@ -229,7 +298,10 @@ def test_dpo_sigmoid(folder, tmp_path, registry):
     from alignkit.train.dpo import AlignDPOTrainer
     from alignkit.train.objective import Objective
 
-    rows = [{"prompt": f"1+{n}=?", "chosen": f"{n + 1}", "rejected": f"{n} {n}"} for n in range(8)]
+    rows = [
+        {"prompt": f"1+{n}=?", "chosen": f"{n + 1}", "rejected": f"{n} {n}"}
+        for n in range(8)
+    ]
 
     def made(objective):
         model, tokenizer = parts(folder)
@@ -242,8 +314,21 @@ def test_dpo_sigmoid(folder, tmp_path, registry):
             objective=objective,
         )
 
-    ours, stock = made(Objective(registry.get("loss", "dpo").value, {"beta": 0.1})), made(None)
+    ours, stock = (
+        made(Objective(registry.get("loss", "dpo").value, {"beta": 0.1})),
+        made(None),
+    )
     assert_same(train(stock), train(ours))
-    names = ("rewards/chosen", "rewards/margins", "rewards/accuracies", "entropy", "logps/chosen")
-    for mine, theirs in zip(ours.state.log_history[:STEPS], stock.state.log_history[:STEPS], strict=True):
-        assert {n: mine[n] for n in names} == pytest.approx({n: theirs[n] for n in names}, abs=1e-5)
+    names = (
+        "rewards/chosen",
+        "rewards/margins",
+        "rewards/accuracies",
+        "entropy",
+        "logps/chosen",
+    )
+    for mine, theirs in zip(
+        ours.state.log_history[:STEPS], stock.state.log_history[:STEPS], strict=True
+    ):
+        assert {n: mine[n] for n in names} == pytest.approx(
+            {n: theirs[n] for n in names}, abs=1e-5
+        )

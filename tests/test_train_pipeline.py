@@ -35,7 +35,9 @@ stages:
 def two(tmp_path):
     path = tmp_path / "two.yaml"
     path.write_text(TWO)
-    (tmp_path / "rows.jsonl").write_text('{"question": "1+1+1+1=?", "truth": "4"}\n' * 4)
+    (tmp_path / "rows.jsonl").write_text(
+        '{"question": "1+1+1+1=?", "truth": "4"}\n' * 4
+    )
     return path
 
 
@@ -50,10 +52,15 @@ def align(*arguments):
     [
         (["--only", "dpo"], "there is no stage 'dpo'"),
         (["--only", "grpo"], "stage grpo starts from stage sft, which is not done"),
-        (["--from", "grpo"], "--from runs stages of a run anew: give the run with --resume"),
+        (
+            ["--from", "grpo"],
+            "--from runs stages of a run anew: give the run with --resume",
+        ),
     ],
 )
-def test_a_choice_that_cannot_be_run_makes_no_folder(two, tmp_path, capsys, chosen, text):
+def test_a_choice_that_cannot_be_run_makes_no_folder(
+    two, tmp_path, capsys, chosen, text
+):
     assert align(two, "--out", tmp_path / "runs", *chosen) == 2
     assert text in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
@@ -66,25 +73,39 @@ def test_from_needs_the_stages_before_it(two, tmp_path):
         pipeline.check(loaded, "grpo", None, tmp_path / "run", registry)
 
 
-def test_stages_that_could_not_all_be_set_aside_are_not_passed_off_as_new(two, tmp_path, capsys):
+def test_stages_that_could_not_all_be_set_aside_are_not_passed_off_as_new(
+    two, tmp_path, capsys
+):
     registry = plugins.load([kits.builtin()])
-    folder = training.create_run(recipe.load(two, registry=registry), registry, None, tmp_path / "run").folder
+    folder = training.create_run(
+        recipe.load(two, registry=registry), registry, None, tmp_path / "run"
+    ).folder
     Run.open(folder).update(status="interrupted")
     for place in ("stages/sft", "stages/grpo", "earlier/sft-2"):
         (folder / place).mkdir(parents=True)
         (folder / place / "manifest.json").write_text('{"status": "done"}')
-    (tmp_path / "rows.jsonl").write_text('{"question": "2+1+1+1=?", "truth": "5"}\n' * 4)
-    assert align("--resume", folder, "--from", "sft") == 3  # sft cannot be moved: its place is taken
-    assert not (folder / "stages/grpo").exists() and (folder / "earlier/grpo-1").is_dir()
+    (tmp_path / "rows.jsonl").write_text(
+        '{"question": "2+1+1+1=?", "truth": "5"}\n' * 4
+    )
+    # sft cannot be moved: its place is taken
+    assert align("--resume", folder, "--from", "sft") == 3
+    assert (
+        not (folder / "stages/grpo").exists() and (folder / "earlier/grpo-1").is_dir()
+    )
     Run.open(folder).update(status="interrupted")
     assert align("--resume", folder) == 2
     said = capsys.readouterr().err
-    assert "other data, plugins or versions" in said and f"--resume {folder} --from STAGE" in said
+    assert (
+        "other data, plugins or versions" in said
+        and f"--resume {folder} --from STAGE" in said
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_only_leaves_the_rest_to_resume_and_from_runs_stages_anew(two, tmp_path, capsys):
+def test_only_leaves_the_rest_to_resume_and_from_runs_stages_anew(
+    two, tmp_path, capsys
+):
     folder = tmp_path / "run"
     assert align(two, "--folder", folder, "--only", "sft") == 0
     assert Run.open(folder).status == "interrupted"
@@ -93,16 +114,23 @@ def test_only_leaves_the_rest_to_resume_and_from_runs_stages_anew(two, tmp_path,
     assert Run.open(folder).status == "done"
     grpo = json.loads((folder / "stages/grpo/manifest.json").read_text())
 
-    (tmp_path / "rows.jsonl").write_text('{"question": "2+1+1+1=?", "truth": "5"}\n' * 4)
+    (tmp_path / "rows.jsonl").write_text(
+        '{"question": "2+1+1+1=?", "truth": "5"}\n' * 4
+    )
     Run.open(folder).update(status="interrupted")
     assert align("--resume", folder) == 2
     assert "other data, plugins or versions" in capsys.readouterr().err
     assert align("--resume", folder, "--from", "grpo") == 0
     assert json.loads((folder / "earlier/grpo-1/manifest.json").read_text()) == grpo
-    assert json.loads((folder / "stages/grpo/manifest.json").read_text())["fingerprint"] != grpo["fingerprint"]
+    assert (
+        json.loads((folder / "stages/grpo/manifest.json").read_text())["fingerprint"]
+        != grpo["fingerprint"]
+    )
     assert (folder / "stages/sft/manifest.json").read_text() == sft
     assert Run.open(folder).status == "done"
 
-    (folder / "stages/sft/manifest.json").write_text(sft.replace('"fingerprint": "', '"fingerprint": "0'))
+    (folder / "stages/sft/manifest.json").write_text(
+        sft.replace('"fingerprint": "', '"fingerprint": "0')
+    )
     assert align("--resume", folder, "--from", "grpo") == 2
     assert "stage sft was done with other data" in capsys.readouterr().err

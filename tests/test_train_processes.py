@@ -1,4 +1,6 @@
-"""Two processes give the gradients of one: the loss is divided by what all of them hold."""
+"""Two processes give the gradients of one: the loss is divided by what all of them
+hold.
+"""
 
 import subprocess
 import sys
@@ -39,6 +41,14 @@ with tiny.Laboratory() as laboratory:
 def test_the_gradient_does_not_depend_on_the_number_of_processes(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(SCRIPT)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(script),
+    ]
     done = subprocess.run(launch, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]

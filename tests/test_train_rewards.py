@@ -16,7 +16,11 @@ from alignkit.train.rewards import RewardBoard
 
 def graded(response: str, truth: str) -> Score:
     """Without parts where there is nothing to look at, as a verdict that timed out."""
-    return Score(1.0, parts={"format": 1.0, "answer": float(truth in response)}) if response else Score(0.0, "timeout")
+    return (
+        Score(1.0, parts={"format": 1.0, "answer": float(truth in response)})
+        if response
+        else Score(0.0, "timeout")
+    )
 
 
 def test_parts_are_logged_although_the_first_response_has_none(tmp_path: Path):
@@ -38,6 +42,8 @@ def test_parts_are_logged_although_the_first_response_has_none(tmp_path: Path):
         board.begin(rows, texts)
         board.functions[0](["p"] * 4, texts, **columns)
     assert logged["parts/format"] == [0.75] and logged["parts/answer"] == [0.5]
-    assert logged["status"] == ["timeout", "ok", "ok", "ok"] and logged["status/timeout"] == [0.25]
+    assert logged["status"] == ["timeout", "ok", "ok", "ok"] and logged[
+        "status/timeout"
+    ] == [0.25]
     written = read_jsonl(run.folder / "rollouts" / "step-000001.jsonl")
     assert [row["reward"] for row in written] == pytest.approx([0, 1, 1, 1])

@@ -54,11 +54,17 @@ def test_a_tracker_sees_the_names_of_metrics_jsonl():
     tracker = Tracker("tensorboard", inner, {})
     tracker.on_log(None, None, None, logs={"completions/mean_length": 3.0, "loss": 1.0})
     tracker.evaluated(None, None, None, {"eval/math/accuracy": 0.5})
-    assert inner.logs == {"response_length": 3.0, "loss": 1.0, "eval_math/accuracy": 0.5}
+    assert inner.logs == {
+        "response_length": 3.0,
+        "loss": 1.0,
+        "eval_math/accuracy": 0.5,
+    }
 
 
 @pytest.mark.slow
-def test_wandb_without_a_key_is_offline_and_tensorboard_gets_the_evals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_wandb_without_a_key_is_offline_and_tensorboard_gets_the_evals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for name in [n for n in os.environ if n.startswith(("WANDB_", "TENSORBOARD_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,4 +1,6 @@
-"""The sampling part of an expert iteration, in a process of its own; `align run` calls it."""
+"""The sampling part of an expert iteration, in a process of its own; `align run` calls
+it.
+"""
 
 from __future__ import annotations
 
@@ -28,5 +30,7 @@ def sample(run: str, iteration: int, model: str, kit: tuple[str, ...]) -> None:
     try:
         sample_iteration(recipe.config, registry, home, iteration, model, console())
     except Exception:
-        logging.getLogger("alignkit").exception("the sampling of iteration %d failed", iteration)
+        logging.getLogger("alignkit").exception(
+            "the sampling of iteration %d failed", iteration
+        )
         raise

@@ -51,7 +51,9 @@ _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 def check(plugin: Plugin, registry: Registry, laboratory: Any) -> list[Check]:
-    """All checks of one plugin with its default options. `laboratory` is the tiny model for losses."""
+    """All checks of one plugin with its default options. `laboratory` is the tiny model
+    for losses.
+    """
     from alignkit.conformance.advantages import check_advantage
     from alignkit.conformance.losses import Check, check_loss
 
@@ -66,9 +68,18 @@ def check(plugin: Plugin, registry: Registry, laboratory: Any) -> list[Check]:
         if p.kind is p.KEYWORD_ONLY and p.default is p.empty
     ]
     if needed:
-        text = f"not checked: it needs the option {', '.join(needed)}; its own tests must do it"
+        text = (
+            f"not checked: it needs the option {', '.join(needed)}; its own tests must"
+            " do it"
+        )
         return [Check(plugin.kind, plugin.name, "options", None, text)]
-    tests = {"reward": _reward, "eval": _eval, "judge": _judge, "dataset": _dataset, "prompt": _prompt}.get(plugin.kind)
+    tests = {
+        "reward": _reward,
+        "eval": _eval,
+        "judge": _judge,
+        "dataset": _dataset,
+        "prompt": _prompt,
+    }.get(plugin.kind)
     if tests is None:
         return [Check(plugin.kind, plugin.name, "loads", True)]
     found = []
@@ -76,7 +87,9 @@ def check(plugin: Plugin, registry: Registry, laboratory: Any) -> list[Check]:
         try:
             wrong = test()
         except MissingError as error:
-            found.append(Check(plugin.kind, plugin.name, name, None, f"not checked: {error}"))
+            found.append(
+                Check(plugin.kind, plugin.name, name, None, f"not checked: {error}")
+            )
             continue
         except AlignError as error:
             wrong = str(error)
@@ -102,9 +115,15 @@ def _reward(plugin: Plugin, registry: Registry) -> Tests:
         yield "hostile strings in time", functools.partial(_hostile, bound, grader)
 
 
-def _scores(bound: BoundReward, grader: Grader, responses: Sequence[str]) -> list[Score]:
+def _scores(
+    bound: BoundReward, grader: Grader, responses: Sequence[str]
+) -> list[Score]:
     graded = grader.score(
-        bound, list(responses), ["42"] * len(responses), [PROMPT] * len(responses), [{}] * len(responses)
+        bound,
+        list(responses),
+        ["42"] * len(responses),
+        [PROMPT] * len(responses),
+        [{}] * len(responses),
     )
     return [g.score for g in graded]
 
@@ -117,25 +136,31 @@ def _deterministic(bound: BoundReward, grader: Grader) -> str | None:
     from alignkit.grading import Grader as Another
 
     first = _values(_scores(bound, grader, ORDINARY))
-    with Another(workers=1) as fresh:  # another process and another hash seed, so no cache and no set order
+    # another process and another hash seed, so no cache and no set order
+    with Another(workers=1) as fresh:
         return _unequal(first, _values(_scores(bound, fresh, ORDINARY)))
 
 
 def _serial(bound: BoundReward, grader: Grader) -> str | None:
     together = _values(_scores(bound, grader, ORDINARY))
-    return _unequal(together, [_values(_scores(bound, grader, [text]))[0] for text in ORDINARY])
+    return _unequal(
+        together, [_values(_scores(bound, grader, [text]))[0] for text in ORDINARY]
+    )
 
 
 def _order(bound: BoundReward, grader: Grader) -> str | None:
     from alignkit.grading import Grader as Another
 
     forwards = _values(_scores(bound, grader, ORDINARY))
-    with Another(workers=1) as fresh:  # the first one's cache would answer for the reward
+    # the first one's cache would answer for the reward
+    with Another(workers=1) as fresh:
         return _unequal(forwards, _values(_scores(bound, fresh, ORDINARY[::-1]))[::-1])
 
 
 def _inputs_kept(bound: BoundReward, grader: Grader) -> str | None:
-    """A reward outside the pool gets the very lists that other rewards and the rollouts' file get after it."""
+    """A reward outside the pool gets the very lists that other rewards and the
+    rollouts' file get after it.
+    """
     count = len(ORDINARY)
     columns: dict[str, list[Any]] = {
         "responses": list(ORDINARY),
@@ -146,7 +171,9 @@ def _inputs_kept(bound: BoundReward, grader: Grader) -> str | None:
     before = copy.deepcopy(columns)
     grader.score(bound, *columns.values())
     changed = [name for name in columns if columns[name] != before[name]]
-    return f"writes into its {', '.join(changed)}; make a copy first" if changed else None
+    return (
+        f"writes into its {', '.join(changed)}; make a copy first" if changed else None
+    )
 
 
 def _unequal(a: Sequence[Any], b: Sequence[Any]) -> str | None:
@@ -159,13 +186,20 @@ def _unequal(a: Sequence[Any], b: Sequence[Any]) -> str | None:
 def _hostile(bound: BoundReward, grader: Grader) -> str | None:
     started = time.monotonic()
     scores = _scores(bound, grader, HOSTILE)
-    crashed = [(t, s) for t, s in zip(HOSTILE, scores, strict=True) if s.status == "error"]
+    crashed = [
+        (t, s) for t, s in zip(HOSTILE, scores, strict=True) if s.status == "error"
+    ]
     if crashed:
         text, score = crashed[0]
         return f"crashed on {text[:60]!r}: {score.explanation.strip().splitlines()[-1]}"
-    late = [text for text, s in zip(HOSTILE, scores, strict=True) if s.status == "timeout"]
+    late = [
+        text for text, s in zip(HOSTILE, scores, strict=True) if s.status == "timeout"
+    ]
     if late:
-        return f"{len(late)} of {len(HOSTILE)} took longer than {bound.deadline:g} s, first {late[0][:60]!r}"
+        return (
+            f"{len(late)} of {len(HOSTILE)} took longer than {bound.deadline:g} s,"
+            f" first {late[0][:60]!r}"
+        )
     seconds = time.monotonic() - started
     return f"took {seconds:.0f} s" if seconds > bound.deadline * len(HOSTILE) else None
 
@@ -179,7 +213,11 @@ def _eval(plugin: Plugin, registry: Registry) -> Tests:
         if len(set(ids)) < len(ids):
             return f"{len(ids)} samples have only {len(set(ids))} different ids"
         again = [s.id for s in _samples(plugin, registry)]
-        return None if ids == again else "the samples come in another order the second time"
+        return (
+            None
+            if ids == again
+            else "the samples come in another order the second time"
+        )
 
     yield "samples", samples
     if spec.score is not None:
@@ -201,10 +239,18 @@ def _eval(plugin: Plugin, registry: Registry) -> Tests:
         def judged() -> str | None:
             sample = next(iter(_samples(plugin, registry)))
             asked = spec.judge.conversations(sample, "a response")
-            if not all(isinstance(m.get("content"), str) for conversation in asked for m in conversation):
+            if not all(
+                isinstance(m.get("content"), str)
+                for conversation in asked
+                for m in conversation
+            ):
                 return "a conversation with the judge must be messages with texts"
             unread = spec.judge.parse(sample, ["no verdict at all \x00"] * len(asked))
-            return "an unreadable verdict was counted; parse must return None" if unread is not None else None
+            return (
+                "an unreadable verdict was counted; parse must return None"
+                if unread is not None
+                else None
+            )
 
         yield "judge", judged
 
@@ -213,20 +259,31 @@ def _samples(plugin: Plugin, registry: Registry) -> list[Sample]:
     spec = plugin.value
     prompt = data.load_prompt(spec.prompt, registry)
     rows = data.load_rows({**spec.data, "limit": 50}, registry, seed=0)
-    return list(plugins.bind(plugin, spec.samples, {})(rows, functools.partial(data.render, prompt)))
+    return list(
+        plugins.bind(plugin, spec.samples, {})(
+            rows, functools.partial(data.render, prompt)
+        )
+    )
 
 
 def _judge(plugin: Plugin, registry: Registry) -> Tests:
     judge = plugin.value
 
     def endpoint() -> str | None:
-        if judge.create is None and not judge.base_url.startswith(("http://", "https://")):
-            return f"base_url is {judge.base_url!r}; expected http(s)://…, or a `create` function"
+        if judge.create is None and not judge.base_url.startswith(
+            ("http://", "https://")
+        ):
+            return (
+                f"base_url is {judge.base_url!r}; expected http(s)://…, or a `create`"
+                " function"
+            )
         return None
 
     def key() -> str | None:
         if judge.key is not None and not _NAME.fullmatch(judge.key):
-            return "key must be the NAME of an environment variable, never the key itself"
+            return (
+                "key must be the NAME of an environment variable, never the key itself"
+            )
         return None
 
     yield "endpoint", endpoint
@@ -237,7 +294,11 @@ def _dataset(plugin: Plugin, registry: Registry) -> Tests:
     def rows() -> str | None:
         found = data.load_rows({"dataset": plugin.name, "limit": 20}, registry, seed=0)
         again = data.load_rows({"dataset": plugin.name, "limit": 20}, registry, seed=0)
-        return None if data.fingerprint(found) == data.fingerprint(again) else "the rows differ the second time"
+        return (
+            None
+            if data.fingerprint(found) == data.fingerprint(again)
+            else "the rows differ the second time"
+        )
 
     yield "rows", rows
 
@@ -246,7 +307,11 @@ def _prompt(plugin: Plugin, registry: Registry) -> Tests:
     def braces() -> str | None:
         value = "f(x) = {x} and {question} {0}"
         filled = str(data.render(plugin.value, {"question": value, "response": value}))
-        return None if value in filled.replace("\\\\", "\\") else f"braces in a question were changed: {filled[:200]!r}"
+        return (
+            None
+            if value in filled.replace("\\\\", "\\")
+            else f"braces in a question were changed: {filled[:200]!r}"
+        )
 
     yield "braces", braces
 

@@ -12,7 +12,8 @@ from alignkit.conformance.losses import Check, needed, outcome, picklable
 from alignkit.train.objective import Objective
 from alignkit.types import Advantage, Loss
 
-_LOSS = Loss("none", needed, ("grpo",))  # an objective holds both; this one is never called
+# an objective holds both; this one is never called
+_LOSS = Loss("none", needed, ("grpo",))
 _REWARDS = (0.2, 0.5, 0.0, 0.4, 1.0, 0.0, 0.0, 1.0, 0.3, 0.1, 0.8, 0.2)
 
 
@@ -36,7 +37,9 @@ def check_advantage(advantage: Advantage) -> list[Check]:
 
 
 def _advantage_edges(advantage: Advantage) -> str | None:
-    """Finite with equal rewards, a group of one, huge rewards and rewards that are NaN; see `Objective.advantages`."""
+    """Finite with equal rewards, a group of one, huge rewards and rewards that are NaN;
+    see `Objective.advantages`.
+    """
     nan = math.nan
     for rewards, size in (
         (_REWARDS, 4),
@@ -63,8 +66,14 @@ def _order_kept(function: Callable[..., Tensor]) -> str | None:
     rewards = torch.tensor(_REWARDS)
     order = torch.tensor([2, 0, 3, 1])
     moved = torch.cat([rewards[:4][order], rewards[4:]])
-    same = torch.allclose(function(rewards, 4)[:4][order], function(moved, 4)[:4], atol=1e-6)
-    return None if same else "the order of completions within a group changes their advantages"
+    same = torch.allclose(
+        function(rewards, 4)[:4][order], function(moved, 4)[:4], atol=1e-6
+    )
+    return (
+        None
+        if same
+        else "the order of completions within a group changes their advantages"
+    )
 
 
 def _rises_with_rewards(function: Callable[..., Tensor]) -> str | None:
@@ -73,16 +82,25 @@ def _rises_with_rewards(function: Callable[..., Tensor]) -> str | None:
     steps = function(rewards, 4).view(-1, 4).gather(1, order).diff(dim=1)
     if (steps < -1e-6).any():
         return "a higher reward has a lower advantage than another of its group"
-    return None if (steps > 1e-6).any() else "all advantages are equal: nothing is learnt"
+    return (
+        None if (steps > 1e-6).any() else "all advantages are equal: nothing is learnt"
+    )
 
 
 def _unbiased(function: Callable[..., Tensor]) -> str | None:
-    """Advantages that do not change with the scale of the rewards were divided by a deviation: by the right one?"""
+    """Advantages that do not change with the scale of the rewards were divided by a
+    deviation: by the right one?
+    """
     rewards = torch.tensor(_REWARDS, dtype=torch.float64)
     plain, scaled = function(rewards, 4), function(rewards * 1e3, 4)
     if not torch.allclose(plain, scaled, rtol=1e-3, atol=1e-4):
         return None
     deviation = plain.view(-1, 4).std(dim=1)
-    if torch.allclose(deviation, torch.full_like(deviation, math.sqrt(4 / 3)), rtol=1e-3):
-        return "divides by the biased standard deviation (n); the definition has the unbiased one (n - 1)"
+    if torch.allclose(
+        deviation, torch.full_like(deviation, math.sqrt(4 / 3)), rtol=1e-3
+    ):
+        return (
+            "divides by the biased standard deviation (n); the definition has the"
+            " unbiased one (n - 1)"
+        )
     return None

@@ -1,6 +1,8 @@
-"""The real trainers on a tiny model and one fixed batch, so that its gradients can be compared over cuts.
+"""The real trainers on a tiny model and one fixed batch, so that its gradients can be
+compared over cuts.
 
-One optimizer step always covers the same eight rows. Weights are float64 and never move.
+One optimizer step always covers the same eight rows. Weights are float64 and never
+move.
 """
 
 from __future__ import annotations
@@ -26,10 +28,13 @@ from alignkit.train.sft import AlignSFTTrainer
 ROWS = 8
 GROUP = 4
 PROMPTS = ("1+2=?", "User: 8+2+1=?\nAssistant: ")
-LENGTHS = (1, 3, 6, 2, 4, 9, 1, 5)  # response tokens; one of a single token in each group
+# response tokens; one of a single token in each group
+LENGTHS = (1, 3, 6, 2, 4, 9, 1, 5)
 REWARDS = (1.0, 0.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0)  # the second group has no variance
 ADVANTAGES = (0.9, -1.3, 0.9, -0.4, 0.0, 0.0, 0.0, 0.0)
-CUT_OFF = 3  # this response has no EOS: `mask_truncated_completions` leaves it without a token to train on
+# this response has no EOS: `mask_truncated_completions` leaves it without a token to
+# train on
+CUT_OFF = 3
 
 Gradients = dict[str, Tensor]
 
@@ -40,7 +45,8 @@ class Cut:
 
     rows: int
     accumulation: int
-    extra: Mapping[str, Any] = field(default_factory=dict)  # further fields of the TRL config
+    # further fields of the TRL config
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         extra = "".join(f", {name} {value}" for name, value in self.extra.items())
@@ -53,7 +59,9 @@ CUTS = (Cut(2, 4), Cut(4, 2, {"pad_to_multiple_of": 24}), HARSH)
 
 
 def model(tokenizer: Any, seed: int = 0) -> Qwen2ForCausalLM:
-    """Two layers, hidden size 16, float64, with weights large enough for gradients of order one."""
+    """Two layers, hidden size 16, float64, with weights large enough for gradients of
+    order one.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = Qwen2Config(
@@ -82,7 +90,9 @@ class Row:
 
 
 def rows(tokenizer: Any) -> list[Row]:
-    """The eight rows: two prompts with four responses each, all different, ended by EOS but for one."""
+    """The eight rows: two prompts with four responses each, all different, ended by EOS
+    but for one.
+    """
     generator = torch.Generator().manual_seed(1)
     made = []
     for index, length in enumerate(LENGTHS):
@@ -90,22 +100,30 @@ def rows(tokenizer: Any) -> list[Row]:
         ids = ids if index == CUT_OFF else [*ids[:-1], tokenizer.eos_token_id]
         ids[0] = 4 + index if length > 1 else ids[0]
         prompt = tokenizer(PROMPTS[index // GROUP]).input_ids
-        made.append(Row(prompt, ids, REWARDS[index], ADVANTAGES[index], index != CUT_OFF))
+        made.append(
+            Row(prompt, ids, REWARDS[index], ADVANTAGES[index], index != CUT_OFF)
+        )
     return made
 
 
 def drift(ids: Tensor, phase: float) -> Tensor:
-    """(…, T) token ids to numbers in (-0.5, 0.5) by token and place: how far another policy's log-probs lie off."""
+    """(…, T) token ids to numbers in (-0.5, 0.5) by token and place: how far another
+    policy's log-probs lie off.
+    """
     places = torch.arange(ids.shape[-1], device=ids.device, dtype=torch.float64)
     return 0.5 * torch.sin(1.7 * ids.double() + places + phase)
 
 
 class _Fixed:
-    """Mixed in before a policy trainer: rollouts, rewards and advantages by table, log-probs off policy."""
+    """Mixed in before a policy trainer: rollouts, rewards and advantages by table,
+    log-probs off policy.
+    """
 
     table: list[Row]
 
-    def _generate_single_turn(self, prompt_ids: Sequence[Sequence[int]], *rest: Any) -> Any:
+    def _generate_single_turn(
+        self, prompt_ids: Sequence[Sequence[int]], *rest: Any
+    ) -> Any:
         seen: Counter[tuple[int, ...]] = Counter()
         chosen = []
         for ids in prompt_ids:
@@ -119,8 +137,12 @@ class _Fixed:
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         device = output["completion_ids"].device
-        output["advantages"] = torch.tensor([row.advantage for row in self.chosen], dtype=torch.float64, device=device)
-        output["rewards"] = torch.tensor([row.reward for row in self.chosen], dtype=torch.float64, device=device)
+        output["advantages"] = torch.tensor(
+            [row.advantage for row in self.chosen], dtype=torch.float64, device=device
+        )
+        output["rewards"] = torch.tensor(
+            [row.reward for row in self.chosen], dtype=torch.float64, device=device
+        )
         with torch.no_grad():
             ids, keep = output["completion_ids"], output["completion_ids"].shape[1]
             logps = self._get_per_token_logps_and_entropies(  # type: ignore[attr-defined]
@@ -157,11 +179,15 @@ class _Catch(TrainerCallback):
         self.steps: list[Gradients] = []
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        self.steps.append({name: weight.grad.clone() for name, weight in self.parameters.items()})
+        self.steps.append(
+            {name: weight.grad.clone() for name, weight in self.parameters.items()}
+        )
 
 
 class Laboratory:
-    """Trainers by method and cut, built once and used for any objective. Use as a context manager."""
+    """Trainers by method and cut, built once and used for any objective. Use as a
+    context manager.
+    """
 
     def __init__(self) -> None:
         self.tokenizer = models.build_tokenizer("digits")
@@ -170,7 +196,9 @@ class Laboratory:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Laboratory:
-        self.folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="alignkit-check-"))
+        self.folder = self._stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="alignkit-check-")
+        )
         self._stack.enter_context(_quiet())
         return self
 
@@ -178,7 +206,9 @@ class Laboratory:
         self._stack.close()
 
     def gradients(self, method: str, objective: Objective, cut: Cut) -> Gradients:
-        """The gradients of the optimizer step over the eight rows, cut so, by the real trainer."""
+        """The gradients of the optimizer step over the eight rows, cut so, by the real
+        trainer.
+        """
         key = (method, str(cut))
         if key not in self._trainers:
             self._trainers[key] = self._make(method, objective, cut)
@@ -206,7 +236,11 @@ class Laboratory:
         }
         net = model(self.tokenizer)
         still = torch.optim.SGD(net.parameters(), lr=0.0)
-        shared = {"model": net, "processing_class": self.tokenizer, "objective": objective}
+        shared = {
+            "model": net,
+            "processing_class": self.tokenizer,
+            "objective": objective,
+        }
         shared |= {"optimizers": (still, None)}
         trainer = getattr(self, f"_{method}")(common, shared)
         trainer.remove_callback(PrinterCallback)
@@ -218,22 +252,36 @@ class Laboratory:
         from datasets import Dataset
 
         data = [
-            {"input_ids": row.prompt + row.response, "labels": [-100] * len(row.prompt) + row.response}
+            {
+                "input_ids": row.prompt + row.response,
+                "labels": [-100] * len(row.prompt) + row.response,
+            }
             for row in self.rows
         ]
         config = SFTConfig(shuffle_dataset=False, **common)
-        return AlignSFTTrainer(args=config, train_dataset=Dataset.from_list(data), **shared)
+        return AlignSFTTrainer(
+            args=config, train_dataset=Dataset.from_list(data), **shared
+        )
 
     def _dpo(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
         from datasets import Dataset
 
         data = [
-            {"prompt_ids": row.prompt, "chosen_ids": row.response, "rejected_ids": other.response}
+            {
+                "prompt_ids": row.prompt,
+                "chosen_ids": row.response,
+                "rejected_ids": other.response,
+            }
             for row, other in pairs(self.rows)
         ]
         reference = model(self.tokenizer, seed=1)
         config = DPOConfig(**common)
-        return _FixedDPO(ref_model=reference, args=config, train_dataset=Dataset.from_list(data), **shared)
+        return _FixedDPO(
+            ref_model=reference,
+            args=config,
+            train_dataset=Dataset.from_list(data),
+            **shared,
+        )
 
     def _grpo(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
         return self._policy(_FixedGRPO, GRPOConfig, common, shared)
@@ -241,11 +289,17 @@ class Laboratory:
     def _rloo(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
         return self._policy(_FixedRLOO, RLOOConfig, common, shared)
 
-    def _policy(self, kind: Any, config: Any, common: dict[str, Any], shared: dict[str, Any]) -> Any:
+    def _policy(
+        self, kind: Any, config: Any, common: dict[str, Any], shared: dict[str, Any]
+    ) -> Any:
         from datasets import Dataset
 
         args = config(
-            beta=0.0, num_generations=GROUP, max_completion_length=16, mask_truncated_completions=True, **common
+            beta=0.0,
+            num_generations=GROUP,
+            max_completion_length=16,
+            mask_truncated_completions=True,
+            **common,
         )
         data = Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS])
         trainer = kind(reward_funcs=_no_reward, args=args, train_dataset=data, **shared)

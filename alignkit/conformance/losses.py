@@ -1,4 +1,6 @@
-"""Proof that a loss does what its definition says, by the real trainers on a tiny model."""
+"""Proof that a loss does what its definition says, by the real trainers on a tiny
+model.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from alignkit.functional import compute_entropy
 from alignkit.train.objective import Objective, Step
 from alignkit.types import Loss, PolicyBatch, PreferenceBatch, SFTBatch
 
-TOLERANCE = 1e-5  # of the largest gradient; the trainers' fused head computes in float32
+# of the largest gradient; the trainers' fused head computes in float32
+TOLERANCE = 1e-5
 CONSTANT = 7.0
 # Packing makes one row of many, so it has no sequences to average over: `token` only.
 PACKED = tiny.Cut(8, 1, {"packing": True, "max_length": 64})
@@ -28,7 +31,9 @@ PACKED = tiny.Cut(8, 1, {"packing": True, "max_length": 64})
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the table. `ok` is None where a plugin declares what would otherwise be a fault."""
+    """One line of the table. `ok` is None where a plugin declares what would otherwise
+    be a fault.
+    """
 
     kind: str
     plugin: str
@@ -38,7 +43,9 @@ class Check:
 
 
 def check_loss(loss: Loss, laboratory: tiny.Laboratory) -> list[Check]:
-    """All checks of a loss with its default options, for every method and normalisation it names."""
+    """All checks of a loss with its default options, for every method and normalisation
+    it names.
+    """
 
     if missing := needed(loss.function):
         return [Check("loss", loss.name, "options", None, missing)]
@@ -55,32 +62,72 @@ def check_loss(loss: Loss, laboratory: tiny.Laboratory) -> list[Check]:
         result("batch unchanged", lambda: _unchanged(loss)),
     ]
     if _kind(loss) == "policy":
-        found.append(result("advantages detached", lambda: _scales_with_advantages(loss)))
+        found.append(
+            result("advantages detached", lambda: _scales_with_advantages(loss))
+        )
     if loss.depends_on_microbatch:
-        return [*found, Check("loss", loss.name, "cuts", None, "declares that it depends on the microbatch")]
+        return [
+            *found,
+            Check(
+                "loss",
+                loss.name,
+                "cuts",
+                None,
+                "declares that it depends on the microbatch",
+            ),
+        ]
     for method in loss.methods:
-        # The second method goes through the same reduction, so one normalisation of it is enough.
-        for normalize in (loss.normalize or (None,))[: None if method == loss.methods[0] else 1]:
-            objective = Objective(loss, normalize=normalize, constant=CONSTANT if normalize == "constant" else None)
+        # The second method goes through the same reduction, so one normalisation of it
+        # is enough.
+        for normalize in (loss.normalize or (None,))[
+            : None if method == loss.methods[0] else 1
+        ]:
+            objective = Objective(
+                loss,
+                normalize=normalize,
+                constant=CONSTANT if normalize == "constant" else None,
+            )
             label = method if normalize is None else f"{method} {normalize}"
-            found.append(result(f"{label}: definition", functools.partial(_defined, objective, method, laboratory)))
+            found.append(
+                result(
+                    f"{label}: definition",
+                    functools.partial(_defined, objective, method, laboratory),
+                )
+            )
             if normalize == "microbatch":
-                detail = "divides by the longest response of the microbatch, so it depends on the cut"
+                detail = (
+                    "divides by the longest response of the microbatch, so it depends"
+                    " on the cut"
+                )
                 found.append(Check("loss", loss.name, f"{label}: cuts", None, detail))
                 continue
-            first = method == loss.methods[0] and normalize in (None, *loss.normalize[:1])
+            first = method == loss.methods[0] and normalize in (
+                None,
+                *loss.normalize[:1],
+            )
             cuts = tiny.CUTS if first else (tiny.HARSH,)
             if method == "sft" and normalize == "token":
                 cuts = (*cuts, PACKED)
-            found.append(result(f"{label}: cuts", functools.partial(_uncut, objective, method, cuts, laboratory)))
+            found.append(
+                result(
+                    f"{label}: cuts",
+                    functools.partial(_uncut, objective, method, cuts, laboratory),
+                )
+            )
     return found
 
 
 def needed(function: Callable[..., Any]) -> str | None:
     """Why a plugin with options that have no default is not checked."""
     parameters = inspect.signature(function).parameters.values()
-    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    return f"not checked: it needs the option {', '.join(names)}; its own tests must do it" if names else None
+    names = [
+        p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    ]
+    return (
+        f"not checked: it needs the option {', '.join(names)}; its own tests must do it"
+        if names
+        else None
+    )
 
 
 def outcome(kind: str, name: str, check: str, test: Callable[[], str | None]) -> Check:
@@ -94,15 +141,23 @@ def outcome(kind: str, name: str, check: str, test: Callable[[], str | None]) ->
     return Check(kind, name, check, wrong is None, wrong or "")
 
 
-# -- losses by themselves ------------------------------------------------------------------------------------
+# -- losses by themselves --------------------------------------------------------------
 
 
 def _kind(loss: Loss) -> str:
     return {"sft": "sft", "dpo": "preference"}.get(loss.methods[0], "policy")
 
 
-def _batch(loss: Loss, logps: Tensor, mask: Tensor, drift: float = 0.3, advantages: Tensor | None = None) -> Any:
-    """A batch of the loss's kind around log-probs (B, T), and the tensor that carries the gradient."""
+def _batch(
+    loss: Loss,
+    logps: Tensor,
+    mask: Tensor,
+    drift: float = 0.3,
+    advantages: Tensor | None = None,
+) -> Any:
+    """A batch of the loss's kind around log-probs (B, T), and the tensor that carries
+    the gradient.
+    """
     leaf = logps.detach().clone().requires_grad_()
     if _kind(loss) == "sft":
         return SFTBatch(leaf, mask, torch.ones_like(logps)), leaf
@@ -112,29 +167,62 @@ def _batch(loss: Loss, logps: Tensor, mask: Tensor, drift: float = 0.3, advantag
         return PreferenceBatch(sums, sums.flip(0), still, still.flip(0) - drift), leaf
     if advantages is None:
         advantages = torch.linspace(-1.0, 1.0, len(logps)).to(logps)
-    others = [logps.detach() + drift * torch.sin(torch.arange(logps.numel()).view_as(logps) + p) for p in (0.0, 2.0)]
+    others = [
+        logps.detach()
+        + drift * torch.sin(torch.arange(logps.numel()).view_as(logps) + p)
+        for p in (0.0, 2.0)
+    ]
     old, reference = (other.to(logps.dtype) for other in others)
-    return PolicyBatch(leaf, old, mask, advantages, advantages.clone(), reference, torch.ones_like(logps)), leaf
+    return (
+        PolicyBatch(
+            leaf,
+            old,
+            mask,
+            advantages,
+            advantages.clone(),
+            reference,
+            torch.ones_like(logps),
+        ),
+        leaf,
+    )
 
 
-def _logps(lengths: tuple[int, ...], dtype: torch.dtype = torch.float64, low: float = -3.0) -> tuple[Tensor, Tensor]:
+def _logps(
+    lengths: tuple[int, ...], dtype: torch.dtype = torch.float64, low: float = -3.0
+) -> tuple[Tensor, Tensor]:
     width = max(*lengths, 1)
-    values = torch.rand(len(lengths), width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = torch.rand(
+        len(lengths),
+        width,
+        generator=torch.Generator().manual_seed(0),
+        dtype=torch.float64,
+    )
     mask = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
-    return (values * low).masked_fill(~mask, 0).to(dtype), mask  # TRL's log-probs are 0 on padding
+    # TRL's log-probs are 0 on padding
+    return (values * low).masked_fill(~mask, 0).to(dtype), mask
 
 
 def _reduced(loss: Loss, batch: Any, mask: Tensor) -> Iterator[Tensor]:
     """The loss of the batch under each normalisation."""
     for normalize in loss.normalize or (None,):
-        objective = Objective(loss, normalize=normalize, constant=CONSTANT if normalize == "constant" else None)
+        objective = Objective(
+            loss,
+            normalize=normalize,
+            constant=CONSTANT if normalize == "constant" else None,
+        )
         values, _ = objective(batch)
-        yield objective.reduce(values, mask, Step(mask.sum(), torch.tensor(float(len(mask))), 1))
+        yield objective.reduce(
+            values, mask, Step(mask.sum(), torch.tensor(float(len(mask))), 1)
+        )
 
 
 def picklable(function: Callable[..., Any]) -> str | None:
     """What is wrong with a plugin that must travel to other processes."""
-    return None if pickle.loads(pickle.dumps(function)) is not None else "is None after pickling"
+    return (
+        None
+        if pickle.loads(pickle.dumps(function)) is not None
+        else "is None after pickling"
+    )
 
 
 def _dtype(loss: Loss) -> str | None:
@@ -142,7 +230,10 @@ def _dtype(loss: Loss) -> str | None:
         batch, _ = _batch(loss, *_logps((4, 2, 1), dtype))
         values, _ = Objective(loss)(batch)
         if values.dtype not in (dtype, torch.float32):
-            return f"{dtype} log-probs gave a loss of {values.dtype}; expected {dtype} or torch.float32"
+            return (
+                f"{dtype} log-probs gave a loss of {values.dtype}; expected {dtype} or"
+                " torch.float32"
+            )
     return None
 
 
@@ -160,7 +251,10 @@ def _finite(loss: Loss) -> str | None:
         for reduced in _reduced(loss, batch, mask):
             gradient = torch.autograd.grad(reduced, leaf, retain_graph=True)[0]
             if not (reduced.isfinite() and gradient[mask].isfinite().all()):
-                return f"{name}: loss {reduced.item():g}, gradient finite: {bool(gradient.isfinite().all())}"
+                return (
+                    f"{name}: loss {reduced.item():g}, gradient finite:"
+                    f" {bool(gradient.isfinite().all())}"
+                )
     return None
 
 
@@ -171,7 +265,9 @@ def _padding(loss: Loss) -> str | None:
     logps, mask = _logps((6, 3, 1))
     clean, clean_leaf = _batch(loss, logps, mask)
     dirty, dirty_leaf = _batch(loss, logps.masked_fill(~mask, -5.0), mask)
-    for one, other in zip(_reduced(loss, clean, mask), _reduced(loss, dirty, mask), strict=True):
+    for one, other in zip(
+        _reduced(loss, clean, mask), _reduced(loss, dirty, mask), strict=True
+    ):
         gradients = [
             torch.autograd.grad(value, leaf, retain_graph=True)[0]
             for value, leaf in ((one, clean_leaf), (other, dirty_leaf))
@@ -179,34 +275,56 @@ def _padding(loss: Loss) -> str | None:
         if any(gradient[~mask].any() for gradient in gradients):
             return "padding tokens have a gradient"
         if not torch.allclose(one, other) or not torch.allclose(*gradients):
-            return f"the loss reads padding: {one.item():g} becomes {other.item():g} when it changes"
+            return (
+                f"the loss reads padding: {one.item():g} becomes {other.item():g} when"
+                " it changes"
+            )
     return None
 
 
 def _scales_with_advantages(loss: Loss) -> str | None:
-    """Where old = reference = policy, a policy gradient is proportional to the advantages (or rewards)."""
+    """Where old = reference = policy, a policy gradient is proportional to the
+    advantages (or rewards).
+    """
     logps, mask = _logps((5, 3, 4))
     gradients = []
     for factor in (0.0, 1.0, 2.0):
         advantages = factor * torch.tensor([0.7, -1.1, 0.4], dtype=torch.float64)
         batch, leaf = _batch(loss, logps, mask, drift=0.0, advantages=advantages)
-        gradients.append(torch.autograd.grad(next(_reduced(loss, batch, mask)), leaf)[0])
+        gradients.append(
+            torch.autograd.grad(next(_reduced(loss, batch, mask)), leaf)[0]
+        )
     none, once, twice = gradients
     if none.abs().max() > 1e-9:
-        return f"advantages of 0 leave a gradient of {none.abs().max():.2g}: something in them is not detached"
+        return (
+            f"advantages of 0 leave a gradient of {none.abs().max():.2g}: something in"
+            " them is not detached"
+        )
     if not torch.allclose(twice, 2 * once, rtol=1e-6, atol=1e-12):
-        return "twice the advantages do not give twice the gradient: something in them is not detached"
+        return (
+            "twice the advantages do not give twice the gradient: something in them is"
+            " not detached"
+        )
     return None
 
 
 def _direction(loss: Loss) -> str | None:
-    """A step against the gradient makes likelier what should be: demonstrations, good completions, chosen ones."""
+    """A step against the gradient makes likelier what should be: demonstrations, good
+    completions, chosen ones.
+    """
     logps, mask = _logps((5, 3, 4))
     advantages = torch.tensor([0.7, -1.1, 0.4], dtype=torch.float64)
     if _kind(loss) == "preference":
-        chosen, rejected = (torch.full((3,), low, dtype=torch.float64, requires_grad=True) for low in (-2.0, -3.0))
-        batch: Any = PreferenceBatch(chosen, rejected, chosen.detach(), rejected.detach())
-        up, down = torch.autograd.grad(Objective(loss)(batch)[0].sum(), (chosen, rejected))
+        chosen, rejected = (
+            torch.full((3,), low, dtype=torch.float64, requires_grad=True)
+            for low in (-2.0, -3.0)
+        )
+        batch: Any = PreferenceBatch(
+            chosen, rejected, chosen.detach(), rejected.detach()
+        )
+        up, down = torch.autograd.grad(
+            Objective(loss)(batch)[0].sum(), (chosen, rejected)
+        )
         gain = down.sum() - up.sum()
     else:
         batch, leaf = _batch(loss, logps, mask, drift=0.0, advantages=advantages)
@@ -217,7 +335,11 @@ def _direction(loss: Loss) -> str | None:
         return None
     if not gain.isfinite():
         return "the gradient is not finite"
-    return "the gradient is zero: nothing is learnt" if gain == 0 else "the sign is wrong: it unlearns what is good"
+    return (
+        "the gradient is zero: nothing is learnt"
+        if gain == 0
+        else "the sign is wrong: it unlearns what is good"
+    )
 
 
 def _unchanged(loss: Loss) -> str | None:
@@ -227,22 +349,41 @@ def _unchanged(loss: Loss) -> str | None:
     names = [spec.name for spec in dataclasses.fields(batch)]
     before = {name: getattr(batch, name).detach().clone() for name in names}
     loss.function(batch)
-    changed = [name for name in names if not torch.equal(before[name], getattr(batch, name))]
-    return f"writes into batch.{', '.join(changed)}; make a new tensor instead" if changed else None
+    changed = [
+        name for name in names if not torch.equal(before[name], getattr(batch, name))
+    ]
+    return (
+        f"writes into batch.{', '.join(changed)}; make a new tensor instead"
+        if changed
+        else None
+    )
 
 
-# -- losses in the trainers ----------------------------------------------------------------------------------
+# -- losses in the trainers ------------------------------------------------------------
 
 
-def _defined(objective: Objective, method: str, laboratory: tiny.Laboratory) -> str | None:
+def _defined(
+    objective: Objective, method: str, laboratory: tiny.Laboratory
+) -> str | None:
     expected = definition(objective, method, laboratory)
-    return _differ(expected, laboratory.gradients(method, objective, tiny.WHOLE), "the definition")
+    return _differ(
+        expected, laboratory.gradients(method, objective, tiny.WHOLE), "the definition"
+    )
 
 
-def _uncut(objective: Objective, method: str, cuts: Sequence[tiny.Cut], laboratory: tiny.Laboratory) -> str | None:
+def _uncut(
+    objective: Objective,
+    method: str,
+    cuts: Sequence[tiny.Cut],
+    laboratory: tiny.Laboratory,
+) -> str | None:
     expected = definition(objective, method, laboratory)
     for cut in cuts:
-        if wrong := _differ(expected, laboratory.gradients(method, objective, cut), f"the definition in {cut}"):
+        if wrong := _differ(
+            expected,
+            laboratory.gradients(method, objective, cut),
+            f"the definition in {cut}",
+        ):
             return wrong
     return None
 
@@ -252,11 +393,18 @@ def _differ(expected: tiny.Gradients, found: tiny.Gradients, what: str) -> str |
     gap = max(float((expected[name] - found[name]).abs().max()) for name in expected)
     if math.isfinite(gap) and gap <= TOLERANCE * scale:
         return None
-    return f"gradients differ by {gap / scale if scale else gap:.2g} of the largest one from {what}"
+    return (
+        f"gradients differ by {gap / scale if scale else gap:.2g} of the largest one"
+        f" from {what}"
+    )
 
 
-def definition(objective: Objective, method: str, laboratory: tiny.Laboratory) -> tiny.Gradients:
-    """The gradient of one step by definition: the plugin on each sequence alone, unpadded, then plain sums."""
+def definition(
+    objective: Objective, method: str, laboratory: tiny.Laboratory
+) -> tiny.Gradients:
+    """The gradient of one step by definition: the plugin on each sequence alone,
+    unpadded, then plain sums.
+    """
     tokenizer, rows = laboratory.tokenizer, laboratory.rows
     net = tiny.model(tokenizer)
     if method == "dpo":
@@ -264,7 +412,10 @@ def definition(objective: Objective, method: str, laboratory: tiny.Laboratory) -
         losses = []
         for chosen, rejected in tiny.pairs(rows):
             policy = [_row_logps(net, row)[0].sum(1) for row in (chosen, rejected)]
-            still = [_row_logps(reference, row)[0].sum(1).detach() for row in (chosen, rejected)]
+            still = [
+                _row_logps(reference, row)[0].sum(1).detach()
+                for row in (chosen, rejected)
+            ]
             losses.append(objective(PreferenceBatch(*policy, *still))[0])
         torch.stack(losses).mean().backward()
     else:
@@ -280,10 +431,16 @@ def definition(objective: Objective, method: str, laboratory: tiny.Laboratory) -
             elif objective.normalize == "token":
                 total = total + values.sum() / tokens
             else:
-                by = {"sequence": count, "constant": CONSTANT, "microbatch": longest}[objective.normalize]
+                by = {"sequence": count, "constant": CONSTANT, "microbatch": longest}[
+                    objective.normalize
+                ]
                 total = total + values.sum() / by / len(rows)
         total.backward()
-    return {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
+    return {
+        name: weight.grad
+        for name, weight in net.named_parameters()
+        if weight.grad is not None
+    }
 
 
 def _row_logps(net: Any, row: tiny.Row) -> tuple[Tensor, Tensor, Tensor]:
@@ -301,6 +458,9 @@ def _row_batch(net: Any, row: tiny.Row, method: str) -> Any:
     if method == "sft":
         return SFTBatch(logps, mask, entropies)
     still = logps.detach()
-    advantage, reward = (torch.tensor([value], dtype=torch.float64) for value in (row.advantage, row.reward))
+    advantage, reward = (
+        torch.tensor([value], dtype=torch.float64)
+        for value in (row.advantage, row.reward)
+    )
     old, reference = still + tiny.drift(ids, 0.0), still + tiny.drift(ids, 2.0)
     return PolicyBatch(logps, old, mask, advantage, reward, reference, entropies)

@@ -19,9 +19,10 @@ UNGRADED = ("timeout", "error")  # statuses that say nothing about the row
 class Filter:
     """Rules that a row must meet, in this order; one that is None is not applied.
 
-    `min_reward` reads the row's `reward` (and `status`). `finish_reasons` reads `finish_reason`. Lengths are in
-    tokens, of the count given with the row. `duplicates` compares normalised texts and keeps the first row.
-    `dropped` counts, by the first rule that a row failed.
+    `min_reward` reads the row's `reward` (and `status`). `finish_reasons` reads
+    `finish_reason`. Lengths are in tokens, of the count given with the row.
+    `duplicates` compares normalised texts and keeps the first row. `dropped` counts, by
+    the first rule that a row failed.
     """
 
     min_reward: float | None = None
@@ -31,7 +32,9 @@ class Filter:
     duplicates: Duplicates = "keep"
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def apply(self, rows: Sequence[Row], tokens: Sequence[int] | None = None) -> list[Row]:
+    def apply(
+        self, rows: Sequence[Row], tokens: Sequence[int] | None = None
+    ) -> list[Row]:
         """The rows that meet all rules, in their order.
 
         Raises:
@@ -62,14 +65,26 @@ class Filter:
             reason = _column(row, "finish_reason", number)
             if reason not in self.finish_reasons:
                 return f"finish reason {str(reason)[:40]}"
-        if tokens is not None and self.min_tokens is not None and tokens < self.min_tokens:
+        if (
+            tokens is not None
+            and self.min_tokens is not None
+            and tokens < self.min_tokens
+        ):
             return f"shorter than {self.min_tokens} tokens"
-        if tokens is not None and self.max_tokens is not None and tokens > self.max_tokens:
+        if (
+            tokens is not None
+            and self.max_tokens is not None
+            and tokens > self.max_tokens
+        ):
             return f"longer than {self.max_tokens} tokens"
         return None
 
     def _identity(self, row: Row, number: int) -> tuple[str, ...]:
-        question = (normalise(question_of(row)),) if self.duplicates in ("question", "both") else ()
+        question = (
+            (normalise(question_of(row)),)
+            if self.duplicates in ("question", "both")
+            else ()
+        )
         if self.duplicates == "question":
             return question
         return (*question, normalise(str(_column(row, "response", number))))
@@ -78,5 +93,7 @@ class Filter:
 def _column(row: Row, name: str, number: int) -> Any:
     if name not in row:
         has = listing(sorted(map(str, row)))
-        raise InputError(f"row {number + 1} has no '{name}', which this filter reads; it has {has}")
+        raise InputError(
+            f"row {number + 1} has no '{name}', which this filter reads; it has {has}"
+        )
     return row[name]

@@ -1,4 +1,6 @@
-"""A batch of requests in flight: the event loop in a helper thread, retries, rate limits, the circuit breaker."""
+"""A batch of requests in flight: the event loop in a helper thread, retries, rate
+limits, the circuit breaker.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,12 @@ if TYPE_CHECKING:
 
     from alignkit.endpoint.http import Endpoint
 
-MAX_BYTES = 64 * 2**20  # of one answer: an endpoint is not trusted with this machine's memory
+# of one answer: an endpoint is not trusted with this machine's memory
+MAX_BYTES = 64 * 2**20
 LONGEST_BACKOFF = 30.0  # seconds
-BREAKER = 5  # requests given up in a row, with no answer between them, mean that the endpoint is gone
+# requests given up in a row, with no answer between them, mean that the endpoint is
+# gone
+BREAKER = 5
 
 
 class Call:
@@ -44,17 +49,22 @@ class Call:
         self.budget = budget or Budget(None, None)
         self.size = len(bodies)
         self.todo = iter(enumerate(bodies))
-        self.box: queue.SimpleQueue[tuple[int, Any] | BaseException | None] = queue.SimpleQueue()
+        self.box: queue.SimpleQueue[tuple[int, Any] | BaseException | None] = (
+            queue.SimpleQueue()
+        )
         self.faults: dict[int, str] = {}
         self.error: AlignError | None = None
         self.answered = 0
         self.given_up = 0
-        self.next_slot = 0.0  # when the next request may start (rate limit, Retry-After)
+        # when the next request may start (rate limit, Retry-After)
+        self.next_slot = 0.0
 
     def answers(self) -> Generator[tuple[int, Any]]:
         loop = asyncio.new_event_loop()
         task = loop.create_task(self.drive())
-        thread = threading.Thread(target=self.in_thread, args=(loop, task), name="alignkit-http", daemon=True)
+        thread = threading.Thread(
+            target=self.in_thread, args=(loop, task), name="alignkit-http", daemon=True
+        )
         thread.start()
         try:
             while (item := self.box.get()) is not None:
@@ -66,7 +76,9 @@ class Call:
                 loop.call_soon_threadsafe(task.cancel)
             thread.join()
 
-    def in_thread(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    def in_thread(
+        self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]
+    ) -> None:
         try:
             loop.run_until_complete(task)
         except BaseExceptionGroup as group:
@@ -83,7 +95,10 @@ class Call:
 
         self.halt = asyncio.Event()
         self.settled = asyncio.Event()
-        async with httpx.AsyncClient(**self.options) as client, asyncio.TaskGroup() as group:
+        async with (
+            httpx.AsyncClient(**self.options) as client,
+            asyncio.TaskGroup() as group,
+        ):
             for _ in range(min(self.endpoint.concurrency, self.size)):
                 group.create_task(self.work(client))
 
@@ -99,7 +114,12 @@ class Call:
                 self.given_up += 1
                 if self.given_up >= BREAKER and not self.error:
                     kind = WorkError if fault.passing else InputError
-                    self.stop(kind(f"{self.endpoint.host} failed {BREAKER} requests in a row; the last: {fault}"))
+                    self.stop(
+                        kind(
+                            f"{self.endpoint.host} failed {BREAKER} requests in a row;"
+                            f" the last: {fault}"
+                        )
+                    )
             else:
                 self.budget.settle(body, usage)
                 self.given_up = 0
@@ -110,7 +130,9 @@ class Call:
     async def affordable(self, body: Mapping[str, Any]) -> bool:
         while not self.error and not self.budget.reserve(body):
             if not self.budget.under_way:
-                self.stop(WorkError(f"stopped before exceeding the limit: {self.budget}"))
+                self.stop(
+                    WorkError(f"stopped before exceeding the limit: {self.budget}")
+                )
                 break
             self.settled.clear()
             await self.settled.wait()
@@ -122,7 +144,9 @@ class Call:
         self.halt.set()
         self.settled.set()
 
-    async def ask(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> tuple[Any, Any]:
+    async def ask(
+        self, client: httpx.AsyncClient, body: Mapping[str, Any]
+    ) -> tuple[Any, Any]:
         attempt = 0
         while True:
             await self.turn()
@@ -140,11 +164,15 @@ class Call:
                     attempt += 1
                 if attempt >= self.endpoint.attempts:
                     raise Fault(f"{fault} (after {attempt} attempts)") from fault
-                # A fault that speaks of no overload is let grow the wait only while nothing at all is answered.
+                # A fault that speaks of no overload is let grow the wait only while
+                # nothing at all is answered.
                 growth = attempt if fault.overload or self.answered == answered else 1
-                jitter = random.uniform(0, min(LONGEST_BACKOFF, self.endpoint.backoff * 2**growth))
+                jitter = random.uniform(
+                    0, min(LONGEST_BACKOFF, self.endpoint.backoff * 2**growth)
+                )
                 delay = jitter if fault.wait is None else fault.wait + min(jitter, 1.0)
-                if fault.limited:  # the limit holds for all requests, not for this one alone
+                # the limit holds for all requests, not for this one alone
+                if fault.limited:
                     self.next_slot = max(self.next_slot, time.monotonic() + delay)
                 await self.pause(delay)
 
@@ -159,33 +187,63 @@ class Call:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.halt.wait(), seconds)
 
-    async def once(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> tuple[Any, Any]:
+    async def once(
+        self, client: httpx.AsyncClient, body: Mapping[str, Any]
+    ) -> tuple[Any, Any]:
         import httpx
 
         try:
             async with (
-                asyncio.timeout(self.endpoint.timeout),  # httpx's own limits never end a server that drips bytes
+                # httpx's own limits never end a server that drips bytes
+                asyncio.timeout(self.endpoint.timeout),
                 client.stream("POST", self.url, json=body) as response,
             ):
                 raw = bytearray()
                 async for chunk in response.aiter_bytes():
                     raw += chunk
                     if len(raw) > MAX_BYTES:
-                        raise Fault("the answer is larger than 64 MiB", passing=False, billed=True)
+                        raise Fault(
+                            "the answer is larger than 64 MiB",
+                            passing=False,
+                            billed=True,
+                        )
         except TimeoutError:
-            raise Fault(f"no answer within {self.endpoint.timeout:g} s", billed=True) from None
+            raise Fault(
+                f"no answer within {self.endpoint.timeout:g} s", billed=True
+            ) from None
         except httpx.RequestError as error:
             kind = type(error).__name__
             text = self.endpoint.shown(f"{kind}: {error}" if str(error) else kind)
-            raise Fault(text, billed=not isinstance(error, httpx.ConnectError)) from None
+            raise Fault(
+                text, billed=not isinstance(error, httpx.ConnectError)
+            ) from None
         if response.status_code // 100 != 2:
-            fault = refusal(self.endpoint, self.url, response.status_code, response.headers, bytes(raw))
+            fault = refusal(
+                self.endpoint,
+                self.url,
+                response.status_code,
+                response.headers,
+                bytes(raw),
+            )
             if fault.fatal and not self.error:
                 self.stop(fault.fatal)
             raise fault
         try:
             answer = json.loads(raw)
             return self.read(answer), answer.get("usage")
-        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
-            why = str(error) if isinstance(error, BadAnswer) else "it is no JSON of the expected shape"
-            raise Fault(f"unreadable answer: {self.endpoint.shown(why)}", billed=True) from None
+        except (
+            LookupError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
+            why = (
+                str(error)
+                if isinstance(error, BadAnswer)
+                else "it is no JSON of the expected shape"
+            )
+            raise Fault(
+                f"unreadable answer: {self.endpoint.shown(why)}", billed=True
+            ) from None

@@ -16,7 +16,9 @@ TEMPLATE_TOKENS = 16  # of a chat template, per message; for upper bounds
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Before any request: input tokens by the rule of thumb, output tokens at most, dollars at most for the output."""
+    """Before any request: input tokens by the rule of thumb, output tokens at most,
+    dollars at most for the output.
+    """
 
     requests: int
     input_tokens: int
@@ -26,8 +28,8 @@ class Estimate:
     def __str__(self) -> str:
         cost = "price unknown" if self.dollars is None else f"about ${self.dollars:.4f}"
         return (
-            f"{self.requests} requests, about {self.input_tokens} tokens in (characters / {CHARACTERS_PER_TOKEN}), "
-            f"at most {self.output_tokens} out: {cost}"
+            f"{self.requests} requests, about {self.input_tokens} tokens in (characters"
+            f" / {CHARACTERS_PER_TOKEN}), at most {self.output_tokens} out: {cost}"
         )
 
 
@@ -35,19 +37,25 @@ def estimate(bodies: Sequence[Mapping[str, Any]], price: float | None) -> Estima
     """`price`: dollars per million tokens, in and out."""
     tokens_in = sum(len(_text(body)) // CHARACTERS_PER_TOKEN for body in bodies)
     tokens_out = sum(_output_limit(body) for body in bodies)
-    return Estimate(len(bodies), tokens_in, tokens_out, _dollars(tokens_in + tokens_out, price))
+    return Estimate(
+        len(bodies), tokens_in, tokens_out, _dollars(tokens_in + tokens_out, price)
+    )
 
 
 class Budget:
     """Tokens and dollars used, against a limit.
 
-    A request is admitted only when what is spent, plus the upper bounds of those under way and of itself, stays
-    within the limit. The bound of the input is its number of bytes: no tokenizer makes more tokens than that.
+    A request is admitted only when what is spent, plus the upper bounds of those under
+    way and of itself, stays within the limit. The bound of the input is its number of
+    bytes: no tokenizer makes more tokens than that.
     """
 
     def __init__(self, limit: float | None, price: float | None) -> None:
         if limit is not None and price is None:
-            raise InputError("a cost limit needs a price: give the dollars per million tokens of this model")
+            raise InputError(
+                "a cost limit needs a price: give the dollars per million tokens of"
+                " this model"
+            )
         for name, value in (("cost limit", limit), ("price", price)):
             if value is not None and not 0 <= value < math.inf:
                 raise InputError(f"the {name} is {value}; expected dollars, 0 or more")
@@ -69,15 +77,21 @@ class Budget:
         """Set the request's upper bound aside; False when it would not fit."""
         bound = _bound(body)
         if self.limit is not None and self.price is not None:
-            used = self.input_tokens + self.output_tokens + self._doubtful + self._reserved
+            used = (
+                self.input_tokens + self.output_tokens + self._doubtful + self._reserved
+            )
             if (used + bound) * self.price / 1e6 > self.limit:
                 return False
         self._reserved += bound
         self.under_way += 1
         return True
 
-    def settle(self, body: Mapping[str, Any], usage: Any, answered: bool = True) -> None:
-        """Replace the reservation by what was used; an answer without `usage` counts as its bound against the limit."""
+    def settle(
+        self, body: Mapping[str, Any], usage: Any, answered: bool = True
+    ) -> None:
+        """Replace the reservation by what was used; an answer without `usage` counts as
+        its bound against the limit.
+        """
         bound = _bound(body)
         self._reserved -= bound
         self.under_way -= 1
@@ -93,7 +107,9 @@ class Budget:
         self.output_tokens += used[1] if used else 0
 
     def doubt(self, body: Mapping[str, Any]) -> None:
-        """An attempt was lost after it was sent: the server may have charged for it, so the limit counts it."""
+        """An attempt was lost after it was sent: the server may have charged for it, so
+        the limit counts it.
+        """
         self._doubtful += _bound(body)
 
     def __str__(self) -> str:
@@ -104,7 +120,9 @@ class Budget:
 
 
 def usage_of(usage: Any) -> tuple[int, int] | None:
-    """(input, output) tokens of an answer's `usage`; None when the server gave none that makes sense."""
+    """(input, output) tokens of an answer's `usage`; None when the server gave none
+    that makes sense.
+    """
     if not isinstance(usage, dict):
         return None
     counts = (usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
@@ -115,7 +133,8 @@ def _text(body: Mapping[str, Any]) -> str:
     if "messages" not in body:
         return str(body.get("prompt", ""))
     return "".join(
-        m["content"] if isinstance(m["content"], str) else json.dumps(m["content"]) for m in body["messages"]
+        m["content"] if isinstance(m["content"], str) else json.dumps(m["content"])
+        for m in body["messages"]
     )
 
 

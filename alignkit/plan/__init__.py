@@ -1,4 +1,6 @@
-"""The dry run: what a recipe would do, its arithmetic, and what is missing on this machine."""
+"""The dry run: what a recipe would do, its arithmetic, and what is missing on this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ class Plan:
         return {
             "name": self.name,
             "method": self.config.method,
-            "plugins": [{"kind": p.kind, "name": p.name, "file": str(p.file)} for p in self.plugins],
+            "plugins": [
+                {"kind": p.kind, "name": p.name, "file": str(p.file)}
+                for p in self.plugins
+            ],
             "arithmetic": self.arithmetic,
             "rows": self.rows,
             "prompt": self.prompt,
@@ -52,34 +57,60 @@ class Plan:
 
 
 def plan(recipe: Recipe, registry: Registry, *, estimates: bool = False) -> list[Plan]:
-    """One plan per trained recipe: the recipe itself, or each stage of a pipeline. Estimates take a second more."""
+    """One plan per trained recipe: the recipe itself, or each stage of a pipeline.
+    Estimates take a second more.
+    """
     stages = recipe.stages or {recipe.config.name: recipe}
     plans = []
     for name, stage in stages.items():
-        planned, lengths = _plan(name, stage.config, _origin(stage.config.model, stages), registry)
+        planned, lengths = _plan(
+            name, stage.config, _origin(stage.config.model, stages), registry
+        )
         if estimates:
             _estimate(planned, stage, stages, lengths)
         plans.append(planned)
     return plans
 
 
-def _estimate(planned: Plan, stage: Recipe, stages: Mapping[str, Recipe], lengths: estimate.Lengths | None) -> None:
+def _estimate(
+    planned: Plan,
+    stage: Recipe,
+    stages: Mapping[str, Recipe],
+    lengths: estimate.Lengths | None,
+) -> None:
     from alignkit.models.shape import shape
 
     config: Any = stage.config
     here, model, origin = doctor.gpus()[0], config.model, _origin(config.model, stages)
     dtype = model.dtype if model.dtype != "auto" else "bfloat16" if here else "float32"
     size = None
-    if not any(text.startswith("model ") for text in planned.missing) and not planned.wrong:
+    if (
+        not any(text.startswith("model ") for text in planned.missing)
+        and not planned.wrong
+    ):
         size = shape(
-            origin.path, origin.build, dtype=dtype, revision=origin.revision, lora=model.lora, quantize=model.quantize
+            origin.path,
+            origin.build,
+            dtype=dtype,
+            revision=origin.revision,
+            lora=model.lora,
+            quantize=model.quantize,
         )
     known = trl.fields(config.method)
-    train = {name: setting(config, name) for name in estimate.SETTINGS if name in known and name != "optim"}
-    train["optim"] = config.train.get("optim", "adamw_torch_fused")  # not a literal in transformers' source
+    train = {
+        name: setting(config, name)
+        for name in estimate.SETTINGS
+        if name in known and name != "optim"
+    }
+    # not a literal in transformers' source
+    train["optim"] = config.train.get("optim", "adamw_torch_fused")
     if not here:  # as arguments.py does
-        train["gradient_checkpointing"] = config.train.get("gradient_checkpointing", False)
-    planned.estimate |= estimate.of_stage(stage, planned.arithmetic, train, size, lengths, here)
+        train["gradient_checkpointing"] = config.train.get(
+            "gradient_checkpointing", False
+        )
+    planned.estimate |= estimate.of_stage(
+        stage, planned.arithmetic, train, size, lengths, here
+    )
 
 
 def _origin(model: Any, stages: Mapping[str, Recipe]) -> Any:
@@ -90,11 +121,14 @@ def _origin(model: Any, stages: Mapping[str, Recipe]) -> Any:
     return model
 
 
-def require(plans: Sequence[Plan], recipe: Recipe, overlays: Sequence[str] = ()) -> None:
+def require(
+    plans: Sequence[Plan], recipe: Recipe, overlays: Sequence[str] = ()
+) -> None:
     """Refuse to start what cannot work.
 
     Raises:
-        InputError: the recipe cannot work anywhere. MissingError: it cannot work here, with how to see it small.
+        InputError: the recipe cannot work anywhere. MissingError: it cannot work here,
+            with how to see it small.
     """
     wrong = [f"{recipe.path.name}: {text}" for p in plans for text in p.wrong]
     if wrong:
@@ -102,10 +136,14 @@ def require(plans: Sequence[Plan], recipe: Recipe, overlays: Sequence[str] = ())
     missing = list(dict.fromkeys(text for p in plans for text in p.missing))
     if missing:
         small = f"to see it run small here: align run {recipe.path} --with {MINI}"
-        raise MissingError(*missing, *([] if any("mini" in o for o in overlays) else [small]))
+        raise MissingError(
+            *missing, *([] if any("mini" in o for o in overlays) else [small])
+        )
 
 
-def _plan(name: str, config: Any, origin: Any, registry: Registry) -> tuple[Plan, estimate.Lengths | None]:
+def _plan(
+    name: str, config: Any, origin: Any, registry: Registry
+) -> tuple[Plan, estimate.Lengths | None]:
     found = Plan(name, config, plugins=plugins.used(config, registry))
     found.arithmetic = batch_arithmetic(config, found.wrong)
     found.missing += machine.missing(config)
@@ -138,33 +176,51 @@ def batch_arithmetic(config: Any, wrong: list[str]) -> dict[str, Any]:
         return found
     group = setting(config, "num_generations")
     found["completions per prompt"] = group
-    steps, size = setting(config, "steps_per_generation"), setting(config, "generation_batch_size")
+    steps, size = (
+        setting(config, "steps_per_generation"),
+        setting(config, "generation_batch_size"),
+    )
     if steps is not None and size is not None:
-        wrong.append("train: state steps_per_generation or generation_batch_size, not both")
-    generation = size if size is not None else micro * processes * (steps or accumulation)
+        wrong.append(
+            "train: state steps_per_generation or generation_batch_size, not both"
+        )
+    generation = (
+        size if size is not None else micro * processes * (steps or accumulation)
+    )
     if group < 2 and config.method == "grpo":
-        wrong.append(f"train.num_generations is {group}; a group needs at least 2 completions to compare")
+        wrong.append(
+            f"train.num_generations is {group}; a group needs at least 2 completions to"
+            " compare"
+        )
     if generation % (micro * processes):
         wrong.append(
-            f"train.generation_batch_size is {generation}, not divisible by per_device_train_batch_size x processes "
-            f"({micro} x {processes} = {micro * processes})"
+            f"train.generation_batch_size is {generation}, not divisible by"
+            f" per_device_train_batch_size x processes ({micro} x {processes} ="
+            f" {micro * processes})"
         )
     if generation % group:
         wrong.append(
-            f"the generation batch is {generation} completions (per_device_train_batch_size {micro} x "
-            f"{processes} processes x {steps or accumulation} steps), not divisible by num_generations ({group}); "
-            f"make it a multiple of {group}"
+            f"the generation batch is {generation} completions"
+            f" (per_device_train_batch_size {micro} x {processes} processes x"
+            f" {steps or accumulation} steps), not divisible by num_generations"
+            f" ({group}); make it a multiple of {group}"
         )
     vllm = config.generation.vllm if config.generation.engine == "vllm" else None
     if vllm is not None and processes % vllm.tensor_parallel:
-        wrong.append(f"generation.vllm.tensor_parallel ({vllm.tensor_parallel}) does not divide {processes} processes")
+        wrong.append(
+            f"generation.vllm.tensor_parallel ({vllm.tensor_parallel}) does not divide"
+            f" {processes} processes"
+        )
     found["completions per generation"] = generation
     found["prompts per generation"] = generation // group
-    found["optimizer steps per generation"] = round(generation / batch * setting(config, "num_iterations"), 3)
+    found["optimizer steps per generation"] = round(
+        generation / batch * setting(config, "num_iterations"), 3
+    )
     if config.generation.stop and setting(config, "mask_truncated_completions"):
         wrong.append(
-            "train.mask_truncated_completions with generation.stop: TRL counts every completion that does not end "
-            "with the end token as truncated, so those ended by a stop string would be masked too; drop one of them"
+            "train.mask_truncated_completions with generation.stop: TRL counts every"
+            " completion that does not end with the end token as truncated, so those"
+            " ended by a stop string would be masked too; drop one of them"
         )
     return found
 
@@ -185,17 +241,27 @@ def _tokenizer(model: Any, found: Plan) -> Any:
     return None
 
 
-def _data(config: Any, registry: Registry, tokenizer: Any, found: Plan) -> estimate.Lengths | None:
+def _data(
+    config: Any, registry: Registry, tokenizer: Any, found: Plan
+) -> estimate.Lengths | None:
     from alignkit.train.evals import given_prompt
 
     try:
         spec = config.data.train.model_dump(exclude_none=True)
         rows = data.load_rows(spec, registry, seed=config.seed)
         prompt = data.load_prompt(given_prompt(config.data.prompt), registry)
-        first = data.render_pair(prompt, rows[0])[0] if config.method == "sft" else data.render(prompt, rows[0])
+        first = (
+            data.render_pair(prompt, rows[0])[0]
+            if config.method == "sft"
+            else data.render(prompt, rows[0])
+        )
         _rewards(config, registry, rows)
         if config.data.validation is not None:
-            data.load_rows(config.data.validation.model_dump(exclude_none=True), registry, seed=config.seed)
+            data.load_rows(
+                config.data.validation.model_dump(exclude_none=True),
+                registry,
+                seed=config.seed,
+            )
     except MissingError as error:
         found.missing += error.missing
         return None
@@ -212,18 +278,31 @@ def _data(config: Any, registry: Registry, tokenizer: Any, found: Plan) -> estim
             "rollouts per iteration": asked * config.expert_iteration.rollouts,
         }
     elif steps <= 0:
-        generated = found.arithmetic.get("prompts per generation")  # TRL leaves an incomplete one out
-        batches = len(rows) // generated if generated else -(-len(rows) // found.arithmetic["rows per optimizer step"])
+        # TRL leaves an incomplete one out
+        generated = found.arithmetic.get("prompts per generation")
+        batches = (
+            len(rows) // generated
+            if generated
+            else -(-len(rows) // found.arithmetic["rows per optimizer step"])
+        )
         each = batches * found.arithmetic.get("optimizer steps per generation", 1)
         steps = math.ceil(setting(config, "num_train_epochs") * each)
     if config.method != "expert_iteration":
         found.arithmetic["optimizer steps"] = steps
     found.prompt["text"] = first
-    return _tokens(config, rows, prompt, tokenizer, found) if tokenizer is not None else None
+    return (
+        _tokens(config, rows, prompt, tokenizer, found)
+        if tokenizer is not None
+        else None
+    )
 
 
-def _rewards(config: Any, registry: Registry, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse rewards that cannot be called as they are written, and rows without the truth that one needs."""
+def _rewards(
+    config: Any, registry: Registry, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse rewards that cannot be called as they are written, and rows without the
+    truth that one needs.
+    """
     from alignkit.grading import bind_plugin
 
     for name, entry in (config.rewards or {}).items():
@@ -233,12 +312,19 @@ def _rewards(config: Any, registry: Registry, rows: Sequence[Mapping[str, Any]])
 
 
 def _tokens(
-    config: Any, rows: Sequence[Mapping[str, Any]], prompt: Any, tokenizer: Any, found: Plan
+    config: Any,
+    rows: Sequence[Mapping[str, Any]],
+    prompt: Any,
+    tokenizer: Any,
+    found: Plan,
 ) -> estimate.Lengths | None:
-    """One row as the model sees it, how many rows the maximum lengths would cut or drop, and how long they are."""
+    """One row as the model sees it, how many rows the maximum lengths would cut or
+    drop, and how long they are.
+    """
     from alignkit.data import encode
 
-    sample = rows[:: max(1, len(rows) // 512)]  # evenly spread: counting every row of a large file takes minutes
+    # evenly spread: counting every row of a large file takes minutes
+    sample = rows[:: max(1, len(rows) // 512)]
     found.prompt |= {"eos": tokenizer.eos_token, "pad": tokenizer.pad_token}
     try:
         if config.method == "sft":
@@ -246,20 +332,44 @@ def _tokens(
             masked = config.train.get("completion_only_loss") is not False
             before, response = data.render_pair(prompt, rows[0])
             ids, answer = encode.encode_pair(tokenizer, before, response)
-            found.prompt |= {"tokens": len(ids), "trained on": len(answer) + (0 if masked else len(ids))}
-            dataset, kept = encode.supervised(sample, prompt, tokenizer, max_length=limit, mask_prompt=masked)
+            found.prompt |= {
+                "tokens": len(ids),
+                "trained on": len(answer) + (0 if masked else len(ids)),
+            }
+            dataset, kept = encode.supervised(
+                sample, prompt, tokenizer, max_length=limit, mask_prompt=masked
+            )
             tokens = [len(ids) for ids in dataset["input_ids"]]
         elif config.method == "dpo":
             limit = config.train.get("max_length", 1024)
-            dataset, kept = encode.preferences(sample, prompt, tokenizer, max_length=limit)
-            texts = [row["prompt"] + row[side] for row in dataset for side in ("chosen", "rejected")]
-            tokens = [min(len(ids), limit or len(ids)) for ids in tokenizer(texts)["input_ids"]]
+            dataset, kept = encode.preferences(
+                sample, prompt, tokenizer, max_length=limit
+            )
+            texts = [
+                row["prompt"] + row[side]
+                for row in dataset
+                for side in ("chosen", "rejected")
+            ]
+            tokens = [
+                min(len(ids), limit or len(ids))
+                for ids in tokenizer(texts)["input_ids"]
+            ]
         else:
-            found.prompt["tokens"] = len(encode.prompt_ids(tokenizer, data.render(prompt, rows[0])))
-            room = encode.prompt_room(config.generation, min(tokenizer.model_max_length, 10**6))
+            found.prompt["tokens"] = len(
+                encode.prompt_ids(tokenizer, data.render(prompt, rows[0]))
+            )
+            room = encode.prompt_room(
+                config.generation, min(tokenizer.model_max_length, 10**6)
+            )
             dataset, kept = encode.problems(sample, prompt, tokenizer, max_prompt=room)
-            tokens = [len(encode.prompt_ids(tokenizer, row["prompt"])) for row in dataset]
-            limit = setting(config, "max_length") if config.method == "expert_iteration" else None
+            tokens = [
+                len(encode.prompt_ids(tokenizer, row["prompt"])) for row in dataset
+            ]
+            limit = (
+                setting(config, "max_length")
+                if config.method == "expert_iteration"
+                else None
+            )
     except InputError as error:
         found.wrong += error.problems
         return None
@@ -280,18 +390,29 @@ def _evals(config: Any, registry: Registry, found: Plan) -> None:
             task = registry.get("eval", name).value.judge
             if task is not None and entry.judge is None:
                 found.wrong.append(
-                    f"evals.{name} is judged by a model; say which: evals: {{{name}: {{judge: fireworks}}}}"
+                    f"evals.{name} is judged by a model; say which: evals: {{{name}:"
+                    " {judge: fireworks}}"
                 )
             if entry.judge is not None:
                 judge = resolve(registry, entry.judge)
                 if judge.key is not None and not os.environ.get(judge.key):
-                    found.missing.append(f"evals.{name}: judge {judge.name} needs its key in the variable {judge.key}")
+                    found.missing.append(
+                        f"evals.{name}: judge {judge.name} needs its key in the"
+                        f" variable {judge.key}"
+                    )
                 if task is not None and judge.create is None:
                     times = entry.before + entry.after
-                    if entry.every is not None and "optimizer steps" in found.arithmetic:
+                    if (
+                        entry.every is not None
+                        and "optimizer steps" in found.arithmetic
+                    ):
                         times += found.arithmetic["optimizer steps"] // entry.every
-                    asked = estimate.judging(task, planned.samples, planned.sampling, times, judge.price)
-                    found.estimate.setdefault("judges", {})[name] = asdict(asked) | {"judge": judge.name}
+                    asked = estimate.judging(
+                        task, planned.samples, planned.sampling, times, judge.price
+                    )
+                    found.estimate.setdefault("judges", {})[name] = asdict(asked) | {
+                        "judge": judge.name
+                    }
         except MissingError as error:
             found.missing += [f"evals.{name}: {text}" for text in error.missing]
         except InputError as error:
@@ -299,5 +420,14 @@ def _evals(config: Any, registry: Registry, found: Plan) -> None:
     if config.best is not None:
         eval_name = config.best.metric.removeprefix("eval/").partition("/")[0]
         if eval_name not in config.evals or config.best.metric.count("/") != 2:
-            known = ", ".join(f"eval/{n}/{registry.get('eval', n).value.metric}" for n in config.evals) or "none"
-            found.wrong.append(f"best.metric is {config.best.metric!r}; the recipe's evals give: {known}")
+            known = (
+                ", ".join(
+                    f"eval/{n}/{registry.get('eval', n).value.metric}"
+                    for n in config.evals
+                )
+                or "none"
+            )
+            found.wrong.append(
+                f"best.metric is {config.best.metric!r}; the recipe's evals give:"
+                f" {known}"
+            )

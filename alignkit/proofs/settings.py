@@ -1,4 +1,6 @@
-"""Requested beside effective settings: what a recipe asked for must be what the first optimizer step did."""
+"""Requested beside effective settings: what a recipe asked for must be what the first
+optimizer step did.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ _TRAIN = (
     *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("num_generations", "beta", "epsilon", "epsilon_high"),
 )
-_GENERATION = ("temperature", "top_p", "top_k", "min_new_tokens", "max_new_tokens", "stop")
+_GENERATION = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_new_tokens",
+    "max_new_tokens",
+    "stop",
+)
 
 
 def requested(config: Any, engine: str) -> dict[str, Any]:
@@ -20,20 +29,32 @@ def requested(config: Any, engine: str) -> dict[str, Any]:
 
     `engine` is the one chosen for rollouts ("" where there are none).
     """
-    found: dict[str, Any] = {"method": config.method, "launch.processes": config.launch.processes}
+    found: dict[str, Any] = {
+        "method": config.method,
+        "launch.processes": config.launch.processes,
+    }
     for section in ("loss", "advantage"):
         stated = getattr(config, section)
         if stated is not None:
-            plain = {**stated.model_dump(exclude_none=True, exclude=set(stated.options)), **stated.options}
+            plain = {
+                **stated.model_dump(exclude_none=True, exclude=set(stated.options)),
+                **stated.options,
+            }
             found |= {f"{section}.{key}": value for key, value in plain.items()}
-    found |= {f"train.{key}": config.train[key] for key in _TRAIN if key in config.train}
+    found |= {
+        f"train.{key}": config.train[key] for key in _TRAIN if key in config.train
+    }
     if config.generation is not None:
-        found |= {f"generation.{key}": getattr(config.generation, key) for key in _GENERATION}
+        found |= {
+            f"generation.{key}": getattr(config.generation, key) for key in _GENERATION
+        }
         found["generation.engine"] = engine
     return found
 
 
-def verify_effective(requested: Mapping[str, Any], effective: Mapping[str, Any]) -> None:
+def verify_effective(
+    requested: Mapping[str, Any], effective: Mapping[str, Any]
+) -> None:
     """Compare settings by dotted key; None in `requested` asks for nothing.
 
     Raises:
@@ -44,11 +65,17 @@ def verify_effective(requested: Mapping[str, Any], effective: Mapping[str, Any])
         if asked is None:
             continue
         if key not in effective:
-            wrong.append(f"{key}: asked for {asked!r}, but nothing of the kind was in force")
+            wrong.append(
+                f"{key}: asked for {asked!r}, but nothing of the kind was in force"
+            )
         elif not _same(asked, effective[key]):
-            wrong.append(f"{key}: asked for {asked!r}, but {effective[key]!r} was in force")
+            wrong.append(
+                f"{key}: asked for {asked!r}, but {effective[key]!r} was in force"
+            )
     if wrong:
-        raise WorkError("settings that were asked for are not in force:\n" + "\n".join(wrong))
+        raise WorkError(
+            "settings that were asked for are not in force:\n" + "\n".join(wrong)
+        )
 
 
 def _same(asked: Any, found: Any) -> bool:

@@ -1,6 +1,13 @@
 """Recipes: load, check, resolve, compare."""
 
-from alignkit.recipe.diff import ABSENT, Difference, as_recipe, diff_against_parent, diff_resolved, to_yaml
+from alignkit.recipe.diff import (
+    ABSENT,
+    Difference,
+    as_recipe,
+    diff_against_parent,
+    diff_resolved,
+    to_yaml,
+)
 from alignkit.recipe.load import Recipe, load
 from alignkit.recipe.plugin_check import named_plugins
 from alignkit.recipe.schema import METHODS, RecipeConfig

@@ -1,6 +1,7 @@
 """The fields of a config dataclass, read from its source.
 
-Read, not imported: importing TRL's configs takes over five seconds (torch comes along), parsing them 0.05.
+Read, not imported: importing TRL's configs takes over five seconds (torch comes along),
+parsing them 0.05.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def package(name: str) -> Path:
     """The folder of an installed package, without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise MissingError(f"the package '{name}' is not installed: pip install alignkit")
+        raise MissingError(
+            f"the package '{name}' is not installed: pip install alignkit"
+        )
     return Path(spec.origin).parent
 
 
@@ -53,33 +56,52 @@ def _parsed(file: Path) -> dict[str, ast.ClassDef]:
 
 
 def enums_in(*files: Path) -> dict[str, tuple[str, ...]]:
-    """The values of every ExplicitEnum (transformers' kind of choices) in some source files."""
+    """The values of every ExplicitEnum (transformers' kind of choices) in some source
+    files.
+    """
     found = {}
     for file in files:
         for name, node in _parsed(file).items():
             if [ast.unparse(base) for base in node.bases] == ["ExplicitEnum"]:
                 assigned = [s.value for s in node.body if isinstance(s, ast.Assign)]
                 found[name] = tuple(
-                    v.value for v in assigned if isinstance(v, ast.Constant) and isinstance(v.value, str)
+                    v.value
+                    for v in assigned
+                    if isinstance(v, ast.Constant) and isinstance(v.value, str)
                 )
     return found
 
 
-def dataclass_fields(file: Path, name: str, enums: Mapping[str, tuple[str, ...]], unknown: Any) -> dict[str, Field]:
-    """The fields that one dataclass of a source file states itself, without those it inherits.
+def dataclass_fields(
+    file: Path, name: str, enums: Mapping[str, tuple[str, ...]], unknown: Any
+) -> dict[str, Field]:
+    """The fields that one dataclass of a source file states itself, without those it
+    inherits.
 
     `enums` are the choices known by name; `unknown` is the type for every other class.
     """
     found = {}
     for statement in _parsed(file)[name].body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            field = _field(statement.target.id, statement.annotation, statement.value, enums, unknown)
+        if isinstance(statement, ast.AnnAssign) and isinstance(
+            statement.target, ast.Name
+        ):
+            field = _field(
+                statement.target.id,
+                statement.annotation,
+                statement.value,
+                enums,
+                unknown,
+            )
             found[field.name] = field
     return found
 
 
 def _field(
-    name: str, annotation: ast.expr, value: ast.expr | None, enums: Mapping[str, tuple[str, ...]], unknown: Any
+    name: str,
+    annotation: ast.expr,
+    value: ast.expr | None,
+    enums: Mapping[str, tuple[str, ...]],
+    unknown: Any,
 ) -> Field:
     default, metadata = value, dict[Any, ast.expr]()
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
@@ -94,14 +116,24 @@ def _field(
     text = _literal(metadata.get("help")) or ""
     stated = _literal(default)
     stated = stated[0] if isinstance(stated, list) and stated else stated
-    named = [n.id for n in ast.walk(annotation) if isinstance(n, ast.Name) and n.id in enums]
+    named = [
+        n.id for n in ast.walk(annotation) if isinstance(n, ast.Name) and n.id in enums
+    ]
     if named:
         choices = tuple(dict.fromkeys(v for n in named for v in enums[n]))
     elif "choices" in metadata:
         choices = tuple(_literal(metadata["choices"]) or ())
     else:
-        choices = _choices_in_help(text, stated) if ast.unparse(annotation) in ("str", "list[str]") else ()
-    written = " | ".join(p for p in ast.unparse(annotation).split(" | ") if p not in enums) if named else None
+        choices = (
+            _choices_in_help(text, stated)
+            if ast.unparse(annotation) in ("str", "list[str]")
+            else ()
+        )
+    written = (
+        " | ".join(p for p in ast.unparse(annotation).split(" | ") if p not in enums)
+        if named
+        else None
+    )
     return Field(
         name,
         written or ast.unparse(annotation),
@@ -120,11 +152,20 @@ def _literal(node: ast.expr | None) -> Any:
 
 
 def _choices_in_help(text: str, default: Any) -> tuple[str, ...]:
-    """The quoted values of a help text, where the default is one of them: TRL states most choices only so."""
+    """The quoted values of a help text, where the default is one of them: TRL states
+    most choices only so.
+    """
     quoted = tuple(dict.fromkeys(re.findall(r"(?<!=)'(\w+)'", text)))
     if default not in quoted:
-        listed = re.search(r"(?:Possible|Supported) values are:?([^.]*)\.|Must be one of([^.]*)\.", text)
-        quoted = tuple(dict.fromkeys(re.findall(r"`'?([a-z]\w*)'?`", listed[0]))) if listed else ()
+        listed = re.search(
+            r"(?:Possible|Supported) values are:?([^.]*)\.|Must be one of([^.]*)\.",
+            text,
+        )
+        quoted = (
+            tuple(dict.fromkeys(re.findall(r"`'?([a-z]\w*)'?`", listed[0])))
+            if listed
+            else ()
+        )
     return quoted if default in quoted and len(quoted) > 1 else ()
 
 
@@ -138,7 +179,8 @@ def _type(node: ast.expr, enums: Mapping[str, tuple[str, ...]], unknown: Any) ->
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         inner = tuple(_type(part, enums, unknown) for part in parts)
         if any(isinstance(part, str) and "[" in part for part in inner):
-            return str  # PEFT writes a pattern among its choices: 'pissa_niter_[number of iters]'
+            # PEFT writes a pattern among its choices: 'pissa_niter_[number of iters]'
+            return str
         return _type(node.value, enums, unknown)[inner if len(inner) > 1 else inner[0]]
     name = ast.unparse(node)
     return str if name in enums else _TYPES.get(name, unknown)

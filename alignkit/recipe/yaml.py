@@ -1,7 +1,8 @@
 """YAML as a tree that knows where every value stands.
 
-Read from parser events, not through a YAML library's constructor: so that numbers and words follow YAML 1.2 in
-every version (`1e-5` is a number, `no` is text), duplicate keys are seen, and no tag can build an object.
+Read from parser events, not through a YAML library's constructor: so that numbers and
+words follow YAML 1.2 in every version (`1e-5` is a number, `no` is text), duplicate
+keys are seen, and no tag can build an object.
 """
 
 from __future__ import annotations
@@ -33,14 +34,22 @@ Kind = Literal["recipe", "parent", "overlay", "set", "default"]
 Key = tuple[str, ...]  # where a value stands: ("train", "learning_rate")
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 50_000  # aliases repeat what they name, so a small file can mean an enormous tree
+# aliases repeat what they name, so a small file can mean an enormous tree
+MAX_NODES = 50_000
 MAX_DEPTH = 40
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 _WORDS: dict[str, bool | None] = {"null": None, "Null": None, "NULL": None, "": None}
-_WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_WORDS |= {
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+}
 
 
 class _Delete:
@@ -72,7 +81,9 @@ class Origin:
 
 @dataclass(slots=True)
 class Node:
-    """A value and its origin. `value` is a dict of Nodes, a list of Nodes, a scalar, or DELETE."""
+    """A value and its origin. `value` is a dict of Nodes, a list of Nodes, a scalar, or
+    DELETE.
+    """
 
     value: Any
     origin: Origin
@@ -80,7 +91,8 @@ class Node:
 
 
 def read(path: Path, kind: Kind, problems: list[str]) -> Node:
-    """The tree of a recipe file, its top level a map. Duplicate keys and tags are added to `problems`.
+    """The tree of a recipe file, its top level a map. Duplicate keys and tags are added
+    to `problems`.
 
     Raises:
         RecipeError: with file, line and column of what is no YAML or no map.
@@ -96,15 +108,22 @@ def read(path: Path, kind: Kind, problems: list[str]) -> Node:
         if not path.is_file():
             raise RecipeError(f"{shown(name)}:1:1: this is not a file")
         if path.stat().st_size > MAX_BYTES:
-            raise RecipeError(f"{shown(name)}:1:1: {path.stat().st_size} bytes are too many for a recipe")
+            raise RecipeError(
+                f"{shown(name)}:1:1: {path.stat().st_size} bytes are too many for a"
+                " recipe"
+            )
         raw = path.read_bytes()
     except OSError as error:
-        raise RecipeError(f"{shown(name)}:1:1: cannot be read: {error.strerror}") from error
+        raise RecipeError(
+            f"{shown(name)}:1:1: cannot be read: {error.strerror}"
+        ) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise RecipeError(f"{shown(name)}:{line}:1: not UTF-8 text (is this a binary file?)") from error
+        raise RecipeError(
+            f"{shown(name)}:{line}:1: not UTF-8 text (is this a binary file?)"
+        ) from error
     node = parse(text, Origin(name, kind=kind), problems)
     if not isinstance(node.value, dict):
         given = "it is empty" if node.empty else f"given {describe(plain(node))}"
@@ -113,7 +132,8 @@ def read(path: Path, kind: Kind, problems: list[str]) -> Node:
 
 
 def parse(text: str, start: Origin, problems: list[str]) -> Node:
-    """The tree of a YAML text; `start` says whose origins the values get. Duplicates are added to `problems`.
+    """The tree of a YAML text; `start` says whose origins the values get. Duplicates
+    are added to `problems`.
 
     Raises:
         RecipeError: at the first place that is no YAML.
@@ -125,10 +145,14 @@ def parse(text: str, start: Origin, problems: list[str]) -> Node:
         # ReaderError gives an offset into the whole text
         before = text[: error.position]
         at = builder.at(before.count("\n"), len(before) - before.rfind("\n") - 1)
-        raise RecipeError(f"{at}: a control character stands here (is this a binary file?)") from error
+        raise RecipeError(
+            f"{at}: a control character stands here (is this a binary file?)"
+        ) from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise RecipeError(f"{builder.at(mark.line, mark.column)}: not YAML: {_reason(error)}") from error
+        raise RecipeError(
+            f"{builder.at(mark.line, mark.column)}: not YAML: {_reason(error)}"
+        ) from error
     return node
 
 
@@ -137,7 +161,10 @@ def _reason(error: MarkedYAMLError) -> str:
     if "'\\t'" in reason:
         return "a tab; YAML is indented by spaces"
     if "mapping values are not allowed" in reason:
-        return "a second ':' on this line, or wrong indentation; put text that holds ': ' in quotes"
+        return (
+            "a second ':' on this line, or wrong indentation; put text that holds ': '"
+            " in quotes"
+        )
     if "cannot start any token" in reason:
         return f"{reason}; put such text in quotes"
     return reason
@@ -165,7 +192,9 @@ class _Builder:
             if isinstance(event, DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise RecipeError(f"{self._at(event)}: a second document ('---'); a recipe is one")
+                    raise RecipeError(
+                        f"{self._at(event)}: a second document ('---'); a recipe is one"
+                    )
                 found = self._node(next(events), events, 0)
         return found
 
@@ -176,7 +205,8 @@ class _Builder:
         if isinstance(event, AliasEvent):
             if event.anchor not in self.anchors:
                 raise RecipeError(
-                    f"{at}: '*{event.anchor}' names no anchor above it; put text that starts so in quotes"
+                    f"{at}: '*{event.anchor}' names no anchor above it; put text that"
+                    " starts so in quotes"
                 )
             node, size = self.anchors[event.anchor]
             self._count(size, at)
@@ -184,7 +214,9 @@ class _Builder:
         before = self.nodes
         self._count(1, at)
         if event.tag is not None:
-            self.problems.append(f"{at}: the tag {event.tag}; recipes hold plain values only")
+            self.problems.append(
+                f"{at}: the tag {event.tag}; recipes hold plain values only"
+            )
         if isinstance(event, MappingStartEvent):
             node = Node(self._map(events, depth), at)
         elif isinstance(event, SequenceStartEvent):
@@ -207,7 +239,9 @@ class _Builder:
             key = event.value
             node = self._node(next(events), events, depth + 1)
             if key in found:
-                self.problems.append(f"{at}: {key}: this key stands twice; first at {found[key].origin}")
+                self.problems.append(
+                    f"{at}: {key}: this key stands twice; first at {found[key].origin}"
+                )
                 continue
             # a value is found where its key is: that is where an editor should go
             found[key] = Node(node.value, at, node.empty)
@@ -267,7 +301,11 @@ def find(node: Node, key: Key) -> Node | None:
     for name in key:
         if isinstance(node.value, dict) and name in node.value:
             node = node.value[name]
-        elif isinstance(node.value, list) and name.isdigit() and int(name) < len(node.value):
+        elif (
+            isinstance(node.value, list)
+            and name.isdigit()
+            and int(name) < len(node.value)
+        ):
             node = node.value[int(name)]
         else:
             return None
@@ -283,5 +321,7 @@ def describe(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        return "a map" + (f" of {', '.join(list(value)[:5])}" if value else " with nothing in it")
+        return "a map" + (
+            f" of {', '.join(list(value)[:5])}" if value else " with nothing in it"
+        )
     return f"the list {value}"[:80] if isinstance(value, list) else str(value)

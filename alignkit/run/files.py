@@ -1,4 +1,6 @@
-"""Files written atomically (temporary name, fsync, rename) or append-only, where a torn last line is tolerated."""
+"""Files written atomically (temporary name, fsync, rename) or append-only, where a torn
+last line is tolerated.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +33,24 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
-    atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    atomic_write(
+        path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    )
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows; a torn last line of an earlier process is cut off first."""
-    text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    text = "".join(
+        json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows
+    )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
             if end and (file.seek(end - 1), file.read(1))[1] != b"\n":
                 file.truncate(_last_newline(file, end))
-            # Lone surrogates of a hostile model's output cannot be encoded; they are written escaped.
+            # Lone surrogates of a hostile model's output cannot be encoded; they are
+            # written escaped.
             file.write(text.encode("utf-8", "backslashreplace"))
 
 
@@ -73,16 +80,21 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             try:
                 rows.append({**json.loads(line)})
             except (ValueError, TypeError) as error:
-                raise InputError(f"{path}:{number}: not a JSON line: {error}") from error
+                raise InputError(
+                    f"{path}:{number}: not a JSON line: {error}"
+                ) from error
     return rows
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals (read-only, full, no permission) into one clear error."""
+    """Turn the operating system's refusals (read-only, full, no permission) into one
+    clear error.
+    """
     try:
         yield
     except OSError as error:
         raise MissingError(
-            f"cannot write {path}: {error.strerror}; free space or choose another folder (--out or output.root)"
+            f"cannot write {path}: {error.strerror}; free space or choose another"
+            " folder (--out or output.root)"
         ) from error

@@ -9,8 +9,9 @@ from typing import Any
 def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
     """The SFTConfig, GRPOConfig, RLOOConfig or DPOConfig that a recipe means.
 
-    `train:` holds TRL's own fields; the recipe's core keys fill in the rest. Without a GPU, what TRL turns on
-    by default and a CPU cannot do (bf16, gradient checkpointing, pinned memory) is off unless asked for.
+    `train:` holds TRL's own fields; the recipe's core keys fill in the rest. Without a
+    GPU, what TRL turns on by default and a CPU cannot do (bf16, gradient checkpointing,
+    pinned memory) is off unless asked for.
     """
     from trl import DPOConfig, GRPOConfig, RLOOConfig, SFTConfig
 
@@ -37,13 +38,21 @@ def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
     if config.loss is not None and config.loss.name == "trl":
         fields |= config.loss.options
         if config.advantage is not None:
-            fields["scale_rewards"] = {"std": "group", "none": "none"}[config.advantage.options.get("scale", "std")]
-    # What `generation` says stands in the same field as the options that only TRL knows.
-    extra = {**fields.get("generation_kwargs", {}), **(config.train.get("generation_kwargs") or {})}
+            fields["scale_rewards"] = {"std": "group", "none": "none"}[
+                config.advantage.options.get("scale", "std")
+            ]
+    # What `generation` says stands in the same field as the options that only TRL
+    # knows.
+    extra = {
+        **fields.get("generation_kwargs", {}),
+        **(config.train.get("generation_kwargs") or {}),
+    }
     fields |= config.train
     if extra:
         fields["generation_kwargs"] = extra
-    kind = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig, "dpo": DPOConfig}[config.method]
+    kind = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig, "dpo": DPOConfig}[
+        config.method
+    ]
     return kind(**fields)
 
 
@@ -61,7 +70,11 @@ def _generation(config: Any, engine: str) -> dict[str, Any]:
     if g.min_new_tokens:
         extra["min_tokens" if vllm else "min_new_tokens"] = g.min_new_tokens
     if g.stop:
-        extra |= {"stop": list(g.stop), "include_stop_str_in_output": True} if vllm else {"stop_strings": list(g.stop)}
+        extra |= (
+            {"stop": list(g.stop), "include_stop_str_in_output": True}
+            if vllm
+            else {"stop_strings": list(g.stop)}
+        )
     if extra:
         fields["generation_kwargs"] = extra
     if not vllm:

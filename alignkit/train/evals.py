@@ -1,4 +1,6 @@
-"""Evals of a run: before, during and after training, on the model in training as it stands."""
+"""Evals of a run: before, during and after training, on the model in training as it
+stands.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ BATCH = 128  # completions generated at once
 
 
 class TrainingEvals:
-    """The evals of a recipe. No copy of the model is made and no checkpoint is written in between."""
+    """The evals of a recipe. No copy of the model is made and no checkpoint is written
+    in between.
+    """
 
     def __init__(
         self,
@@ -67,37 +71,73 @@ class TrainingEvals:
         planned = plan_eval(request(self.config, name, self.registry), self.registry)
         judge = None
         if entry.judge is not None:
-            judge = JudgeClient(resolve(self.registry, entry.judge), folder / "evals" / "judgements.jsonl")
+            judge = JudgeClient(
+                resolve(self.registry, entry.judge),
+                folder / "evals" / "judgements.jsonl",
+            )
         summary = evaluate(
-            planned, engine, folder / "evals", step=step, judge=judge, grader=self.grader, model=str(folder)
+            planned,
+            engine,
+            folder / "evals",
+            step=step,
+            judge=judge,
+            grader=self.grader,
+            model=str(folder),
         )
-        numbers = {f"eval/{name}/{key}": value for key, value in _metrics(summary).items()}
+        numbers = {
+            f"eval/{name}/{key}": value for key, value in _metrics(summary).items()
+        }
         tokens = int(self.trainer.state.num_input_tokens_seen)
         self.run_folder.append_metrics({"step": step, "tokens": tokens, **numbers})
         for tracker in self.trackers:
             state = self.trainer.state
-            tracker.evaluated(self.trainer.args, state, self.trainer.control, numbers, model=self.trainer.model)
-        self._keep_best(name, step, numbers, {summary["metric"], *summary.get("metrics", {})})
-        self.console.print(f"{self.config.name}: step {step}  {_line(summary)}", highlight=False)
+            tracker.evaluated(
+                self.trainer.args,
+                state,
+                self.trainer.control,
+                numbers,
+                model=self.trainer.model,
+            )
+        self._keep_best(
+            name, step, numbers, {summary["metric"], *summary.get("metrics", {})}
+        )
+        self.console.print(
+            f"{self.config.name}: step {step}  {_line(summary)}", highlight=False
+        )
         for callback in self.callbacks:
             if callback.eval_finished is not None:
                 callback.eval_finished(self.info, name, summary)
 
     @contextmanager
     def _engine(self) -> Iterator[Engine]:
-        """What generates the rollouts, where one process alone can drive it; else the model itself."""
+        """What generates the rollouts, where one process alone can drive it; else the
+        model itself.
+        """
         args = self.trainer.args
-        if self.config.method in ("grpo", "rloo") and args.use_vllm and args.vllm_tensor_parallel_size == 1:
+        if (
+            self.config.method in ("grpo", "rloo")
+            and args.use_vllm
+            and args.vllm_tensor_parallel_size == 1
+        ):
             from alignkit.train.vllm_sync import trainer_engine
 
             with trainer_engine(self.trainer, "policy") as engine:
                 yield engine
             return
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        yield TransformersEngine(model, self.trainer.processing_class, name="policy", batch_size=BATCH)
+        yield TransformersEngine(
+            model, self.trainer.processing_class, name="policy", batch_size=BATCH
+        )
 
-    def _keep_best(self, name: str, step: int, numbers: Mapping[str, float], known_metrics: Collection[str]) -> None:
-        """Keep the model of the best value so far of the recipe's `best.metric` in best/.
+    def _keep_best(
+        self,
+        name: str,
+        step: int,
+        numbers: Mapping[str, float],
+        known_metrics: Collection[str],
+    ) -> None:
+        """Keep the model of the best value so far of the recipe's `best.metric` in
+        best/.
 
         Raises:
             WorkError: the eval that it names has no such metric.
@@ -106,19 +146,36 @@ class TrainingEvals:
         if best is None or not best.metric.startswith(f"eval/{name}/"):
             return
         if best.metric.removeprefix(f"eval/{name}/") not in known_metrics:
-            names = ", ".join(f"eval/{name}/{metric}" for metric in sorted(known_metrics))
-            raise WorkError(f"best.metric is {best.metric!r}, so no model would ever be kept; this eval gives: {names}")
+            names = ", ".join(
+                f"eval/{name}/{metric}" for metric in sorted(known_metrics)
+            )
+            raise WorkError(
+                f"best.metric is {best.metric!r}, so no model would ever be kept; this"
+                f" eval gives: {names}"
+            )
         if best.metric not in numbers:  # nothing could be scored
             return
         value, known = numbers[best.metric], self.run_folder.manifest.get("best")
-        if known is None or (value > known["value"] if best.mode == "max" else value < known["value"]):
-            folder, made = self.run_folder.folder / "best", self.run_folder.folder / "best.new"
+        if known is None or (
+            value > known["value"] if best.mode == "max" else value < known["value"]
+        ):
+            folder, made = (
+                self.run_folder.folder / "best",
+                self.run_folder.folder / "best.new",
+            )
             model = self.trainer.accelerator.unwrap_model(self.trainer.model)
             models.save(model, self.trainer.processing_class, made)
             if folder.is_dir():  # kept until the better one is whole
                 shutil.rmtree(folder)
             made.rename(folder)
-            self.run_folder.update(best={"metric": best.metric, "mode": best.mode, "step": step, "value": value})
+            self.run_folder.update(
+                best={
+                    "metric": best.metric,
+                    "mode": best.mode,
+                    "step": step,
+                    "value": value,
+                }
+            )
 
 
 def request(config: Any, name: str, registry: Registry) -> EvalRequest:
@@ -139,7 +196,11 @@ def request(config: Any, name: str, registry: Registry) -> EvalRequest:
 def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a summary that are logged under `eval/<name>/`."""
     found = {summary["metric"]: summary["value"]}
-    found |= {k: v for k, v in summary.get("metrics", {}).items() if isinstance(v, int | float)}
+    found |= {
+        k: v
+        for k, v in summary.get("metrics", {}).items()
+        if isinstance(v, int | float)
+    }
     return {k: float(v) for k, v in found.items() if v is not None}
 
 
@@ -153,11 +214,17 @@ def _line(summary: Mapping[str, Any]) -> str:
 
 def given(section: Any) -> dict[str, Any]:
     """What a recipe states of a section, without what is left out."""
-    return {} if section is None else dict(section.model_dump(exclude_none=True, exclude_unset=True))
+    return (
+        {}
+        if section is None
+        else dict(section.model_dump(exclude_none=True, exclude_unset=True))
+    )
 
 
 def given_prompt(prompt: Any) -> Any:
     """A recipe's prompt as `data.load_prompt` takes it."""
     if prompt is None:
         return None
-    return prompt.name if prompt.name is not None else prompt.model_dump(exclude_none=True)
+    return (
+        prompt.name if prompt.name is not None else prompt.model_dump(exclude_none=True)
+    )

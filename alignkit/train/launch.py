@@ -19,9 +19,27 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> int:
     Raises:
         WorkError: one of them failed; its message is in the run's log.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    command += ["--module", "alignkit.cli", "run", str(run.folder / "recipe.yaml"), "--join", str(run.folder)]
-    command += [part for kit in registry.kits if kit.name != "builtin" for part in ("--kit", str(kit.root))]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={count}",
+    ]
+    command += [
+        "--module",
+        "alignkit.cli",
+        "run",
+        str(run.folder / "recipe.yaml"),
+        "--join",
+        str(run.folder),
+    ]
+    command += [
+        part
+        for kit in registry.kits
+        if kit.name != "builtin"
+        for part in ("--kit", str(kit.root))
+    ]
     command += ["--continue"] if resume else []
     child = subprocess.Popen(command)
     try:
@@ -31,7 +49,11 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> int:
         raise
     finished = Run.open(run.folder)
     if finished.manifest["status"] == "running":
-        finished.finish("failed", error=f"the training processes ended with exit code {code}")
+        finished.finish(
+            "failed", error=f"the training processes ended with exit code {code}"
+        )
     if code:
-        raise WorkError(f"{finished.manifest.get('error')}\nthe log: {run.folder / 'log.txt'}")
+        raise WorkError(
+            f"{finished.manifest.get('error')}\nthe log: {run.folder / 'log.txt'}"
+        )
     return 0

@@ -1,4 +1,6 @@
-"""Pipelines: stages one after another, each in its own process, so that its memory is free for the next."""
+"""Pipelines: stages one after another, each in its own process, so that its memory is
+free for the next.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +29,32 @@ if TYPE_CHECKING:
     from alignkit.recipe import Recipe
 
 
-def check(recipe: Recipe, first: str | None, only: str | None, folder: Path | None, registry: Registry) -> None:
+def check(
+    recipe: Recipe,
+    first: str | None,
+    only: str | None,
+    folder: Path | None,
+    registry: Registry,
+) -> None:
     """Refuse a choice of stages that cannot be run.
 
     Args:
-        first: the stage from which on all are run anew. only: the one stage to run. folder: of a run to go on with.
+        first: the stage from which on all are run anew. only: the one stage to run.
+            folder: of a run to go on with.
 
     Raises:
-        InputError: an unknown stage; or one before `first` is not done, or was done with other data, plugins or
-            versions.
+        InputError: an unknown stage; or one before `first` is not done, or was done
+            with other data, plugins or versions.
     """
     names = list(recipe.stages)
     for given in (first, only):
         if given is not None and given not in names:
             raise InputError(f"there is no stage '{given}'; {nearest(given, names)}")
     if first is not None and (folder is None or only is not None):
-        raise InputError("--from runs stages of a run anew: give the run with --resume RUN, and no --only")
+        raise InputError(
+            "--from runs stages of a run anew: give the run with --resume RUN, and no"
+            " --only"
+        )
     if only is not None:
         _resolved(recipe.stages[only], folder, only)
     if first is None or folder is None:
@@ -51,15 +63,21 @@ def check(recipe: Recipe, first: str | None, only: str | None, folder: Path | No
         inside = folder / "stages" / name
         if _status(inside) != "done":
             raise InputError(
-                f"stage {name} comes before {first} and is not done; go on with align run --resume {folder}"
+                f"stage {name} comes before {first} and is not done; go on with align"
+                f" run --resume {folder}"
             )
         now = training.fingerprint(
-            replace(recipe.stages[name], resolved=_resolved(recipe.stages[name], folder, name)), registry
+            replace(
+                recipe.stages[name],
+                resolved=_resolved(recipe.stages[name], folder, name),
+            ),
+            registry,
         )
         if now != run.Run.open(inside).manifest.get("fingerprint"):
             raise InputError(
-                f"stage {name} was done with other data, plugins or versions than are here now, so {first} would not "
-                f"follow from it; start anew: align run {folder / 'recipe.yaml'}"
+                f"stage {name} was done with other data, plugins or versions than are"
+                f" here now, so {first} would not follow from it; start anew: align run"
+                f" {folder / 'recipe.yaml'}"
             )
 
 
@@ -71,7 +89,8 @@ def execute(
     *,
     only: str | None = None,
 ) -> dict[str, Any]:
-    """Run the stages in order; a stage that is done already is kept, and one that was begun goes on.
+    """Run the stages in order; a stage that is done already is kept, and one that was
+    begun goes on.
 
     Args:
         only: run just this one. See `check`.
@@ -90,7 +109,9 @@ def execute(
             continue
         console.rule(f"stage {name}")
         file = folder.folder / "stages" / f"{name}.yaml"
-        run.atomic_write(file, to_yaml(_resolved(recipe.stages[name], folder.folder, name)))
+        run.atomic_write(
+            file, to_yaml(_resolved(recipe.stages[name], folder.folder, name))
+        )
         run_stage(name, file, inside, registry, folder.folder)
     if any(_status(folder.folder / "stages" / name) != "done" for name in names):
         folder.outcome = "interrupted"  # `--only`: the others can be run by --resume
@@ -98,9 +119,11 @@ def execute(
 
 
 def set_aside(recipe: Recipe, folder: Path, first: str) -> None:
-    """Move what this stage and all after it left to `earlier/`, so that they are run anew.
+    """Move what this stage and all after it left to `earlier/`, so that they are run
+    anew.
 
-    The last stage goes first: a kill in between leaves no stage that is done after one that is not.
+    The last stage goes first: a kill in between leaves no stage that is done after one
+    that is not.
     """
     names = list(recipe.stages)
     for name in reversed(names[names.index(first) :]):
@@ -109,7 +132,9 @@ def set_aside(recipe: Recipe, folder: Path, first: str) -> None:
             earlier = folder / "earlier"
             with run.writing(earlier):
                 earlier.mkdir(exist_ok=True)
-                done.rename(earlier / f"{name}-{1 + len(list(earlier.glob(f'{name}-*')))}")
+                done.rename(
+                    earlier / f"{name}-{1 + len(list(earlier.glob(f'{name}-*')))}"
+                )
 
 
 def _resolved(stage: Recipe, pipeline: Path | None, name: str) -> dict[str, Any]:
@@ -120,13 +145,19 @@ def _resolved(stage: Recipe, pipeline: Path | None, name: str) -> dict[str, Any]
         needed = path.removeprefix("stage:")
         before = pipeline / "stages" / needed if pipeline is not None else None
         if before is None or _status(before) != "done":
-            raise InputError(f"stage {name} starts from stage {needed}, which is not done; run that first")
+            raise InputError(
+                f"stage {name} starts from stage {needed}, which is not done; run that"
+                " first"
+            )
         resolved["model"]["path"] = str(before.resolve())
     return resolved
 
 
-def run_stage(name: str, file: Path, inside: Path, registry: Registry, resume: Path) -> None:
-    """Train the recipe `file` in the run folder `inside`, in a process of its own; go on where one was begun.
+def run_stage(
+    name: str, file: Path, inside: Path, registry: Registry, resume: Path
+) -> None:
+    """Train the recipe `file` in the run folder `inside`, in a process of its own; go
+    on where one was begun.
 
     Raises:
         WorkError: it failed; `resume` is the run to resume once the cause is mended.
@@ -134,23 +165,41 @@ def run_stage(name: str, file: Path, inside: Path, registry: Registry, resume: P
     begun = (inside / "recipe.yaml").is_file()
     if not begun:  # killed before its recipe, the last of its first files, was written
         shutil.rmtree(inside, ignore_errors=True)
-    while begun and _status(inside) == "running":  # its pipeline was killed a moment ago, and it is about to notice
+    # its pipeline was killed a moment ago, and it is about to notice
+    while begun and _status(inside) == "running":
         time.sleep(0.2)
     if begun and _status(inside) == "done":
         return
     where = ["--resume", str(inside)] if begun else [str(file), "--folder", str(inside)]
-    child(["run", "--stage", *where], registry, f"stage {name}", inside / "log.txt", resume)
+    child(
+        ["run", "--stage", *where],
+        registry,
+        f"stage {name}",
+        inside / "log.txt",
+        resume,
+    )
 
 
-def child(arguments: Sequence[str], registry: Registry, what: str, log: Path, resume: Path) -> None:
-    """Run an align command in a process of its own, with the same kits. It ends when this process is killed.
+def child(
+    arguments: Sequence[str], registry: Registry, what: str, log: Path, resume: Path
+) -> None:
+    """Run an align command in a process of its own, with the same kits. It ends when
+    this process is killed.
 
     Raises:
         WorkError: it failed. KeyboardInterrupt: it was interrupted.
     """
-    kits = [part for kit in registry.kits if kit.name != "builtin" for part in ("--kit", str(kit.root))]
-    # The child sees its standard input end when this process is gone: see `end_with_parent`.
-    process = subprocess.Popen([sys.executable, "-m", "alignkit.cli", *arguments, *kits], stdin=subprocess.PIPE)
+    kits = [
+        part
+        for kit in registry.kits
+        if kit.name != "builtin"
+        for part in ("--kit", str(kit.root))
+    ]
+    # The child sees its standard input end when this process is gone: see
+    # `end_with_parent`.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alignkit.cli", *arguments, *kits], stdin=subprocess.PIPE
+    )
     try:
         code = process.wait()
     except KeyboardInterrupt:

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 # What TRL's forward pass takes beside the tokens (images and their layout).
 _MODALITIES = (
-    *("pixel_values", "image_grid_thw", "num_images", "pixel_attention_mask", "spatial_shapes", "num_tiles"),
+    *(
+        "pixel_values",
+        "image_grid_thw",
+        "num_images",
+        "pixel_attention_mask",
+        "spatial_shapes",
+        "num_tiles",
+    ),
     *("image_sizes", "token_type_ids", "mm_token_type_ids", "image_position_ids"),
 )
 
@@ -31,42 +38,57 @@ _MODALITIES = (
 class _Policy(Seam, SyncedRollouts):
     """What GRPO and RLOO share.
 
-    `completions_ready(rows, completions)` is called as soon as a batch is generated: grading can begin while TRL
-    computes log-probs.
+    `completions_ready(rows, completions)` is called as soon as a batch is generated:
+    grading can begin while TRL computes log-probs.
     """
 
-    completions_ready: Callable[[Sequence[Mapping[str, Any]], Sequence[Any]], None] | None = None
+    completions_ready: (
+        Callable[[Sequence[Mapping[str, Any]], Sequence[Any]], None] | None
+    ) = None
     _asked: Sequence[Mapping[str, Any]] = ()
 
-    def __init__(self, *args: Any, objective: Objective | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, objective: Objective | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, objective=objective, **kwargs)
         self._stops: tuple[str, ...] = ()
-        given = self.vllm_generation.generation_kwargs if self.use_vllm else self.generation_kwargs
+        given = (
+            self.vllm_generation.generation_kwargs
+            if self.use_vllm
+            else self.generation_kwargs
+        )
         if stops := given.get("stop" if self.use_vllm else "stop_strings"):
             self._stops = (stops,) if isinstance(stops, str) else tuple(stops)
             if self.mask_truncated_completions:
                 raise InputError(
-                    "train.mask_truncated_completions masks every response that does not end with the EOS token, so "
-                    f"also those ended by generation.stop {list(self._stops)}; leave one of the two out"
+                    "train.mask_truncated_completions masks every response that does"
+                    " not end with the EOS token, so also those ended by"
+                    f" generation.stop {list(self._stops)}; leave one of the two out"
                 )
-            shielded = given.get("min_tokens" if self.use_vllm else "min_new_tokens") or 0
+            shielded = (
+                given.get("min_tokens" if self.use_vllm else "min_new_tokens") or 0
+            )
             self._stopping = StopStrings(self._tokenizer, self._stops, shielded)
             if not self.use_vllm:
-                # TRL hands `generate` the config only, and with stop strings that wants more. Transformers' own
-                # criterion also fails on tokenizers that cannot spell its probe text.
+                # TRL hands `generate` the config only, and with stop strings that wants
+                # more. Transformers' own criterion also fails on tokenizers that cannot
+                # spell its probe text.
                 self.generation_config.stop_strings = None
                 self.generation_kwargs.pop("stop_strings")
                 criteria = StoppingCriteriaList([self._stopping])
-                self.model.generate = functools.partial(self.model.generate, stopping_criteria=criteria)
+                self.model.generate = functools.partial(
+                    self.model.generate, stopping_criteria=criteria
+                )
 
-    # -- rollouts ----------------------------------------------------------------------------------------------
+    # -- rollouts ----------------------------------------------------------------------
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm or not self._stops:
             return super()._generate_single_turn(*args, **kwargs)
         self._stopping.start = None
         generated = super()._generate_single_turn(*args, **kwargs)
-        # GRPO returns the log-probs beside the ids (None without vLLM), RLOO the ids alone.
+        # GRPO returns the log-probs beside the ids (None without vLLM), RLOO the ids
+        # alone.
         if isinstance(generated, tuple):
             ids, *rest = generated
             return ([self._stopping.cut(row) for row in ids], *rest)
@@ -77,12 +99,22 @@ class _Policy(Seam, SyncedRollouts):
         generated = super()._generate(prompts)  # type: ignore[misc]
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["seconds/generation"].append(self._spent(started))
-        if self.completions_ready is not None:  # GRPO returns more beside these than RLOO
-            self.completions_ready(self._asked, generated[2] if len(generated) == 3 else generated[3])
+        # GRPO returns more beside these than RLOO
+        if self.completions_ready is not None:
+            self.completions_ready(
+                self._asked, generated[2] if len(generated) == 3 else generated[3]
+            )
         if self._stops:  # TRL counts a response as cut off unless EOS ends it
-            ended = [row[-1] in self.eos_token_ids or self._stopping.end(row) > 0 for row in generated[1]]
-            cut = torch.tensor([not done for done in ended], device=self.accelerator.device)
-            metrics["completions/clipped_ratio"][-1] = self.accelerator.gather(cut).float().mean().item()
+            ended = [
+                row[-1] in self.eos_token_ids or self._stopping.end(row) > 0
+                for row in generated[1]
+            ]
+            cut = torch.tensor(
+                [not done for done in ended], device=self.accelerator.device
+            )
+            metrics["completions/clipped_ratio"][-1] = (
+                self.accelerator.gather(cut).float().mean().item()
+            )
             for name in ("mean", "min", "max"):
                 metrics.pop(f"completions/{name}_terminated_length")
         return generated
@@ -93,9 +125,13 @@ class _Policy(Seam, SyncedRollouts):
             self._seconds_elsewhere += seconds
         return seconds
 
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+    ) -> Tensor:
         started = time.perf_counter()
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # type: ignore[misc]
+        rewards = super()._calculate_rewards(  # type: ignore[misc]
+            inputs, prompts, completions, completion_ids_list
+        )
         self._spent(started)
         self._rewards = rewards  # (N, number of rewards), gathered over the processes
         self._note_lengths(completion_ids_list)
@@ -104,15 +140,19 @@ class _Policy(Seam, SyncedRollouts):
     def _note_lengths(self, completion_ids: Sequence[Sequence[int]]) -> None:
         """Mean response length of correct and of wrong responses.
 
-        Correct is what a reward function calls `ok` through TRL's `log_extra("status", [...])`, or else what has
-        a reward above 0.
+        Correct is what a reward function calls `ok` through TRL's `log_extra("status",
+        [...])`, or else what has a reward above 0.
         """
-        lengths = torch.tensor([float(len(ids)) for ids in completion_ids], device=self.accelerator.device)
+        lengths = torch.tensor(
+            [float(len(ids)) for ids in completion_ids], device=self.accelerator.device
+        )
         statuses = self._pending_extra_logs.get("status")
         if statuses is None:
             correct = self._total_rewards()[self._own(len(lengths))] > 0
         else:
-            correct = torch.tensor([status == "ok" for status in statuses], device=lengths.device)
+            correct = torch.tensor(
+                [status == "ok" for status in statuses], device=lengths.device
+            )
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, kept in (("correct", correct), ("wrong", ~correct)):
             local = torch.stack([lengths[kept].sum(), kept.sum()])
@@ -121,12 +161,19 @@ class _Policy(Seam, SyncedRollouts):
                 metrics[f"completions/mean_length_{name}"].append(total / count)
 
     def _total_rewards(self) -> Tensor:
-        """(N,) weighted sums over the reward functions, NaN where all of them returned None."""
-        total = (self._rewards * self.reward_weights.to(self._rewards.device)).nansum(dim=1)
+        """(N,) weighted sums over the reward functions, NaN where all of them returned
+        None.
+        """
+        total = (self._rewards * self.reward_weights.to(self._rewards.device)).nansum(
+            dim=1
+        )
         return total.masked_fill(self._rewards.isnan().all(dim=1), torch.nan)
 
     def _own(self, count: int) -> slice:
-        return slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
+        return slice(
+            self.accelerator.process_index * count,
+            (self.accelerator.process_index + 1) * count,
+        )
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         self._asked = inputs
@@ -139,25 +186,31 @@ class _Policy(Seam, SyncedRollouts):
         if self.objective.advantage is not None:
             advantages = self.objective.advantages(rewards, self._group_size())
             output["advantages"] = advantages[own]
-            logged = self._logs["advantages"]  # TRL's own, of this batch, stand at the end
+            # TRL's own, of this batch, stand at the end
+            logged = self._logs["advantages"]
             for _ in range(min(len(advantages), len(logged))):
                 logged.pop()
             logged.extend(advantages.tolist())
         return output
 
     def _group_size(self) -> int:
-        return self.num_generations if self.model.training else self.num_generations_eval
+        return (
+            self.num_generations if self.model.training else self.num_generations_eval
+        )
 
     def _with_penalty(self, rewards: Tensor, output: dict[str, Any]) -> Tensor:
         return rewards
 
-    # -- loss --------------------------------------------------------------------------------------------------
+    # -- loss --------------------------------------------------------------------------
 
     def _measure(self, rows: int, mask: Tensor) -> Step:
         if self.model.training:
-            # Every microbatch of this optimizer step is generated already (`Objective.check` saw to that for `token`).
+            # Every microbatch of this optimizer step is generated already
+            # (`Objective.check` saw to that for `token`).
             buffered = self._buffered_inputs
-            window = [buffered[(self._step + i) % len(buffered)] for i in range(self._window)]
+            window = [
+                buffered[(self._step + i) % len(buffered)] for i in range(self._window)
+            ]
             tokens = torch.stack([_mask(inputs).sum() for inputs in window]).sum()
             rows *= self._window
         else:
@@ -180,7 +233,8 @@ class _Policy(Seam, SyncedRollouts):
         )
         batch = PolicyBatch(
             logps=logps,
-            old_logps=inputs.get("old_per_token_logps", logps.detach()),  # absent when on-policy
+            # absent when on-policy
+            old_logps=inputs.get("old_per_token_logps", logps.detach()),
             mask=mask,
             advantages=inputs["advantages"],
             rewards=inputs["rewards"],
@@ -190,10 +244,16 @@ class _Policy(Seam, SyncedRollouts):
         self._note("entropy", batch.entropies, mask)
         self._note("ratio", (logps.detach() - batch.old_logps).exp(), mask)
         loss = self._apply(
-            batch, (logps,), mask, ratio=inputs.get("importance_sampling_ratio"), penalty=self._penalty(batch)
+            batch,
+            (logps,),
+            mask,
+            ratio=inputs.get("importance_sampling_ratio"),
+            penalty=self._penalty(batch),
         )
         if self.aux_loss_enabled:
-            loss = loss + self.router_aux_loss_coef * aux_loss / (self._window if self.model.training else 1)
+            loss = loss + self.router_aux_loss_coef * aux_loss / (
+                self._window if self.model.training else 1
+            )
         return loss
 
     def _penalty(self, batch: PolicyBatch) -> Tensor | None:
@@ -203,13 +263,24 @@ class _Policy(Seam, SyncedRollouts):
         seen = super()._observe()
         if self.use_vllm:
             generation = self.vllm_generation
-            seen |= {"generation.engine": "vllm", "generation.temperature": generation.temperature}
-            seen |= {"generation.top_p": generation.top_p, "generation.top_k": generation.top_k}
-            seen["generation.min_new_tokens"] = generation.generation_kwargs.get("min_tokens", 0)
+            seen |= {
+                "generation.engine": "vllm",
+                "generation.temperature": generation.temperature,
+            }
+            seen |= {
+                "generation.top_p": generation.top_p,
+                "generation.top_k": generation.top_k,
+            }
+            seen["generation.min_new_tokens"] = generation.generation_kwargs.get(
+                "min_tokens", 0
+            )
             seen["generation.max_new_tokens"] = generation.max_completion_length
         else:
             config = self.generation_config
-            seen |= {"generation.engine": "transformers", "generation.temperature": config.temperature}
+            seen |= {
+                "generation.engine": "transformers",
+                "generation.temperature": config.temperature,
+            }
             seen |= {"generation.top_p": config.top_p, "generation.top_k": config.top_k}
             seen["generation.min_new_tokens"] = config.min_new_tokens or 0
             seen["generation.max_new_tokens"] = config.max_new_tokens
@@ -218,12 +289,17 @@ class _Policy(Seam, SyncedRollouts):
         if self.objective is not None and self.objective.advantage is not None:
             advantage = self.objective.advantage
             options = in_force(advantage.function, self.objective.advantage_options)
-            seen |= {"advantage.name": advantage.name, **{f"advantage.{k}": v for k, v in options.items()}}
+            seen |= {
+                "advantage.name": advantage.name,
+                **{f"advantage.{k}": v for k, v in options.items()},
+            }
         return seen
 
 
 class AlignGRPOTrainer(_Policy, GRPOTrainer):
-    """TRL's GRPOTrainer with an objective. `train.beta` adds TRL's KL term to the plugin's loss per token."""
+    """TRL's GRPOTrainer with an objective. `train.beta` adds TRL's KL term to the
+    plugin's loss per token.
+    """
 
     method = "grpo"
 
@@ -232,19 +308,27 @@ class AlignGRPOTrainer(_Policy, GRPOTrainer):
             return None
         assert batch.ref_logps is not None
         gap = batch.ref_logps - batch.logps
-        kl = gap.exp() - gap - 1  # the k3 estimator: unbiased and never negative (Schulman, 2020)
-        if self.args.use_bias_correction_kl:  # TRL's default: DeepSeek-V3.2, arXiv:2512.02556
+        # the k3 estimator: unbiased and never negative (Schulman, 2020)
+        kl = gap.exp() - gap - 1
+        # TRL's default: DeepSeek-V3.2, arXiv:2512.02556
+        if self.args.use_bias_correction_kl:
             kl = kl * (batch.logps - batch.old_logps).exp()
         self._note("kl", kl, batch.mask)
         return self.beta * kl
 
     def _observe(self) -> dict[str, Any]:
-        own = {"loss.loss_type": self.loss_type, **_clip_range(self)} if self.objective is None else {}
+        own = (
+            {"loss.loss_type": self.loss_type, **_clip_range(self)}
+            if self.objective is None
+            else {}
+        )
         return super()._observe() | own | {"train.beta": self.beta}
 
 
 class AlignRLOOTrainer(_Policy, RLOOTrainer):
-    """TRL's RLOOTrainer with an objective. As in TRL, `train.beta` puts the KL into the reward."""
+    """TRL's RLOOTrainer with an objective. As in TRL, `train.beta` puts the KL into the
+    reward.
+    """
 
     method = "rloo"
 
@@ -271,7 +355,9 @@ class AlignRLOOTrainer(_Policy, RLOOTrainer):
             rewards = rewards.clamp(*self.reward_clip_range)
         if self.beta != 0.0:
             output["ref_per_token_logps"] = self._scored[1]
-            kl = ((self._scored[0] - self._scored[1]) * output["completion_mask"]).sum(-1)
+            kl = ((self._scored[0] - self._scored[1]) * output["completion_mask"]).sum(
+                -1
+            )
             rewards = rewards - self.beta * self.accelerator.gather(kl)
         return rewards
 
@@ -281,7 +367,10 @@ class AlignRLOOTrainer(_Policy, RLOOTrainer):
 
 
 def _clip_range(trainer: Any) -> dict[str, float]:
-    return {"train.epsilon": trainer.epsilon_low, "train.epsilon_high": trainer.epsilon_high}
+    return {
+        "train.epsilon": trainer.epsilon_low,
+        "train.epsilon_high": trainer.epsilon_high,
+    }
 
 
 def _mask(inputs: Mapping[str, Any]) -> Tensor:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class AlignSFTTrainer(Seam, SFTTrainer):
-    """TRL's SFTTrainer with an objective. The forward pass is TRL's: the fused head builds no (B, T, V) logits."""
+    """TRL's SFTTrainer with an objective. The forward pass is TRL's: the fused head
+    builds no (B, T, V) logits.
+    """
 
     method = "sft"
 
@@ -25,18 +27,28 @@ class AlignSFTTrainer(Seam, SFTTrainer):
         return super()._observe() | own
 
     def _opened(self, samples: list[Any]) -> None:
-        tokens = torch.stack([(batch["labels"][..., 1:] != -100).sum() for batch in samples]).sum()
+        tokens = torch.stack(
+            [(batch["labels"][..., 1:] != -100).sum() for batch in samples]
+        ).sum()
         self._counted = tokens, sum(len(batch["labels"]) for batch in samples)
 
     def _measure(self, rows: int, mask: Tensor) -> Step:
-        return self._total(*(self._counted if self.model.training else (mask.sum(), rows)), mask.device)
+        return self._total(
+            *(self._counted if self.model.training else (mask.sum(), rows)), mask.device
+        )
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
         """The seam: the plugin's loss on (B, T - 1) log-probs of the labels."""
         if self.objective is None:
-            return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, **kwargs
+            )
         if return_outputs:
-            raise NotImplementedError("alignkit evaluates the loss only; compute_metrics needs logits")
+            raise NotImplementedError(
+                "alignkit evaluates the loss only; compute_metrics needs logits"
+            )
         inputs = {**inputs, "use_cache": False}
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True
@@ -48,10 +60,20 @@ class AlignSFTTrainer(Seam, SFTTrainer):
         self._note("mean_token_accuracy", outputs.is_top1, mask)
         loss = self._apply(batch, (outputs.log_probs,), mask)
         if self.aux_loss_enabled:
-            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (self._window if self.model.training else 1)
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (
+                self._window if self.model.training else 1
+            )
         if self.model.training:
-            counted = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["position_ids"].numel()
+            counted = (
+                inputs["attention_mask"].sum()
+                if "attention_mask" in inputs
+                else inputs["position_ids"].numel()
+            )
             local = torch.as_tensor(counted, device=mask.device)
-            self._total_train_tokens += int(self.accelerator.gather(local).sum()) // self._tp_size
-        self._metrics["train" if self.model.training else "eval"]["num_tokens"] = [self._total_train_tokens]
+            self._total_train_tokens += (
+                int(self.accelerator.gather(local).sum()) // self._tp_size
+            )
+        self._metrics["train" if self.model.training else "eval"]["num_tokens"] = [
+            self._total_train_tokens
+        ]
         return loss

@@ -1,4 +1,6 @@
-"""Trackers (wandb, trackio, tensorboard) through TRL's `report_to`, with our metric names; none can fail a run."""
+"""Trackers (wandb, trackio, tensorboard) through TRL's `report_to`, with our metric
+names; none can fail a run.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,13 @@ def prepare(config: Any, folder: Path) -> None:
 
 
 class Tracker(TrainerCallback):
-    """Stands before a tracker's own callback: renames metrics, and turns its failures into one warning."""
+    """Stands before a tracker's own callback: renames metrics, and turns its failures
+    into one warning.
+    """
 
-    def __init__(self, name: str, inner: TrainerCallback, recipe: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, inner: TrainerCallback, recipe: Mapping[str, Any]
+    ) -> None:
         self.name = name
         self.inner = inner
         self.recipe = recipe
@@ -49,7 +55,11 @@ class Tracker(TrainerCallback):
             getattr(self.inner, event)(*arguments, **keywords)
         except Exception as error:  # noqa: BLE001 - whatever a tracker raises, the training must go on
             self.failed = True
-            log.warning("tracker %s failed and is off for the rest of the run: %s", self.name, error)
+            log.warning(
+                "tracker %s failed and is off for the rest of the run: %s",
+                self.name,
+                error,
+            )
 
     def on_train_begin(self, *arguments: Any, **keywords: Any) -> None:
         """Open the tracker's run; wandb's config gets the resolved recipe."""
@@ -58,16 +68,36 @@ class Tracker(TrainerCallback):
             import wandb
 
             if wandb.run is not None:
-                wandb.config.update({"recipe": dict(self.recipe)}, allow_val_change=True)
+                wandb.config.update(
+                    {"recipe": dict(self.recipe)}, allow_val_change=True
+                )
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **rest: Any) -> None:
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        **rest: Any,
+    ) -> None:
         """Log under the names of metrics.jsonl."""
         renamed = {NAMES.get(key, key): value for key, value in (logs or {}).items()}
         self._call("on_log", args, state, control, logs=renamed, **rest)
 
-    def evaluated(self, args: Any, state: Any, control: Any, numbers: Mapping[str, float], **rest: Any) -> None:
-        """Log `eval/<name>/<metric>`; transformers takes keys that begin with `eval_` for those."""
-        logs = {f"eval_{key.removeprefix('eval/')}": value for key, value in numbers.items()}
+    def evaluated(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        numbers: Mapping[str, float],
+        **rest: Any,
+    ) -> None:
+        """Log `eval/<name>/<metric>`; transformers takes keys that begin with `eval_`
+        for those.
+        """
+        logs = {
+            f"eval_{key.removeprefix('eval/')}": value for key, value in numbers.items()
+        }
         self._call("on_log", args, state, control, logs=logs, **rest)
 
     def on_train_end(self, *arguments: Any, **keywords: Any) -> None:
@@ -92,6 +122,14 @@ def guard(trainer: Any, config: Any, recipe: Mapping[str, Any]) -> list[Tracker]
 
 def say_how_to_sync(console: Console, config: Any, folder: Path) -> None:
     """The command that uploads an offline wandb run."""
-    offline = sorted((folder / "wandb").glob("offline-run-*")) if "wandb" in config.track else []
+    offline = (
+        sorted((folder / "wandb").glob("offline-run-*"))
+        if "wandb" in config.track
+        else []
+    )
     for run in offline:
-        console.print(f"wandb was offline; to upload: wandb sync {run}", highlight=False, soft_wrap=True)
+        console.print(
+            f"wandb was offline; to upload: wandb sync {run}",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,7 +1,9 @@
-"""TRL's generation with vLLM, with weights that arrive on every build of vLLM and are proven to have arrived.
+"""TRL's generation with vLLM, with weights that arrive on every build of vLLM and are
+proven to have arrived.
 
-Two mixed-in layers over TRL: `SyncedGeneration` replaces `VLLMGeneration` inside a trainer, `SyncedRollouts` puts
-it there. Shapes: T tokens of one completion, V vocabulary.
+Two mixed-in layers over TRL: `SyncedGeneration` replaces `VLLMGeneration` inside a
+trainer, `SyncedRollouts` puts it there. Shapes: T tokens of one completion, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -33,36 +35,58 @@ log = logging.getLogger(__name__)
 PROBES = 4  # completions compared after each synchronisation
 PROBE_TOKENS = 256  # of each, at most
 # Options of SamplingParams that leave the distribution of the compared tokens as it is.
-_NEUTRAL = {"stop", "stop_token_ids", "include_stop_str_in_output", "min_tokens", "max_tokens", "seed", "detokenize"}
-# Mean difference in nats per token. Rounding alone gives about 1e-6 in float32 and 0.01 to 0.03 in bfloat16.
+_NEUTRAL = {
+    "stop",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "min_tokens",
+    "max_tokens",
+    "seed",
+    "detokenize",
+}
+# Mean difference in nats per token. Rounding alone gives about 1e-6 in float32 and 0.01
+# to 0.03 in bfloat16.
 _TOLERANCE = {"float32": 0.005, "bfloat16": 0.1, "float16": 0.1}
 
 
 class SyncedGeneration(VLLMGeneration):
-    """TRL's `VLLMGeneration`, whose weights are compared with the trainer's after each synchronisation.
+    """TRL's `VLLMGeneration`, whose weights are compared with the trainer's after each
+    synchronisation.
 
-    vLLM's log-probs of its own first samples are set against the trainer's; a mean difference above `tolerance`
-    (nats per token) stops the run. `difference` holds (mean, largest) of the last comparison until it is read.
-    `trainer`: settings for the message when memory does not suffice. `seed`: of the rollouts.
+    vLLM's log-probs of its own first samples are set against the trainer's; a mean
+    difference above `tolerance` (nats per token) stops the run. `difference` holds
+    (mean, largest) of the last comparison until it is read. `trainer`: settings for the
+    message when memory does not suffice. `seed`: of the rollouts.
     """
 
     max_completion_length: int  # TRL's
 
-    def __init__(self, *args: Any, tolerance: float | None, trainer: str, seed: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        tolerance: float | None,
+        trainer: str,
+        seed: int,
+        **kwargs: Any,
+    ) -> None:
         self.tolerance = tolerance
         self.seed = seed
         self.trainer = trainer
         self.difference: tuple[float, float] | None = None
         self.proven = False
         if kwargs.get("logprobs") is None:
-            kwargs["logprobs"] = 0  # RLOO asks for none; the proof needs those of the sampled tokens
+            # RLOO asks for none; the proof needs those of the sampled tokens
+            kwargs["logprobs"] = 0
         super().__init__(*args, **kwargs)
         foreign = sorted(self.generation_kwargs.keys() - _NEUTRAL)
         foreign += ["structured_outputs_regex"] if self.structured_outputs_regex else []
         foreign += ["repetition_penalty"] if self.repetition_penalty != 1 else []
         self.comparable = not foreign
         if foreign:
-            log.warning("the sync of vLLM's weights cannot be proven under %s", ", ".join(foreign))
+            log.warning(
+                "the sync of vLLM's weights cannot be proven under %s",
+                ", ".join(foreign),
+            )
 
     def _init_vllm(self) -> None:
         if importlib.util.find_spec("vllm") is None:
@@ -72,17 +96,27 @@ class SyncedGeneration(VLLMGeneration):
             return
         gpu = prepare_vllm()
         self.dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(
-            self.accelerator.mixed_precision, str(self.model.dtype).removeprefix("torch.")
+            self.accelerator.mixed_precision,
+            str(self.model.dtype).removeprefix("torch."),
         )
-        # TRL leaves these to vLLM, which would take half precision for a float32 model and compile on a CPU.
-        options = {"dtype": self.dtype} if gpu else {"dtype": self.dtype, "enforce_eager": True}
+        # TRL leaves these to vLLM, which would take half precision for a float32 model
+        # and compile on a CPU.
+        options = (
+            {"dtype": self.dtype}
+            if gpu
+            else {"dtype": self.dtype, "enforce_eager": True}
+        )
         limits = Limits(
-            self.gpu_memory_utilization, self.max_model_length, self.max_num_seqs, self.tensor_parallel_size
+            self.gpu_memory_utilization,
+            self.max_model_length,
+            self.max_num_seqs,
+            self.tensor_parallel_size,
         )
         stock = vllm_generation.LLM
 
         def start(**given: Any) -> Any:
-            # vLLM seeds the whole process. TRL counts its seeds from 0, so every run would draw the same noise.
+            # vLLM seeds the whole process. TRL counts its seeds from 0, so every run
+            # would draw the same noise.
             return stock(**given | options | {"seed": self.seed + given["seed"]})
 
         vllm_generation.LLM = start
@@ -93,7 +127,9 @@ class SyncedGeneration(VLLMGeneration):
             vllm_generation.LLM = stock
         from alignkit.engines.vllm import check_same_tokenizer
 
-        check_same_tokenizer(self.llm.get_tokenizer(), self.processing_class, self.model.name_or_path)
+        check_same_tokenizer(
+            self.llm.get_tokenizer(), self.processing_class, self.model.name_or_path
+        )
 
     def _connect(self) -> None:
         self.dtype = "bfloat16"
@@ -102,19 +138,24 @@ class SyncedGeneration(VLLMGeneration):
             super()._init_vllm()
         except ConnectionError as error:
             raise MissingError(
-                f"there is no vLLM server for rollouts at {url}. Start it: VLLM_SERVER_DEV_MODE=1 vllm serve "
-                f'{self.model.name_or_path} --weight-transfer-config \'{{"backend": "nccl"}}\' '
+                f"there is no vLLM server for rollouts at {url}. Start it:"
+                " VLLM_SERVER_DEV_MODE=1 vllm serve "
+                f'{self.model.name_or_path} --weight-transfer-config \'{{"backend":'
+                ' "nccl"}\' '
                 "--logprobs-mode processed_logprobs"
             ) from error
         if self.accelerator.is_main_process:
             mode = self.vllm_client.get_server_info()["model_config"]["logprobs_mode"]
             if mode != "processed_logprobs":
                 raise InputError(
-                    f"the vLLM server at {url} runs with --logprobs-mode {mode}: its log-probs cannot be compared with "
-                    "the trainer's; restart it with --logprobs-mode processed_logprobs"
+                    f"the vLLM server at {url} runs with --logprobs-mode {mode}: its"
+                    " log-probs cannot be compared with the trainer's; restart it with"
+                    " --logprobs-mode processed_logprobs"
                 )
 
-    def _fix_param_name_to_vllm(self, name: str, extra_prefixes: list[str] | None = None) -> str:
+    def _fix_param_name_to_vllm(
+        self, name: str, extra_prefixes: list[str] | None = None
+    ) -> str:
         return checkpoint_name(super()._fix_param_name_to_vllm(name, extra_prefixes))
 
     def _iter_named_params(self) -> Iterator[tuple[str, Tensor]]:
@@ -140,7 +181,9 @@ class SyncedGeneration(VLLMGeneration):
         reload_weights(self.llm, self._iter_named_params())
 
     def generate(self, prompts: list[list[int]], *args: Any, **kwargs: Any) -> Any:
-        """As TRL's; the first completions after a synchronisation are compared with the trainer."""
+        """As TRL's; the first completions after a synchronisation are compared with the
+        trainer.
+        """
         generated = super().generate(prompts, *args, **kwargs)
         if not self.proven and self.comparable:
             _, completions, logprobs, _ = generated
@@ -150,24 +193,38 @@ class SyncedGeneration(VLLMGeneration):
     def prove(self) -> None:
         """Compare now, on a few completions of nothing but the end token."""
         length = self.max_completion_length
-        self.max_completion_length = min(32 + self.generation_kwargs.get("min_tokens", 0), length)
+        self.max_completion_length = min(
+            32 + self.generation_kwargs.get("min_tokens", 0), length
+        )
         try:
             self.generate([[self.processing_class.eos_token_id]] * PROBES, None, 1)
         finally:
             self.max_completion_length = length
 
-    def _prove(self, prompts: Sequence[list[int]], completions: Any, logprobs: Any) -> None:
+    def _prove(
+        self, prompts: Sequence[list[int]], completions: Any, logprobs: Any
+    ) -> None:
         gaps = []
         for row in range(0, len(prompts), max(1, len(prompts) // PROBES)):
             tokens = list(completions[row][:PROBE_TOKENS])
-            reported = [at[0] for at in logprobs[row][: len(tokens)]]  # None where vLLM could not score the token
-            known = [place for place in range(len(tokens)) if reported[place] is not None]
+            # None where vLLM could not score the token
+            reported = [at[0] for at in logprobs[row][: len(tokens)]]
+            known = [
+                place for place in range(len(tokens)) if reported[place] is not None
+            ]
             if known:
-                theirs = torch.tensor([reported[place] for place in known], device=self.accelerator.device)
+                theirs = torch.tensor(
+                    [reported[place] for place in known], device=self.accelerator.device
+                )
                 gaps.append((self._score(prompts[row], tokens)[known] - theirs).abs())
-        gap = torch.cat(gaps) if gaps else torch.zeros(0, device=self.accelerator.device)
-        gap = gap[gap.isfinite()]  # at the edge of top-p one side may drop a token that the other keeps
-        local = torch.stack([gap.sum(), gap.new_tensor(len(gap)), gap.max() if len(gap) else gap.sum()])
+        gap = (
+            torch.cat(gaps) if gaps else torch.zeros(0, device=self.accelerator.device)
+        )
+        # at the edge of top-p one side may drop a token that the other keeps
+        gap = gap[gap.isfinite()]
+        local = torch.stack(
+            [gap.sum(), gap.new_tensor(len(gap)), gap.max() if len(gap) else gap.sum()]
+        )
         everyone = self.accelerator.gather(local[None])  # (processes, 3)
         count = everyone[:, 1].sum().item()
         if not count:
@@ -178,20 +235,26 @@ class SyncedGeneration(VLLMGeneration):
         tolerance = _TOLERANCE[self.dtype] if self.tolerance is None else self.tolerance
         if mean > tolerance:
             raise WorkError(
-                f"the rollouts do not come from the current weights: the log-probs that vLLM reports for its own "
-                f"samples differ from the trainer's by {mean:.4g} nats per token (largest {largest:.4g}, tolerance "
-                f"{tolerance:.4g}), so the weights did not arrive in vLLM"
+                "the rollouts do not come from the current weights: the log-probs that"
+                " vLLM reports for its own samples differ from the trainer's by"
+                f" {mean:.4g} nats per token (largest {largest:.4g}, tolerance"
+                f" {tolerance:.4g}), so the weights did not arrive in vLLM"
             )
 
     def _ends(self) -> list[int]:
         """Tokens that end a completion."""
         known = self.model.generation_config.eos_token_id
-        ends = {self.processing_class.eos_token_id, *([known] if isinstance(known, int) else known or [])}
+        ends = {
+            self.processing_class.eos_token_id,
+            *([known] if isinstance(known, int) else known or []),
+        }
         return [*ends, *self.generation_kwargs.get("stop_token_ids", ())]
 
     @torch.no_grad()
     def _score(self, prompt: list[int], tokens: list[int]) -> Tensor:
-        """(T,) log-probs of `tokens` after `prompt` as vLLM draws them: tempered, cut by top-k, top-p and min-p."""
+        """(T,) log-probs of `tokens` after `prompt` as vLLM draws them: tempered, cut
+        by top-k, top-p and min-p.
+        """
         from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
         ids = torch.tensor([[*prompt, *tokens]], device=self.accelerator.device)
@@ -199,23 +262,29 @@ class SyncedGeneration(VLLMGeneration):
         self.model.eval()  # dropout is for training only
         try:
             with self.accelerator.autocast():
-                logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=len(tokens) + 1).logits
+                logits = self.model(
+                    input_ids=ids, use_cache=False, logits_to_keep=len(tokens) + 1
+                ).logits
         finally:
             for module in training:
                 module.training = True
         logits = logits[0, -len(tokens) - 1 : -1].float() / self.temperature  # (T, V)
-        logits[: self.generation_kwargs.get("min_tokens", 0), self._ends()] = -torch.inf  # as vLLM does
+        # as vLLM does
+        logits[: self.generation_kwargs.get("min_tokens", 0), self._ends()] = -torch.inf
         if self.min_p:
             logits = MinPLogitsWarper(self.min_p)(ids, logits)
         if self.top_k > 0:
             logits = TopKLogitsWarper(self.top_k)(ids, logits)
         if self.top_p < 1:
             logits = TopPLogitsWarper(self.top_p)(ids, logits)
-        return logits.log_softmax(-1).gather(-1, ids[0, -len(tokens) :, None]).squeeze(-1)
+        return (
+            logits.log_softmax(-1).gather(-1, ids[0, -len(tokens) :, None]).squeeze(-1)
+        )
 
 
 class SyncedRollouts:
-    """Mixed in before TRL's GRPOTrainer or RLOOTrainer: its vLLM is a `SyncedGeneration`.
+    """Mixed in before TRL's GRPOTrainer or RLOOTrainer: its vLLM is a
+    `SyncedGeneration`.
 
     Takes one more keyword: `sync_tolerance`, None for the default of the dtype.
     """
@@ -226,21 +295,40 @@ class SyncedRollouts:
     use_vllm: bool
     vllm_generation: Any
 
-    def __init__(self, *args: Any, sync_tolerance: float | None = None, **kwargs: Any) -> None:
-        home: Any = sys.modules[next(c.__module__ for c in type(self).__mro__ if c.__module__.startswith("trl."))]
+    def __init__(
+        self, *args: Any, sync_tolerance: float | None = None, **kwargs: Any
+    ) -> None:
+        home: Any = sys.modules[
+            next(
+                c.__module__
+                for c in type(self).__mro__
+                if c.__module__.startswith("trl.")
+            )
+        ]
         settings = kwargs.get("args")
-        named = ("per_device_train_batch_size", "gradient_checkpointing", "vllm_enable_sleep_mode")
-        shown = ", ".join(f"{name}={vars(settings)[name]}" for name in named) if settings is not None else ""
+        named = (
+            "per_device_train_batch_size",
+            "gradient_checkpointing",
+            "vllm_enable_sleep_mode",
+        )
+        shown = (
+            ", ".join(f"{name}={vars(settings)[name]}" for name in named)
+            if settings is not None
+            else ""
+        )
         seed = 0 if settings is None else settings.seed
-        home.VLLMGeneration = functools.partial(SyncedGeneration, tolerance=sync_tolerance, trainer=shown, seed=seed)
+        home.VLLMGeneration = functools.partial(
+            SyncedGeneration, tolerance=sync_tolerance, trainer=shown, seed=seed
+        )
         try:
             super().__init__(*args, **kwargs)
         finally:
             home.VLLMGeneration = VLLMGeneration
         if self.use_vllm and not isinstance(self.vllm_generation, SyncedGeneration):
             raise WorkError(
-                f"TRL {trl.__version__} makes its vLLM in another place, so the sync could not be proven; install the "
-                "tested version (see constraints.txt)"
+                f"TRL {trl.__version__} makes its vLLM in another place, so the sync"
+                " could not be proven; install the tested version (see"
+                " constraints.txt)"
             )
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
@@ -256,12 +344,14 @@ class SyncedRollouts:
 
 @contextmanager
 def trainer_engine(trainer: Any, name: str) -> Iterator[Engine]:
-    """The vLLM that a trainer generates with, as an engine for evals: current weights, proven, no second copy.
+    """The vLLM that a trainer generates with, as an engine for evals: current weights,
+    proven, no second copy.
 
     Every process must enter it. `name` is how provenance calls the model.
     """
     generation = trainer.vllm_generation
-    # Always: at the end of training the best weights may be put back (load_best_model_at_end) within the same step.
+    # Always: at the end of training the best weights may be put back
+    # (load_best_model_at_end) within the same step.
     generation.sync_weights()
     trainer._last_loaded_step = trainer.state.global_step
     if not generation.proven and generation.comparable:
@@ -279,8 +369,12 @@ def trainer_engine(trainer: Any, name: str) -> Iterator[Engine]:
     if generation.enable_sleep_mode:
         generation.llm.wake_up(tags=["kv_cache"])
     try:
-        limits = Limits(generation.gpu_memory_utilization, None, generation.max_num_seqs)
-        yield VLLMEngine(generation.llm, generation.processing_class, name=name, limits=limits)
+        limits = Limits(
+            generation.gpu_memory_utilization, None, generation.max_num_seqs
+        )
+        yield VLLMEngine(
+            generation.llm, generation.processing_class, name=name, limits=limits
+        )
     finally:
         if generation.enable_sleep_mode:
             generation.llm.sleep(level=2)

@@ -1,4 +1,6 @@
-"""Every key of a recipe. `train` is open here: the installed TRL says what it may hold (trl_config.py)."""
+"""Every key of a recipe. `train` is open here: the installed TRL says what it may hold
+(trl_config.py).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from alignkit.types import Normalize
 
 Method = Literal["sft", "grpo", "rloo", "dpo", "expert_iteration", "pipeline"]
 METHODS: tuple[str, ...] = get_args(Method)
-ROLLOUT_METHODS = ("grpo", "rloo", "expert_iteration")  # those that sample responses and grade them
+# those that sample responses and grade them
+ROLLOUT_METHODS = ("grpo", "rloo", "expert_iteration")
 # A pipeline says these once; its stages neither state nor inherit them.
 SHARED_KEYS = ("seed", "track", "callbacks", "launch", "output")
 PIPELINE_KEYS = ("name", "description", "method", "stages", *SHARED_KEYS)
@@ -23,21 +26,29 @@ USED_BY = {
     "advantage": ("grpo", "rloo"),
     "loss": TRAINED_METHODS,
     "expert_iteration": ("expert_iteration",),
-    **dict.fromkeys(("budget", "best"), tuple(method for method in TRAINED_METHODS if method != "expert_iteration")),
+    **dict.fromkeys(
+        ("budget", "best"),
+        tuple(method for method in TRAINED_METHODS if method != "expert_iteration"),
+    ),
     "stages": ("pipeline",),
     **dict.fromkeys(("model", "data", "train", "evals"), TRAINED_METHODS),
 }
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Stop = Annotated[str, Field(min_length=1)]  # an empty one would end every completion at its first token
+# an empty one would end every completion at its first token
+Stop = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
     """A map with fixed keys."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -62,7 +73,8 @@ class Build(Section):
     heads: Count = 4
     intermediate_size: Count = 256
     init_std: Annotated[float, Field(gt=0)] = 0.08
-    """Standard deviation of the normal distribution that all matrices are drawn from."""
+    """Standard deviation of the normal distribution that all matrices are drawn from.
+    """
     max_length: Count = 1024
     """Positions the model has, prompt and response together."""
 
@@ -80,7 +92,9 @@ class Model(Section):
     lora: dict[str, Any] | None = None
     """Fields of PEFT's LoraConfig (`alpha` is lora_alpha)."""
     quantize: dict[str, Any] | None = None
-    """Fields of transformers' BitsAndBytesConfig: the frozen weights under `lora` in 4 or 8 bits (QLoRA)."""
+    """Fields of transformers' BitsAndBytesConfig: the frozen weights under `lora` in 4
+    or 8 bits (QLoRA).
+    """
 
 
 class Prompt(Section):
@@ -144,7 +158,9 @@ class Vllm(Section):
     tensor_parallel: Count = 1
     max_model_len: Count | None = None
     sync_tolerance: Annotated[float, Field(gt=0)] | None = None
-    """Nats per token that vLLM's log-probs may differ from the trainer's after a sync; by the dtype where unsaid."""
+    """Nats per token that vLLM's log-probs may differ from the trainer's after a sync;
+    by the dtype where unsaid.
+    """
     server: str | None = None
     """Base URL of a running server (mode: server)."""
 
@@ -225,9 +241,15 @@ class ExpertIteration(Section):
     correct: Literal["all", "single"] = "all"
     """Keep every correct response of a question, or one."""
     hints: bool = False
-    """Ask again, with the answer in view, what was never answered rightly (STaR's rationalisation)."""
-    train_by_kept: dict[Annotated[str, Field(pattern=r"^[1-9]\d*$")], dict[str, Any]] = {}
-    """Changes to `train` by how many responses were kept: those of the smallest number that is not exceeded."""
+    """Ask again, with the answer in view, what was never answered rightly (STaR's
+    rationalisation).
+    """
+    train_by_kept: dict[
+        Annotated[str, Field(pattern=r"^[1-9]\d*$")], dict[str, Any]
+    ] = {}
+    """Changes to `train` by how many responses were kept: those of the smallest number
+    that is not exceeded.
+    """
 
 
 class Launch(Section):
@@ -281,7 +303,11 @@ def section_at(key: Sequence[str]) -> type[BaseModel] | None:
     """The schema of the map at a key; None where names or anything may stand."""
     found: Any = RecipeConfig
     for part in key:
-        if isinstance(found, type) and issubclass(found, BaseModel) and part in found.model_fields:
+        if (
+            isinstance(found, type)
+            and issubclass(found, BaseModel)
+            and part in found.model_fields
+        ):
             annotation = found.model_fields[part].annotation
             arms = [arm for arm in get_args(annotation) if arm is not NoneType]
             found = arms[0] if get_origin(annotation) is UnionType else annotation

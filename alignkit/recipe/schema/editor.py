@@ -11,14 +11,18 @@ from alignkit.recipe.schema import METHODS, RecipeConfig
 
 
 def json_schema() -> dict[str, Any]:
-    """A JSON Schema of recipe files, for editors. Nothing is required: a child recipe states only what differs."""
+    """A JSON Schema of recipe files, for editors. Nothing is required: a child recipe
+    states only what differs.
+    """
     schema = RecipeConfig.model_json_schema()
     defs = schema.pop("$defs")
     recipe = defs.pop("RecipeConfig", schema)
     recipe.pop("$ref", None)
     path = {"type": "string"}
     recipe["properties"]["extends"] = {
-        "description": "The recipe this one changes, or a list of them; later ones win.",
+        "description": (
+            "The recipe this one changes, or a list of them; later ones win."
+        ),
         "anyOf": [path, {"type": "array", "items": path}],
     }
     defs["Prompt"] = {"anyOf": [{"type": "string"}, defs["Prompt"]]}
@@ -26,7 +30,10 @@ def json_schema() -> dict[str, Any]:
         section.pop("required", None)
         for name, value in section.get("properties", {}).items():
             section["properties"][name] = _or_null(value)
-    recipe["properties"]["stages"] = {"type": "object", "additionalProperties": {"$ref": "#"}}
+    recipe["properties"]["stages"] = {
+        "type": "object",
+        "additionalProperties": {"$ref": "#"},
+    }
     recipe["allOf"] = [
         {
             "if": {"properties": {"method": {"const": method}}, "required": ["method"]},
@@ -40,15 +47,25 @@ def json_schema() -> dict[str, Any]:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema, null allowed: `~` deletes an inherited key, also one of a map of names."""
+    """The schema, null allowed: `~` deletes an inherited key, also one of a map of
+    names.
+    """
     null = {"type": "null"}
     arms = [_named_or_null(arm) for arm in schema.get("anyOf", []) if arm != null]
-    return schema | {"anyOf": [*arms, null]} if arms else {"anyOf": [_named_or_null(schema), null]}
+    return (
+        schema | {"anyOf": [*arms, null]}
+        if arms
+        else {"anyOf": [_named_or_null(schema), null]}
+    )
 
 
 def _named_or_null(schema: dict[str, Any]) -> dict[str, Any]:
     named = schema.get("additionalProperties")
-    return schema | {"additionalProperties": _or_null(named)} if isinstance(named, dict) else schema
+    return (
+        schema | {"additionalProperties": _or_null(named)}
+        if isinstance(named, dict)
+        else schema
+    )
 
 
 def _train(method: str) -> dict[str, Any]:
