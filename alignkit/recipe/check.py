@@ -4,8 +4,9 @@ it was stated.
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from alignkit.errors import nearest
-from alignkit.recipe import schema, trl
+from alignkit.recipe import rules, schema, trl
 from alignkit.recipe.paths import is_file, is_folder
 from alignkit.recipe.plugin_check import check_plugins, map_at, prompts_in
 from alignkit.recipe.yaml import Key, Node, Origin, describe, find
@@ -54,10 +55,12 @@ class Checker:
         self.tree = tree
         self.registry = registry
         self.found: list[tuple[Origin, str]] = []
+        self.faulty: list[Key] = []
 
     def problem(self, key: Key, text: str, origin: Origin | None = None) -> None:
         """A fault at a key, placed at the nearest thing that was stated."""
         at = self._nearest(key) if origin is None else origin
+        self.faulty.append(key)
         self.found.append(
             (at, f"{at}: {'.'.join(key)}: {text}" if key else f"{at}: {text}")
         )
@@ -77,8 +80,10 @@ class Checker:
                 return node.origin
         return self.tree.origin
 
-    def run(self, config: Mapping[str, Any]) -> schema.RecipeConfig | None:
-        """Check all; the config when the schema found no fault."""
+    def run(
+        self, config: Mapping[str, Any], *, ruled: bool = True
+    ) -> schema.RecipeConfig | None:
+        """Check all; the config when the schema found no fault. `ruled`: by the rules too."""
         found = None
         try:
             found = schema.RecipeConfig.model_validate(config)
@@ -91,7 +96,54 @@ class Checker:
             for name, stage in stages.items():
                 if isinstance(stage, dict):
                     self._stage(name, stage, list(stages))
+        if ruled:
+            self._rules(config)
+        for at, recipe in self._trained(config):
+            for key, text in (
+                check_plugins(recipe, self.registry)
+                if self.registry is not None
+                else ()
+            ):
+                self.problem((*at, *key), text)
         return found
+
+    @staticmethod
+    def _trained(config: Mapping[str, Any]) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+        """The recipe, or each stage of a pipeline, that trains."""
+        stages = config.get("stages")
+        recipes: list[tuple[Key, Any]] = [((), config)]
+        recipes += [
+            (("stages", name), stage)
+            for name, stage in (stages if isinstance(stages, dict) else {}).items()
+        ]
+        for at, recipe in recipes:
+            if (
+                isinstance(recipe, dict)
+                and recipe.get("method") in schema.TRAINED_METHODS
+            ):
+                yield at, recipe
+
+    def _rules(self, config: Mapping[str, Any]) -> None:
+        """What the rules say of the recipe without the values that are at fault by themselves."""
+        try:
+            sound = schema.RecipeConfig.model_validate(_without(config, self.faulty))
+        except ValidationError:
+            return
+        recipes: list[tuple[Key, Any]] = [((), sound)]
+        recipes += [
+            (("stages", name), stage) for name, stage in (sound.stages or {}).items()
+        ]
+        for at, recipe in recipes:
+            needed = (
+                name for name, methods in _NEEDED.items() if recipe.method in methods
+            )
+            if recipe.method != "pipeline" and all(
+                getattr(recipe, name) for name in needed
+            ):
+                for key, text in rules.check(
+                    recipe, rules.Facts(registry=self.registry)
+                ):
+                    self.problem((*at, *key), text)
 
     def _schema_problem(self, detail: ErrorDetails) -> None:
         key = tuple(str(part) for part in detail["loc"] if part != "[key]")
@@ -157,36 +209,16 @@ class Checker:
                 self.problem((*at, name), f"is missing; method {method} needs it")
         if method != "pipeline":
             self._sections(config, at, str(method))
-            if self.registry is not None:
-                for key, text in check_plugins(config, str(method), self.registry):
-                    self.problem((*at, *key), text)
 
     def _sections(self, config: Mapping[str, Any], at: Key, method: str) -> None:
-        model, loss, generation = (
-            map_at(config, name) for name in ("model", "loss", "generation")
-        )
-        path, build, lora = model.get("path"), map_at(model, "build"), model.get("lora")
-        if model and (path is None) == (model.get("build") is None):
-            given = "both are given" if path is not None else "neither is given"
-            self.problem((*at, "model"), f"needs either path or build; {given}")
+        model, loss = map_at(config, "model"), map_at(config, "loss")
+        path, lora = model.get("path"), model.get("lora")
         if isinstance(path, str) and path.startswith("stage:") and not at:
             self.problem(
                 (*at, "model", "path"),
                 f"given {path!r}, but only a stage of a pipeline can start from a"
                 " stage",
             )
-        hidden, heads = build.get("hidden_size", 64), build.get("heads", 4)
-        if (
-            isinstance(hidden, int)
-            and isinstance(heads, int)
-            and heads > 0
-            and hidden % (2 * heads)
-        ):
-            text = (
-                f"{hidden} is not divisible by 2 x heads ({heads}); each head needs an"
-                " even size"
-            )
-            self.problem((*at, "model", "build", "hidden_size"), text)
         for name, text in trl.check_lora(lora) if isinstance(lora, dict) else ():
             self.problem((*at, "model", "lora", *name.split(".")), text)
         quantize = model.get("quantize")
@@ -194,62 +226,12 @@ class Checker:
             trl.check_quantize(quantize) if isinstance(quantize, dict) else ()
         ):
             self.problem((*at, "model", "quantize", name), text)
-        if quantize and not lora:
-            self.problem(
-                (*at, "model", "quantize"),
-                "quantized weights cannot be trained; add model.lora (QLoRA)",
-            )
-        if (
-            quantize
-            and method in ("grpo", "rloo")
-            and generation.get("engine", "auto") != "transformers"
-        ):
-            text = (
-                "vLLM cannot take over weights in training that are quantized; say"
-                " generation.engine: transformers"
-            )
-            self.problem((*at, "model", "quantize"), text)
-        if "constant" in loss and loss.get("normalize") != "constant":
-            self.problem(
-                (*at, "loss", "constant"), "is read only with normalize: constant"
-            )
-        self._stock_loss(config, at, method)
-        self._validation(config, at, method)
-        vllm = map_at(generation, "vllm")
-        if generation.get("engine") == "transformers":
-            unread = [
-                ("train", name)
-                for name in map_at(config, "train")
-                if str(name).startswith("vllm_")
-            ]
-            for place in [("generation", "vllm")] * bool(vllm) + unread:
-                self.problem(
-                    (*at, *place), "is read only where the engine is vllm or auto"
-                )
-        if (vllm.get("mode") == "server") != ("server" in vllm):
-            text = (
-                "is read only with mode: server"
-                if "server" in vllm
-                else "mode: server needs the server's URL"
-            )
-            self.problem((*at, "generation", "vllm", "server"), text)
-        if method == "expert_iteration":
-            useless = [name for name in ("sleep", "sync_tolerance") if vllm.get(name)]
-            for name in useless + ["mode"] * (vllm.get("mode") == "server"):
-                text = (
-                    "method expert_iteration has no use for it: each sampling starts a"
-                    " vLLM of its own"
-                )
-                self.problem((*at, "generation", "vllm", name), text)
-        low, high = (
-            generation.get("min_new_tokens", 0),
-            generation.get("max_new_tokens", 1024),
-        )
-        if isinstance(low, int) and isinstance(high, int) and low > high:
-            self.problem(
-                (*at, "generation", "min_new_tokens"),
-                f"{low} is more than max_new_tokens ({high})",
-            )
+        if loss.get("name", "trl") == "trl":
+            options = {
+                k: v for k, v in loss.items() if k not in schema.Loss.model_fields
+            }
+            for name, text in trl.check_loss(method, options):
+                self.problem((*at, "loss", name), text)
         for name, stated in map_at(config, "evals").items():
             if (
                 isinstance(stated, dict)
@@ -295,66 +277,6 @@ class Checker:
                         method, fields, own_loss, "advantage" in config
                     ):
                         self.problem((*at, *key, *field.split(".")), text)
-
-    def _validation(self, config: Mapping[str, Any], at: Key, method: str) -> None:
-        """`data.validation` and `train.eval_strategy` belong together: one alone is
-        read by nothing, or fails.
-        """
-        stated = map_at(config, "data").get("validation") is not None
-        if method == "expert_iteration":
-            if stated:
-                self.problem(
-                    (*at, "data", "validation"),
-                    "method expert_iteration has no use for it; use evals",
-                )
-            return
-        strategy = map_at(config, "train").get("eval_strategy", "no")
-        if stated and strategy == "no":
-            text = (
-                "is read only with train.eval_strategy: steps or epoch; for benchmarks"
-                " use evals"
-            )
-            self.problem((*at, "data", "validation"), text)
-        if not stated and strategy in ("steps", "epoch"):
-            self.problem(
-                (*at, "train", "eval_strategy"),
-                "needs data.validation; for benchmarks use evals",
-            )
-
-    def _stock_loss(self, config: Mapping[str, Any], at: Key, method: str) -> None:
-        """`loss: {name: trl}`, or none: TRL's own loss, which has its own normalisation
-        and advantages.
-        """
-        loss, advantage = map_at(config, "loss"), map_at(config, "advantage")
-        if loss.get("name", "trl") != "trl":
-            return
-        for key in ("normalize", "constant"):
-            if key in loss:
-                text = (
-                    "is for loss plugins; TRL's own loss normalises by its loss_type"
-                    f" ({key}: ~ takes it back)"
-                )
-                self.problem((*at, "loss", key), text)
-        options = {k: v for k, v in loss.items() if k not in schema.Loss.model_fields}
-        for name, text in trl.check_loss(method, options):
-            self.problem((*at, "loss", name), text)
-        if not advantage:
-            return
-        if not loss:
-            self.problem(
-                (*at, "advantage"),
-                "is read beside a loss; state one, such as loss: {name: trl}",
-            )
-        elif (
-            method != "grpo"
-            or advantage.get("name") != "group"
-            or set(advantage) - {"name", "scale"}
-        ):
-            text = (
-                "TRL's own loss has its own advantages; beside it only {name: group,"
-                " scale: …} of grpo (or ~)"
-            )
-            self.problem((*at, "advantage"), text)
 
     def _stage(self, name: str, stage: Mapping[str, Any], names: list[str]) -> None:
         if not re.fullmatch(r"[\w-]+", name):  # it names a folder
@@ -411,3 +333,21 @@ class Checker:
             self.problem(
                 key, f"there is no such key; {nearest(key[-1], known)}", origin
             )
+
+
+def _without(config: Mapping[str, Any], keys: Sequence[Key]) -> dict[str, Any]:
+    """A copy that lacks some keys; a list lacks all of its items where one is named."""
+    sound = copy.deepcopy(dict(config))
+    for key in keys:
+        section: Any = sound
+        for part in key[:-1]:
+            below = section.get(part) if isinstance(section, dict) else None
+            if not isinstance(below, dict):
+                if isinstance(section, dict):
+                    section.pop(part, None)
+                break
+            section = below
+        else:
+            if key:
+                section.pop(key[-1], None)
+    return sound

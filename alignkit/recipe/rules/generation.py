@@ -1,0 +1,119 @@
+"""Rollouts: engine, length, stop strings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from alignkit.recipe.rules.rule import Facts, Problem, of
+from alignkit.recipe.rules.settings import setting
+
+ROLLOUTS = ("grpo", "rloo", "expert_iteration")
+
+
+@of(*ROLLOUTS)
+def least_and_most(config: Any, facts: Facts) -> Iterator[Problem]:
+    """A response cannot be longer than allowed."""
+    low, high = config.generation.min_new_tokens, config.generation.max_new_tokens
+    if low > high:
+        text = f"{low} is more than max_new_tokens ({high})"
+        yield ("generation", "min_new_tokens"), text
+
+
+@of(*ROLLOUTS)
+def vllm_without_vllm(config: Any, facts: Facts) -> Iterator[Problem]:
+    """What only vLLM reads is stated only where it may run."""
+    if config.generation.engine != "transformers":
+        return
+    places = [("generation", "vllm")] if config.generation.vllm is not None else []
+    places += [("train", name) for name in config.train if name.startswith("vllm_")]
+    for place in places:
+        yield place, "is read only where the engine is vllm or auto"
+
+
+@of(*ROLLOUTS)
+def vllm_server(config: Any, facts: Facts) -> Iterator[Problem]:
+    """A server has an address."""
+    vllm = config.generation.vllm
+    if vllm is None or (vllm.mode == "server") == (vllm.server is not None):
+        return
+    text = "mode: server needs the server's URL"
+    if vllm.server is not None:
+        text = "is read only with mode: server"
+    yield ("generation", "vllm", "server"), text
+
+
+@of("expert_iteration")
+def vllm_of_iterations(config: Any, facts: Facts) -> Iterator[Problem]:
+    """Each sampling starts a vLLM of its own."""
+    vllm = config.generation.vllm
+    if vllm is None:
+        return
+    stated = {
+        "sleep": vllm.sleep,
+        "sync_tolerance": vllm.sync_tolerance is not None,
+        "mode": vllm.mode == "server",
+    }
+    for name in [name for name, there in stated.items() if there]:
+        text = "method expert_iteration has no use for it: each sampling starts a vLLM of its own"
+        yield ("generation", "vllm", name), text
+
+
+@of("grpo", "rloo")
+def truncation_and_stops(config: Any, facts: Facts) -> Iterator[Problem]:
+    """TRL takes a response that does not end with the end token for cut off."""
+    if config.generation.stop and setting(config, "mask_truncated_completions"):
+        text = (
+            "masks every response that does not end with the end token, so also those "
+            "ended by generation.stop; leave one of the two out"
+        )
+        yield ("train", "mask_truncated_completions"), text
+
+
+@of("grpo", "rloo")
+def sampling_ranges(config: Any, facts: Facts) -> Iterator[Problem]:
+    """What the samplers refuse at the first token."""
+    least, penalty = setting(config, "min_p"), setting(config, "repetition_penalty")
+    if least is not None and not 0 <= least <= 1:
+        yield ("train", "min_p"), f"given {least}, expected 0 to 1"
+    if penalty <= 0:
+        yield ("train", "repetition_penalty"), f"given {penalty}, expected more than 0"
+
+
+@of("grpo", "rloo")
+def one_response_each(config: Any, facts: Facts) -> Iterator[Problem]:
+    """TRL repeats prompts itself."""
+    stated = config.train.get("generation_kwargs") or {}
+    for name in ("num_return_sequences", "n"):
+        if stated.get(name, 1) != 1:
+            text = "use train.num_generations: TRL repeats the prompts itself"
+            yield ("train", "generation_kwargs", name), text
+
+
+@of("grpo", "rloo")
+def columns_for_rewards(config: Any, facts: Facts) -> Iterator[Problem]:
+    """Rewards are given the row's truth."""
+    if setting(config, "remove_unused_columns"):
+        text = "would take the truth away from the rewards; leave it out"
+        yield ("train", "remove_unused_columns"), text
+
+
+@of("grpo", "rloo")
+def completions_on_the_hub(config: Any, facts: Facts) -> Iterator[Problem]:
+    """Only what is logged can be uploaded."""
+    repository = config.train.get("log_completions_hub_repo")
+    if repository is not None and not setting(config, "log_completions"):
+        yield ("train", "log_completions_hub_repo"), "needs train.log_completions: true"
+
+
+RULES = (
+    least_and_most,
+    vllm_without_vllm,
+    vllm_server,
+    vllm_of_iterations,
+    truncation_and_stops,
+    sampling_ranges,
+    one_response_each,
+    columns_for_rewards,
+    completions_on_the_hub,
+)

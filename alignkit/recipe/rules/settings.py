@@ -1,0 +1,35 @@
+"""What a field of TRL's config will be: stated, set by align, or TRL's own default."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from typing import Any
+
+from alignkit.recipe import trl
+
+# What align sets where the recipe says nothing; without a GPU also what a CPU cannot do.
+ALWAYS = {"logging_steps": 1, "disable_tqdm": True}
+WITHOUT_GPU = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "dataloader_pin_memory": False,
+}
+
+
+def setting(config: Any, name: str, gpus: int | None = None) -> Any:
+    """The value in force of a `train:` field.
+
+    `gpus`: how many there are; None leaves TRL's defaults for a machine with one.
+    """
+    if name in config.train:
+        return config.train[name]
+    if gpus == 0 and name in WITHOUT_GPU:
+        return WITHOUT_GPU[name]
+    return ALWAYS[name] if name in ALWAYS else _default(config.method, name)
+
+
+@functools.cache
+def _default(method: str, name: str) -> Any:
+    return ast.literal_eval(trl.fields(method)[name].default)
