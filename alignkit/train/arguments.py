@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from alignkit.errors import InputError
+from alignkit.recipe.rules.settings import ALWAYS, WITHOUT_GPU
+
 
 def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
     """The SFTConfig, GRPOConfig, RLOOConfig or DPOConfig that a recipe means.
@@ -12,6 +15,9 @@ def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
     `train:` holds TRL's own fields; the recipe's core keys fill in the rest. Without a
     GPU, what TRL turns on by default and a CPU cannot do (bf16, gradient checkpointing,
     pinned memory) is off unless asked for.
+
+    Raises:
+        InputError: TRL refuses a setting, which the recipe's rules should have said.
     """
     from trl import DPOConfig, GRPOConfig, RLOOConfig, SFTConfig
 
@@ -20,16 +26,10 @@ def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
         "run_name": folder.name,
         "seed": config.seed,
         "report_to": list(config.track) or "none",
-        "disable_tqdm": True,
-        "logging_steps": 1,
+        **ALWAYS,
     }
     if not cuda:
-        fields |= {
-            "use_cpu": True,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "dataloader_pin_memory": False,
-        }
+        fields |= WITHOUT_GPU
         if config.launch.processes > 1:
             fields["ddp_backend"] = "gloo"
     if config.method in ("grpo", "rloo"):
@@ -53,7 +53,10 @@ def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
     kind = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig, "dpo": DPOConfig}[
         config.method
     ]
-    return kind(**fields)
+    try:
+        return kind(**fields)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"train: {kind.__name__} refuses this: {error}") from error
 
 
 def _generation(config: Any, engine: str) -> dict[str, Any]:

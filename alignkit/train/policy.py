@@ -12,7 +12,6 @@ from transformers import StoppingCriteriaList
 from trl import GRPOTrainer, RLOOTrainer
 
 from alignkit.engines.stopping import StopStrings
-from alignkit.errors import InputError
 from alignkit.train.objective import Objective, Step, in_force
 from alignkit.train.seam import Seam
 from alignkit.train.vllm_sync import SyncedRollouts
@@ -59,12 +58,8 @@ class _Policy(Seam, SyncedRollouts):
         )
         if stops := given.get("stop" if self.use_vllm else "stop_strings"):
             self._stops = (stops,) if isinstance(stops, str) else tuple(stops)
-            if self.mask_truncated_completions:
-                raise InputError(
-                    "train.mask_truncated_completions masks every response that does"
-                    " not end with the EOS token, so also those ended by"
-                    f" generation.stop {list(self._stops)}; leave one of the two out"
-                )
+            # it would mask every response that a stop string ends
+            assert not self.mask_truncated_completions, self._stops
             shielded = (
                 given.get("min_tokens" if self.use_vllm else "min_new_tokens") or 0
             )
@@ -206,7 +201,7 @@ class _Policy(Seam, SyncedRollouts):
     def _measure(self, rows: int, mask: Tensor) -> Step:
         if self.model.training:
             # Every microbatch of this optimizer step is generated already
-            # (`Objective.check` saw to that for `token`).
+            # (`Objective.settled` saw to that for `token`).
             buffered = self._buffered_inputs
             window = [
                 buffered[(self._step + i) % len(buffered)] for i in range(self._window)
