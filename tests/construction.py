@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from alignkit import models, plan, recipe
+from alignkit.plan import faults
 from alignkit.recipe import rules, to_yaml
 from alignkit.recipe.rules import Problem
 
@@ -89,6 +90,12 @@ class Workshop:
         return recipe.load(
             self.write(method, change), registry=self.registry, ruled=False
         )
+
+    def facts(self, loaded: Any) -> rules.Facts:
+        """What `align plan` knows beside the recipe."""
+        model = loaded.config.model
+        tokenizer = models.load_tokenizer(model.path)
+        return faults.facts(model, self.registry, tokenizer, ROWS)
 
     def refusals(self, loaded: Any) -> list[str]:
         """What `align plan`, and `align run` before anything else, says against it."""

@@ -14,7 +14,7 @@ from alignkit import data, plugins
 from alignkit.errors import AlignError, InputError, MissingError
 from alignkit.machine import doctor, hub
 from alignkit.plan import estimate, machine
-from alignkit.plan.faults import faults
+from alignkit.plan.faults import facts, faults
 from alignkit.recipe import trl
 from alignkit.recipe.rules import batches, setting
 
@@ -150,7 +150,8 @@ def _plan(
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)
     lengths = _data(config, registry, tokenizer, found)
-    found.wrong += faults(config, origin, registry, tokenizer, found.rows.get("rows"))
+    known = facts(origin, registry, tokenizer, found.rows.get("rows"))
+    found.wrong += faults(config, origin, known)
     _evals(config, registry, found)
     return found, lengths
 
@@ -354,11 +355,6 @@ def _evals(config: Any, registry: Registry, found: Plan) -> None:
         try:
             planned = plan_eval(request(config, name, registry), registry)
             task = registry.get("eval", name).value.judge
-            if task is not None and entry.judge is None:
-                found.wrong.append(
-                    f"evals.{name} is judged by a model; say which: evals: {{{name}:"
-                    " {judge: fireworks}}"
-                )
             if entry.judge is not None:
                 judge = resolve(registry, entry.judge)
                 if judge.key is not None and not os.environ.get(judge.key):
@@ -383,17 +379,3 @@ def _evals(config: Any, registry: Registry, found: Plan) -> None:
             found.missing += [f"evals.{name}: {text}" for text in error.missing]
         except InputError as error:
             found.wrong += [f"evals.{name}: {text}" for text in error.problems]
-    if config.best is not None:
-        eval_name = config.best.metric.removeprefix("eval/").partition("/")[0]
-        if eval_name not in config.evals or config.best.metric.count("/") != 2:
-            known = (
-                ", ".join(
-                    f"eval/{n}/{registry.get('eval', n).value.metric}"
-                    for n in config.evals
-                )
-                or "none"
-            )
-            found.wrong.append(
-                f"best.metric is {config.best.metric!r}; the recipe's evals give:"
-                f" {known}"
-            )

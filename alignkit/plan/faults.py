@@ -14,35 +14,39 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
 
 
-def faults(
-    config: Any, origin: Any, registry: Registry, tokenizer: Any, rows: int | None
-) -> list[str]:
-    """What the rules find in a recipe.
+def facts(
+    origin: Any, registry: Registry, tokenizer: Any, rows: int | None
+) -> rules.Facts:
+    """What is known here beside a recipe.
 
     Args:
-        origin: the `model` section that the weights come from. tokenizer: None where the model is not here.
+        origin: the `model` section that the weights come from.
+        tokenizer: None where the model is not here.
         rows: of the training data, None where they are not here.
     """
-    known = rules.Facts(registry=registry, train_rows=rows, gpus=len(doctor.gpus()[0]))
-    model = None
-    if tokenizer is not None:
-        model = configuration(origin.path, origin.build, origin.revision)
-        known = replace(known, tokens=frozenset(tokenizer.get_vocab()))
-    if model is not None:
-        known = replace(known, model=model.get_text_config().to_dict())
+    gpus = len(doctor.gpus()[0])
+    known = rules.Facts(registry=registry, train_rows=rows, gpus=gpus)
+    if tokenizer is None:
+        return known
+    known = replace(known, tokens=frozenset(tokenizer.get_vocab()))
+    model = configuration(origin.path, origin.build, origin.revision)
+    if model is None:
+        return known
+    return replace(known, model=model.get_text_config().to_dict())
+
+
+def faults(config: Any, origin: Any, known: rules.Facts) -> list[str]:
+    """What the rules find in a recipe, and what PEFT finds in its adapter."""
     problems = list(rules.check(config, known))
-    refused: list[str] = []
-    if (
-        config.model.lora
-        and model is not None
-        and not any(key[:2] == ("model", "lora") for key, _ in problems)
-    ):
+    of_lora = any(key[:2] == ("model", "lora") for key, _ in problems)
+    refused: tuple[str, ...] = ()
+    if config.model.lora and known.model is not None and not of_lora:
+        model = configuration(origin.path, origin.build, origin.revision)
         try:
             modules, head = adapted(model, config.model.lora)
         except InputError as error:
-            refused += error.problems
+            refused = error.problems
         else:
-            problems = list(
-                rules.check(config, replace(known, modules=modules, adapts_head=head))
-            )
-    return [f"{'.'.join(key)}: {text}" for key, text in problems] + refused
+            more = replace(known, modules=modules, adapts_head=head)
+            problems = list(rules.check(config, more))
+    return [f"{'.'.join(key)}: {text}" for key, text in problems] + list(refused)

@@ -232,16 +232,6 @@ class Checker:
             }
             for name, text in trl.check_loss(method, options):
                 self.problem((*at, "loss", name), text)
-        for name, stated in map_at(config, "evals").items():
-            if (
-                isinstance(stated, dict)
-                and "split" in stated
-                and "split" in map_at(stated, "data")
-            ):
-                self.problem(
-                    (*at, "evals", name, "data", "split"),
-                    "the eval's own split says it already",
-                )
         for key, prompt in prompts_in(config):
             if isinstance(prompt, dict) and len(prompt) != 1:
                 self.problem(

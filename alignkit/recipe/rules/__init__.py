@@ -7,6 +7,7 @@ from typing import Any
 
 from alignkit.recipe.rules import (
     batches,
+    evals,
     generation,
     lora,
     loss,
@@ -26,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     *generation.RULES,
     *batches.RULES,
     *schedule.RULES,
+    *evals.RULES,
     *machine.RULES,
 )
 
