@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from alignkit import models, plan, recipe
-from alignkit.plan import faults
+from alignkit.plan import verdict
 from alignkit.recipe import rules, to_yaml
 from alignkit.recipe.rules import Problem
 
@@ -22,6 +22,11 @@ RL = {
     "rewards": {"exact_match": {}},
     "generation": {"engine": "transformers", "max_new_tokens": 4},
     "train": {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 2},
+}
+ITERATION = {
+    "data": {"train": ARITHMETIC, "prompt": "arithmetic"},
+    "rewards": {"exact_match": {}},
+    "expert_iteration": {"questions": 2, "rollouts": 2},
 }
 BASES: dict[str, dict[str, Any]] = {
     "sft": {
@@ -36,6 +41,7 @@ BASES: dict[str, dict[str, Any]] = {
         "loss": {"name": "trl"},
         "train": {"max_steps": 1, "per_device_train_batch_size": 2},
     },
+    "expert_iteration": ITERATION,
 }
 
 
@@ -95,7 +101,7 @@ class Workshop:
         """What `align plan` knows beside the recipe."""
         model = loaded.config.model
         tokenizer = models.load_tokenizer(model.path)
-        return faults.facts(model, self.registry, tokenizer, ROWS)
+        return verdict.facts(model, self.registry, tokenizer, ROWS)
 
     def refusals(self, loaded: Any) -> list[str]:
         """What `align plan`, and `align run` before anything else, says against it."""

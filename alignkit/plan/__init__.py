@@ -14,7 +14,7 @@ from alignkit import data, plugins
 from alignkit.errors import AlignError, InputError, MissingError
 from alignkit.machine import doctor, hub
 from alignkit.plan import estimate, machine
-from alignkit.plan.faults import facts, faults
+from alignkit.plan.verdict import facts, faults
 from alignkit.recipe import trl
 from alignkit.recipe.rules import batches, setting
 
