@@ -27,7 +27,7 @@ COMPARE = {
 # Text alone, no tools, no images, no code of the user's: what alignkit hands to a trainer.
 FACTS = {
     "tools": None, "environments": None, "environment_factories": None, "_is_vlm": False, "_is_vision_dataset": False,
-    "rollout_func": None, "compute_loss_func": None,
+    "rollout_func": None, "compute_loss_func": None, "images": None, "is_conversational()": False,
 }  # fmt: skip
 
 
@@ -82,6 +82,21 @@ class Reads:
             **{n: c for n, c in classes(package("trainer", f"{method}_trainer.py")).items() if n.startswith("_")},
         }
         self._class(Class(node))
+        (config,) = classes(package("trainer", f"{method}_config.py")).values()
+        for function in config.body:
+            if isinstance(function, ast.FunctionDef):
+                self._config(config, function)
+
+    def _config(self, config: ast.ClassDef, function: ast.FunctionDef) -> None:
+        """What the config itself reads of its fields, which are its own attributes."""
+        for node, guards in statements(function.body, ()):
+            # `self.x = f(self.x)` only tidies a value up.
+            target = attribute_of(node.targets[0], "self") if isinstance(node, ast.Assign) else None
+            for part in own_expressions(node):
+                for (_, name), line, inner in mentions(part, guards):
+                    if name == target:
+                        continue
+                    self.reads.append((Class(config), Read(name, line, inner)))
 
     def possible(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Whether a field may be read under these settings of all fields."""
@@ -90,6 +105,10 @@ class Reads:
             for owner, read in self.reads
             if read.name == name
         )
+
+    def makes(self, node: ast.expr) -> bool:
+        """Whether the expression makes an object of a class that is followed, which reads what it is handed."""
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self.helpers
 
     def names(self) -> set[str]:
         return {read.name for _, read in self.reads}
@@ -118,7 +137,7 @@ class Walker:
         for node, guards in statements(init.body, ()):
             if isinstance(node, ast.Assign) and len(node.targets) == 1:
                 name = attribute_of(node.targets[0], "self")
-                if name is not None:
+                if name is not None and not self.whole.makes(node.value):
                     kept = Bind(self.owner.bound).visit(ast.parse(ast.unparse(node.value), mode="eval").body)
                     self.owner.aliases.setdefault(name, []).append((kept, guards))
 
@@ -129,10 +148,7 @@ class Walker:
 
     def expression(self, node: ast.expr, guards: Guards, method: str, statement: ast.stmt) -> None:
         kept = method == "__init__" and isinstance(statement, ast.Assign) and is_self(statement.targets[0])
-        for name, line, inner in mentions(node, guards):
-            if name in ("args",):
-                continue
-            source, plain = name
+        for (source, plain), line, inner in () if self.whole.makes(node) else mentions(node, guards):
             if source == "config" and not kept:
                 self.found.append((method, Read(plain, line, inner)))
             elif source == "self" and not kept:
@@ -319,8 +335,12 @@ def value(node: ast.expr, owner: Class, settings: Mapping[str, Any], depth: int 
     if (name := attribute_of(node, "self")) is not None:
         if name in FACTS:
             return FACTS[name]
+        if not owner.aliases and name in settings:
+            return settings[name]  # of the config itself
         kept = owner.aliases.get(name, [])
         return again(kept[0][0]) if len(kept) == 1 else UNKNOWN
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return FACTS.get(f"{node.func.id}()", UNKNOWN)
     if isinstance(node, ast.Name):
         return settings.get(f"local {node.id}", FACTS.get(node.id, UNKNOWN))
     if isinstance(node, ast.List | ast.Tuple | ast.Set):
