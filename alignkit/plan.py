@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import math
 import os
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import data, doctor, estimate, hub, plugins
 from alignkit.errors import AlignError, InputError, MissingError
 from alignkit.recipe import trl_config
+from alignkit.recipe.trl_config import setting
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -88,8 +88,7 @@ def _estimate(planned: Plan, stage: Recipe, stages: Mapping[str, Recipe], length
             origin.path, origin.build, dtype=dtype, revision=origin.revision, lora=model.lora, quantize=model.quantize
         )
     known = trl_config.fields(config.method)
-    train = {name: setting(config, name) for name in estimate.SETTINGS if name in known and name != "optim"}
-    train["optim"] = config.train.get("optim", "adamw_torch_fused")  # not a literal in transformers' source
+    train = {name: setting(config, name) for name in estimate.SETTINGS if name in known}
     if not here:  # as arguments.py does
         train["gradient_checkpointing"] = config.train.get("gradient_checkpointing", False)
     planned.estimate |= estimate.of_stage(stage, planned.arithmetic, train, size, lengths, here)
@@ -126,13 +125,6 @@ def _plan(name: str, config: Any, origin: Any, registry: Registry) -> tuple[Plan
     lengths = _data(config, registry, tokenizer, found)
     _evals(config, registry, found)
     return found, lengths
-
-
-def setting(config: Any, name: str) -> Any:
-    """A `train:` field's value: the recipe's, or TRL's own default."""
-    if name in config.train:
-        return config.train[name]
-    return ast.literal_eval(trl_config.fields(config.method)[name].default)
 
 
 def batch_arithmetic(config: Any, wrong: list[str]) -> dict[str, Any]:
@@ -289,7 +281,7 @@ def _tokens(
     found.prompt |= {"eos": tokenizer.eos_token, "pad": tokenizer.pad_token}
     try:
         if config.method == "sft":
-            limit = config.train.get("max_length", 1024)
+            limit = setting(config, "max_length")
             masked = config.train.get("completion_only_loss") is not False
             before, response = data.render_pair(prompt, rows[0])
             ids, answer = shapes.encode_pair(tokenizer, before, response)
@@ -297,7 +289,7 @@ def _tokens(
             dataset, kept = shapes.supervised(sample, prompt, tokenizer, max_length=limit, mask_prompt=masked)
             tokens = [len(ids) for ids in dataset["input_ids"]]
         elif config.method == "dpo":
-            limit = config.train.get("max_length", 1024)
+            limit = setting(config, "max_length")
             dataset, kept = shapes.preferences(sample, prompt, tokenizer, max_length=limit)
             texts = [row["prompt"] + row[side] for row in dataset for side in ("chosen", "rejected")]
             tokens = [min(len(ids), limit or len(ids)) for ids in tokenizer(texts)["input_ids"]]

@@ -39,17 +39,18 @@ def pair_lengths(source: Source, tokenizer: Any) -> tuple[list[int], list[int] |
 
 def segments(source: Source, row: Mapping[str, Any], tokenizer: Any) -> list[dict[str, Any]]:
     """Runs of tokens of one row: `part`, `trained`, `ids`; for problems also the truth as a part without tokens."""
+    from alignkit.recipe.trl_config import setting
     from alignkit.trainers import rows as shapes
 
     config = source.config
     train = config.train if config is not None else {}
-    limit = train.get("max_length", 1024 if config is not None else None)
     if _kind(source, row) == "problem":
         ids = shapes.prompt_ids(tokenizer, data.render(source.prompt, row))
         return [
             _segment("prompt", False, ids),
             {"part": "truth", "trained": False, "ids": [], "text": row.get("truth")},
         ]
+    limit = None if config is None else setting(config, "max_length")
     whole = train.get("completion_only_loss") is False
     found: list[dict[str, Any]] = []
     for answer in _answers(row):

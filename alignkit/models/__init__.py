@@ -14,6 +14,7 @@ from alignkit.errors import InputError, asks_for, listing, nearest
 from alignkit.models.source import base_of, explained, first_line, resolve
 from alignkit.models.threads import settle_threads
 from alignkit.models.tiny import CHAT_TEMPLATE, END, PAD, BuildSpec, build, build_tokenizer
+from alignkit.recipe.trl_config import built
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -137,7 +138,7 @@ def add_lora(model: Any, settings: Mapping[str, Any]) -> Any:
     if unknown:
         raise InputError(*unknown)
     try:
-        return get_peft_model(model, LoraConfig(**{"task_type": "CAUSAL_LM", **named}))
+        return get_peft_model(model, LoraConfig(**{"task_type": "CAUSAL_LM", **built(LoraConfig, named)}))
     except (ValueError, TypeError) as error:
         raise InputError(f"model.lora: {first_line(error)}") from error
 

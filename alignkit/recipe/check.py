@@ -158,7 +158,7 @@ class Checker:
             self.problem((*at, "model", "lora", *name.split(".")), text)
         quantize = model.get("quantize")
         for name, text in trl_config.check_quantize(quantize) if isinstance(quantize, dict) else ():
-            self.problem((*at, "model", "quantize", name), text)
+            self.problem((*at, "model", "quantize", *name.split(".")), text)
         if quantize and not lora:
             self.problem((*at, "model", "quantize"), "quantized weights cannot be trained; add model.lora (QLoRA)")
         if quantize and method in ("grpo", "rloo") and generation.get("engine", "auto") != "transformers":
@@ -169,10 +169,8 @@ class Checker:
         self._stock_loss(config, at, method)
         self._validation(config, at, method)
         vllm = map_at(generation, "vllm")
-        if generation.get("engine") == "transformers":
-            unread = [("train", name) for name in map_at(config, "train") if str(name).startswith("vllm_")]
-            for place in [("generation", "vllm")] * bool(vllm) + unread:
-                self.problem((*at, *place), "is read only where the engine is vllm or auto")
+        if vllm and generation.get("engine") == "transformers":
+            self.problem((*at, "generation", "vllm"), "is read only where the engine is vllm or auto")
         if (vllm.get("mode") == "server") != ("server" in vllm):
             text = "is read only with mode: server" if "server" in vllm else "mode: server needs the server's URL"
             self.problem((*at, "generation", "vllm", "server"), text)
@@ -197,14 +195,13 @@ class Checker:
                     self.problem((*at, *key, "file"), f"there is no file {file}; {hint}")
         train = config.get("train", {})
         if isinstance(train, dict):
-            stated = loss.get("name")
-            own_loss = stated if isinstance(stated, str) else None
+            in_force = trl_config.in_force(config, method)
             places: list[tuple[Key, Any]] = [(("train",), train)]
             by_kept = map_at(map_at(config, "expert_iteration"), "train_by_kept")
             places += [(("expert_iteration", "train_by_kept", kept), changed) for kept, changed in by_kept.items()]
             for key, fields in places:
                 if isinstance(fields, dict):
-                    for field, text in trl_config.check(method, fields, own_loss, "advantage" in config):
+                    for field, text in trl_config.check(method, fields, in_force | fields):
                         self.problem((*at, *key, *field.split(".")), text)
 
     def _validation(self, config: Mapping[str, Any], at: Key, method: str) -> None:

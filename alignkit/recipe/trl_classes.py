@@ -52,7 +52,7 @@ def schema(kind: Any) -> Schema:
         return {"type": "object", "additionalProperties": schema(parts[1])}
     if _is_enum(kind):
         return {"enum": [member.value for member in kind]}
-    if dataclasses.is_dataclass(kind):
+    if inspect.isclass(kind) and dataclasses.is_dataclass(kind):
         nested = {name: record["schema"] for name, record in fields(kind).items()}
         return {
             "type": "object",
@@ -95,7 +95,7 @@ def any_of(arms: list[Schema]) -> Schema:
     """A union of schemas, each once. Where a class states the keys of a map, no other map is."""
     flat = [inner for arm in arms for inner in arm.get("anyOf", [arm])]
     stated = any("title" in arm for arm in flat)
-    kept = []
+    kept: list[Schema] = []
     for arm in flat:
         if arm not in (*kept, UNWRITABLE) and not (stated and arm == PLAIN[dict]):
             kept.append(arm)

@@ -81,6 +81,7 @@ NO_BETAS = (
     *("adafactor", "sgd", "adagrad", "rmsprop", "grokadamw", "lomo", "adalomo", "schedule_free_sgd"),
     *("rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit"),
 )
+LION = ("lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit")
 NO_ARGUMENTS = (
     *("adafactor", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused"),
     *("lomo", "adalomo"),
@@ -147,10 +148,13 @@ ROWS = (
     _row(("grpo",), "max_tool_calling_iterations", never="no tools are handed to TRL"),
     _row(POLICY, "log_multimodal", never="rows hold text alone"),
     _row(POLICY, "chat_template_kwargs", never="prompts are rendered before TRL sees them"),
-    _row(POLICY, "train_sampling_strategy length_column_name", never="TRL draws whole groups of prompts in its own way"),
+    _row(POLICY, "train_sampling_strategy length_column_name", never="TRL draws whole groups of prompts"),
     _row(("dpo", *POLICY), "label_smoothing_factor", never="the method's loss has no such smoothing"),
     _row(ALL, "do_train do_predict", never="it is a flag for scripts"),
-    _row(ALL, "include_for_metrics batch_eval_metrics prediction_loss_only", never="no metrics function is handed to TRL"),
+    _row(
+        ALL, "include_for_metrics batch_eval_metrics prediction_loss_only",
+        never="no metrics function is handed to TRL",
+    ),
     # transformers' own.
     _row(ALL, "save_steps", save_strategy="steps"),
     _row(ALL, "save_total_limit save_only_model save_on_each_node", save_strategy=none_of("no")),
@@ -173,7 +177,7 @@ ROWS = (
     _row(ALL, "warmup_steps", optim=one_of("schedule_free_adamw", "schedule_free_sgd")),
     _row(ALL, "lr_scheduler_kwargs", lr_scheduler_type=none_of("constant", "constant_with_warmup")),
     _row(ALL, "adam_beta1 adam_beta2", optim=none_of(*NO_BETAS)),
-    _row(ALL, "adam_epsilon", optim=none_of(*NO_BETAS, "lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit")),
+    _row(ALL, "adam_epsilon", optim=none_of(*NO_BETAS, *LION)),
     _row(ALL, "optim_args", optim=none_of(*NO_ARGUMENTS)),
     _row(("sft", "dpo"), "length_column_name", train_sampling_strategy=one_of("group_by_length", "batch_rebalance")),
     _row(ALL, "gradient_checkpointing_kwargs", gradient_checkpointing=True),
@@ -214,20 +218,21 @@ def unread(method: str, name: str, settings: Mapping[str, Any]) -> str | None:
 
     `settings` holds every field of the method's TRL config, and `loss`, `advantage`, `processes`, `track`.
     """
-    missing = []
-    for row in rows(method, name):
-        lacking = [key for key, needed in row.needs.items() if not needed.holds(settings[key])]
-        if not lacking and not row.never:
-            return None
-        missing.append((row, lacking))
-    if not missing:
+    stated = rows(method, name)
+    lacking = [[k for k, need in row.needs.items() if not need.holds(settings[k])] for row in stated]
+    if not stated or any(not keys and not row.never for row, keys in zip(stated, lacking, strict=True)):
         return None
-    if missing[0][0].never:
-        return f"is read by nothing here: {missing[0][0].never}; leave it out"
-    needs = [" and ".join(_need(row, key) for key in lacking) for row, lacking in missing]
-    keys = dict.fromkeys(key for _, lacking in missing for key in lacking)
-    given = ", ".join(f"{_key(key)} is {_shown(key, settings[key])}" for key in keys)
-    return f"is read only with {', or with '.join(dict.fromkeys(needs))} ({given}); leave it out or change that"
+    if stated[0].never:
+        return f"is read by nothing here: {stated[0].never}; leave it out"
+    # Of two ways to have it read, the one that needs more changes than the other helps nobody.
+    ways = [
+        (row, keys) for row, keys in zip(stated, lacking, strict=True)
+        if not any(set(other) < set(keys) for other in lacking)
+    ]  # fmt: skip
+    needs = [" and ".join(_need(row, key) for key in keys) for row, keys in ways]
+    given = dict.fromkeys(f"{_key(key)} is {_shown(key, settings[key])}" for _, keys in ways for key in keys)
+    only = ", or with ".join(dict.fromkeys(needs))
+    return f"is read only with {only} ({', '.join(given)}); leave it out or change that"
 
 
 def needing(method: str, setting: str) -> frozenset[str]:

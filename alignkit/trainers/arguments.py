@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from alignkit.recipe.trl_config import built
+
 
 def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
     """The SFTConfig, GRPOConfig, RLOOConfig or DPOConfig that a recipe means.
@@ -44,7 +46,7 @@ def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
     if extra:
         fields["generation_kwargs"] = extra
     kind = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig, "dpo": DPOConfig}[config.method]
-    return kind(**fields)
+    return kind(**built(kind, fields))
 
 
 def _generation(config: Any, engine: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import data, models, plugins, run, types
 from alignkit.errors import InputError
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
+from alignkit.recipe.trl_config import setting
 from alignkit.trainers import arguments, rows
 from alignkit.trainers.evals import TrainingEvals, given, given_prompt
 
@@ -234,11 +235,11 @@ class Job:
                 loaded,
                 self.prompt,
                 self.tokenizer,
-                max_length=train.get("max_length", 1024),
+                max_length=setting(self.config, "max_length"),
                 mask_prompt=train.get("completion_only_loss") is not False,
             )
         elif method == "dpo":
-            limit = train.get("max_length", 1024)
+            limit = setting(self.config, "max_length")
             dataset, kept = rows.preferences(loaded, self.prompt, self.tokenizer, max_length=limit)
         else:
             context = self.model.config.get_text_config().max_position_embeddings
