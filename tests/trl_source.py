@@ -24,6 +24,9 @@ COMPARE = {
     ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not,
     ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
 }  # fmt: skip
+# Called by transformers for an evaluation alone.
+EVALUATION = ("_get_eval_sampler", "get_eval_dataloader")
+EVALUATES = ast.parse("eval_dataset is not None", mode="eval").body
 # Text alone, no tools, no images, no code of the user's: what alignkit hands to a trainer.
 FACTS = {
     "tools": None, "environments": None, "environment_factories": None, "_is_vlm": False, "_is_vision_dataset": False,
@@ -106,6 +109,39 @@ class Reads:
             if read.name == name
         )
 
+    def all_possible(self, settings: Mapping[str, Any]) -> set[str]:
+        """The fields that may be read under these settings of all fields."""
+        known: dict[tuple[int, int], Any] = {}
+
+        def found(test: ast.expr, owner: Class) -> Any:
+            key = (id(test), id(owner))
+            if key not in known:
+                known[key] = value(test, owner, settings)
+            return known[key]
+
+        return {
+            read.name
+            for owner, read in self.reads
+            if all(holds(found(test, owner), wanted) for test, wanted in read.guards)
+        }
+
+    def conditions(self) -> set[str]:
+        """The fields that some read hangs on."""
+        tests = {id(test): (test, owner) for owner, read in self.reads for test, _ in read.guards}
+        found = set()
+        for test, owner in tests.values():
+            for (kind, name), _, _ in mentions(test, ()):
+                kept = [expression for expression, _ in owner.aliases.get(name, ())] if kind == "self" else []
+                found |= {name} | {n for e in kept for (_, n), _, _ in mentions(e, ())}
+        return found
+
+    def base_fields(self) -> set[str]:
+        """The fields of transformers' own config, which its trainer reads too."""
+        spec = importlib.util.find_spec("transformers")
+        assert spec is not None and spec.origin is not None
+        config = classes(Path(spec.origin).parent / "training_args.py")["TrainingArguments"]
+        return {n.target.id for n in config.body if isinstance(n, ast.AnnAssign)}
+
     def makes(self, node: ast.expr) -> bool:
         """Whether the expression makes an object of a class that is followed, which reads what it is handed."""
         return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self.helpers
@@ -183,7 +219,7 @@ class Walker:
         """The conditions of each chain of calls that leads to a method."""
         callers = [(m, g) for m, g in self.calls.get(method, ()) if m not in (*seen, method)]
         if not callers:
-            yield ()
+            yield ((EVALUATES, True),) if method in EVALUATION else ()
             return
         for caller, guards in callers:
             for before in self._ways(caller, (*seen, method)):

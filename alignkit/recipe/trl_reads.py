@@ -112,7 +112,8 @@ ROWS = (
     _row(("grpo",), "multi_objective_aggregation", **TRL_ADVANTAGE),
     _row(("rloo",), "normalize_advantages", **TRL_ADVANTAGE),
     # Parts of the trainers that a switch turns on.
-    _row(("dpo", *POLICY), "ref_model_sync_steps ref_model_mixup_alpha", sync_ref_model=True),
+    _row(("dpo",), "ref_model_sync_steps ref_model_mixup_alpha", sync_ref_model=True),
+    _row(POLICY, "ref_model_sync_steps ref_model_mixup_alpha", sync_ref_model=True, beta=NOT_ZERO),
     _row(("dpo",), "precompute_ref_batch_size", precompute_ref_log_probs=True),
     _row(("sft",), "packing_strategy", packing=True),
     _row(("sft",), "packing_strategy", eval_packing=True, eval_strategy=EVALUATES),
