@@ -2,17 +2,19 @@
 
 import pytest
 
-from alignkit.recipe import json_schema, trl_config
+from alignkit.recipe import json_schema, trl
 
 
 def test_the_fields_that_recipes_refuse_exist():
-    everywhere = {name for method in ("sft", "grpo", "rloo", "dpo") for name in trl_config.fields(method)}
-    assert set(trl_config.OWNED) <= everywhere
-    for method, names in trl_config.OWNED_BY_METHOD.items():
-        assert set(names) <= set(trl_config.fields(method))
-    assert everywhere >= trl_config.STOCK_ADVANTAGE_FIELDS
-    for method, names in trl_config.STOCK_LOSS_FIELDS.items():
-        assert names <= set(trl_config.fields(method))
+    everywhere = {
+        name for method in ("sft", "grpo", "rloo", "dpo") for name in trl.fields(method)
+    }
+    assert set(trl.OWNED) <= everywhere
+    for method, names in trl.OWNED_BY_METHOD.items():
+        assert set(names) <= set(trl.fields(method))
+    assert everywhere >= trl.STOCK_ADVANTAGE_FIELDS
+    for method, names in trl.STOCK_LOSS_FIELDS.items():
+        assert names <= set(trl.fields(method))
 
 
 @pytest.mark.parametrize(
@@ -20,9 +22,21 @@ def test_the_fields_that_recipes_refuse_exist():
     [
         ("grpo", "vllm_mode", {"server", "colocate"}),
         ("grpo", "importance_sampling_level", {"token", "sequence"}),
-        ("grpo", "multi_objective_aggregation", {"sum_then_normalize", "normalize_then_sum"}),
-        ("grpo", "loss_type", {"grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"}),
-        ("dpo", "f_divergence_type", {"reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"}),
+        (
+            "grpo",
+            "multi_objective_aggregation",
+            {"sum_then_normalize", "normalize_then_sum"},
+        ),
+        (
+            "grpo",
+            "loss_type",
+            {"grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"},
+        ),
+        (
+            "dpo",
+            "f_divergence_type",
+            {"reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"},
+        ),
         ("sft", "packing_strategy", {"bfd", "bfd_split", "wrapped"}),
         ("sft", "save_strategy", {"no", "steps", "epoch", "best"}),
         ("sft", "dataset_text_field", set()),
@@ -30,7 +44,7 @@ def test_the_fields_that_recipes_refuse_exist():
     ],
 )
 def test_choices_come_from_metadata_enums_and_help(method, field, choices):
-    assert set(trl_config.fields(method)[field].choices) == choices
+    assert set(trl.fields(method)[field].choices) == choices
 
 
 @pytest.mark.parametrize(
@@ -52,7 +66,11 @@ def test_choices_come_from_metadata_enums_and_help(method, field, choices):
         ("sft", "max_steps", -1),
         ("sft", "fsdp", True),
         ("sft", "fsdp", "full_shard auto_wrap"),
-        ("sft", "parallelism_config", {"tp_size": 2, "tp_handler": {"enable_async_tp": False}}),
+        (
+            "sft",
+            "parallelism_config",
+            {"tp_size": 2, "tp_handler": {"enable_async_tp": False}},
+        ),
         ("sft", "accelerator_config", {"even_batches": False}),
         ("sft", "accelerator_config", "accelerator.json"),
         ("sft", "deepspeed", {"zero_optimization": {"stage": 3}}),
@@ -60,7 +78,7 @@ def test_choices_come_from_metadata_enums_and_help(method, field, choices):
     ],
 )
 def test_what_trl_takes_is_accepted(method, field, value):
-    assert list(trl_config.check(method, {field: value})) == []
+    assert list(trl.check(method, {field: value})) == []
 
 
 @pytest.mark.parametrize(
@@ -74,8 +92,18 @@ def test_what_trl_takes_is_accepted(method, field, value):
         ("grpo", "use_cpu", 1, "given 1, expected true or false"),
         ("grpo", "use_cpu", "off", "write false ('off' is text in YAML 1.2)"),
         ("grpo", "lr_scheduler_type", "cosin", "did you mean 'cosine'?"),
-        ("grpo", "importance_sampling_level", "tokens", "expected one of token, sequence; did you mean 'token'?"),
-        ("sft", "optim_target_modules", ["q", 1], "in the list: given 1, expected text"),
+        (
+            "grpo",
+            "importance_sampling_level",
+            "tokens",
+            "expected one of token, sequence; did you mean 'token'?",
+        ),
+        (
+            "sft",
+            "optim_target_modules",
+            ["q", 1],
+            "in the list: given 1, expected text",
+        ),
         ("sft", "debug", ["underflow"], "did you mean 'underflow_overflow'?"),
         ("rloo", "reward_clip_range", [1], "expected a list of 2: a number, a number"),
         ("sft", "max_steps", 0, "given 0, expected at least 1"),
@@ -88,7 +116,7 @@ def test_what_trl_takes_is_accepted(method, field, value):
     ],
 )
 def test_what_trl_does_not_take_is_refused(method, field, value, expected):
-    ((name, problem),) = trl_config.check(method, {field: value})
+    ((name, problem),) = trl.check(method, {field: value})
     assert name == field and expected in problem
 
 
@@ -107,7 +135,7 @@ def test_what_trl_does_not_take_is_refused(method, field, value, expected):
     ],
 )
 def test_what_another_key_says_is_refused_with_that_key(field, value, use):
-    ((name, problem),) = trl_config.check("grpo", {field: value})
+    ((name, problem),) = trl.check("grpo", {field: value})
     assert name == field and use in problem and "hf_x" not in problem
 
 
@@ -123,20 +151,26 @@ def test_what_another_key_says_is_refused_with_that_key(field, value, use):
         ("grpo", "trust_remote_code", True),
     ],
 )
-def test_what_comes_too_late_for_prepared_rows_or_is_read_by_nothing_is_refused(method, field, value):
-    ((name, problem),) = trl_config.check(method, {field: value})
+def test_what_comes_too_late_for_prepared_rows_or_is_read_by_nothing_is_refused(
+    method, field, value
+):
+    ((name, problem),) = trl.check(method, {field: value})
     assert name == field and problem.startswith("in a recipe ")
 
 
 def test_generation_kwargs_cannot_contradict_generation():
-    found = list(trl_config.check("grpo", {"generation_kwargs": {"max_tokens": 4, "suppress_tokens": [1]}}))
+    found = list(
+        trl.check(
+            "grpo", {"generation_kwargs": {"max_tokens": 4, "suppress_tokens": [1]}}
+        )
+    )
     assert found == [("generation_kwargs.max_tokens", "use generation.max_new_tokens")]
 
 
 def checked(method, train, **recipe):
     """What is wrong with the fields, by name, in a recipe with these other sections."""
-    settings = trl_config.in_force({"train": train, **recipe}, method)
-    return dict(trl_config.check(method, train, settings))
+    settings = trl.in_force({"train": train, **recipe}, method)
+    return dict(trl.check(method, train, settings))
 
 
 def test_fields_of_trls_own_loss_are_refused_beside_a_plugin():
@@ -145,30 +179,48 @@ def test_fields_of_trls_own_loss_are_refused_beside_a_plugin():
     assert checked("grpo", {"epsilon": 0.1}) == {}
     assert "loss.name is own" in checked("grpo", {"epsilon": 0.1}, loss=own)["epsilon"]
     assert checked("grpo", {"scale_rewards": "none"}, loss=own) == {}
-    refused = checked("grpo", {"scale_rewards": "none"}, loss=own, advantage={"name": "raw"})
+    refused = checked(
+        "grpo", {"scale_rewards": "none"}, loss=own, advantage={"name": "raw"}
+    )
     assert "advantage is raw" in refused["scale_rewards"]
 
 
 def test_trls_own_loss_is_chosen_by_loss_type():
-    assert not list(trl_config.check_loss("dpo", {"loss_type": "hinge"}))
-    assert not list(trl_config.check_loss("dpo", {"loss_type": ["sigmoid", "sft"]}))
-    assert "did you mean 'dr_grpo'?" in next(trl_config.check_loss("grpo", {"loss_type": "drgrpo"}))[1]
-    assert "no option of TRL's own loss for rloo" in next(trl_config.check_loss("rloo", {"loss_type": "x"}))[1]
+    assert not list(trl.check_loss("dpo", {"loss_type": "hinge"}))
+    assert not list(trl.check_loss("dpo", {"loss_type": ["sigmoid", "sft"]}))
+    assert (
+        "did you mean 'dr_grpo'?"
+        in next(trl.check_loss("grpo", {"loss_type": "drgrpo"}))[1]
+    )
+    assert (
+        "no option of TRL's own loss for rloo"
+        in next(trl.check_loss("rloo", {"loss_type": "x"}))[1]
+    )
 
 
 @pytest.mark.parametrize(
     ("field", "value", "place", "expected"),
     [
         ("parallelism_config", {"tp_sise": 2}, "tp_sise", "did you mean 'tp_size'?"),
-        ("parallelism_config", {"tp_size": "2"}, "tp_size", "given '2' (text), expected a whole number or null"),
+        (
+            "parallelism_config",
+            {"tp_size": "2"},
+            "tp_size",
+            "given '2' (text), expected a whole number or null",
+        ),
         ("parallelism_config", {"cp_backend": "ring"}, "cp_backend", "expected torch"),
-        ("accelerator_config", {"even_batches": 1}, "even_batches", "given 1, expected true or false"),
+        (
+            "accelerator_config",
+            {"even_batches": 1},
+            "even_batches",
+            "given 1, expected true or false",
+        ),
         ("liger_kernel_config", {"rope": "yes"}, "rope", "write true"),
     ],
 )
 def test_what_is_wrong_in_a_map_is_named_by_its_own_key(field, value, place, expected):
     train = {field: value, "use_liger_kernel": True}
-    ((name, problem),) = trl_config.check("sft", train)
+    ((name, problem),) = trl.check("sft", train)
     assert name == f"{field}.{place}" and expected in problem
 
 
@@ -190,25 +242,50 @@ def test_a_nested_map_becomes_the_object_that_the_class_asks_for():
         kwargs: dict = field(default_factory=dict)
 
     given = {"parallel": {"size": 2, "handler": {"on": True}}, "kwargs": {"a": 1}}
-    assert trl_config.built(Config, given) == {"parallel": Parallel(2, Handler(True)), "kwargs": {"a": 1}}
+    assert trl.built(Config, given) == {
+        "parallel": Parallel(2, Handler(True)),
+        "kwargs": {"a": 1},
+    }
 
 
 def test_lora_takes_pefts_names_and_alpha():
-    settings = {"r": 16, "alpha": 32, "target_modules": "all-linear", "init_lora_weights": "pissa_niter_16"}
-    assert not list(trl_config.check_lora(settings))
-    found = dict(trl_config.check_lora({"bias": "some", "eva_config": 3, "target_modules": [1]}))
+    settings = {
+        "r": 16,
+        "alpha": 32,
+        "target_modules": "all-linear",
+        "init_lora_weights": "pissa_niter_16",
+    }
+    assert not list(trl.check_lora(settings))
+    found = dict(
+        trl.check_lora({"bias": "some", "eva_config": 3, "target_modules": [1]})
+    )
     assert "expected one of none, all, lora_only" in found["bias"]
     assert "expected a map" in found["eva_config"] and "target_modules" in found
-    nested = {"eva_config": {"rho": 2.0}, "loftq_config": {"loftq_bits": 4}, "runtime_config": {"ephemeral_gpu_offload": True}}
-    assert not list(trl_config.check_lora(nested))
-    assert [name for name, _ in trl_config.check_lora({"loftq_config": {"bits": 4}})] == ["loftq_config.bits"]
-    assert dict(trl_config.check_lora({"init_lora_weights": "pissa_niter_many"}))
+    nested = {
+        "eva_config": {"rho": 2.0},
+        "loftq_config": {"loftq_bits": 4},
+        "runtime_config": {"ephemeral_gpu_offload": True},
+    }
+    assert not list(trl.check_lora(nested))
+    assert [name for name, _ in trl.check_lora({"loftq_config": {"bits": 4}})] == [
+        "loftq_config.bits"
+    ]
+    assert dict(trl.check_lora({"init_lora_weights": "pissa_niter_many"}))
 
 
 def test_quantisation_takes_what_transformers_takes():
-    assert not list(trl_config.check_quantize({"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}))
-    found = dict(trl_config.check_quantize({"load_in_4bit": 1, "llm_int8_threshold": "6", "bnb_4bit": True}))
-    assert "expected true or false" in found["load_in_4bit"] and "expected a number" in found["llm_int8_threshold"]
+    assert not list(
+        trl.check_quantize({"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"})
+    )
+    found = dict(
+        trl.check_quantize(
+            {"load_in_4bit": 1, "llm_int8_threshold": "6", "bnb_4bit": True}
+        )
+    )
+    assert (
+        "expected true or false" in found["load_in_4bit"]
+        and "expected a number" in found["llm_int8_threshold"]
+    )
     assert "no such field" in found["bnb_4bit"]
 
 
@@ -216,8 +293,13 @@ def test_the_json_schema_names_every_key_and_trls_fields_by_method():
     schema = json_schema()
     assert {"extends", "method", "loss", "stages"} <= set(schema["properties"])
     assert schema["additionalProperties"] is False
-    assert "required" not in schema and not any("required" in section for section in schema["$defs"].values())
-    by_method = {rule["if"]["properties"]["method"]["const"]: rule["then"]["properties"] for rule in schema["allOf"]}
+    assert "required" not in schema and not any(
+        "required" in section for section in schema["$defs"].values()
+    )
+    by_method = {
+        rule["if"]["properties"]["method"]["const"]: rule["then"]["properties"]
+        for rule in schema["allOf"]
+    }
     assert {"num_generations", "beta"} <= set(by_method["grpo"]["train"]["properties"])
     assert "num_generations" not in by_method["sft"]["train"]["properties"]
     assert "temperature" not in by_method["grpo"]["train"]["properties"]
@@ -235,16 +317,22 @@ def test_the_json_schema_names_every_key_and_trls_fields_by_method():
     ],
 )
 def test_a_number_that_is_too_low_is_refused(field, value):
-    [(name, text)] = trl_config.check("grpo", {field: value})
+    [(name, text)] = trl.check("grpo", {field: value})
     assert name == field and text.startswith(f"given {value}, expected ")
 
 
 def test_the_fields_with_a_lowest_value_exist_and_their_defaults_are_allowed():
-    everywhere = {method: trl_config.fields(method) for method in ("sft", "grpo", "rloo", "dpo")}
-    assert set(trl_config._LOWEST) <= {name for fields in everywhere.values() for name in fields}
+    everywhere = {
+        method: trl.fields(method) for method in ("sft", "grpo", "rloo", "dpo")
+    }
+    assert set(trl._LOWEST) <= {
+        name for fields in everywhere.values() for name in fields
+    }
     for method, fields in everywhere.items():
-        defaults = {name: fields[name].default for name in trl_config._LOWEST if name in fields}
+        defaults = {
+            name: fields[name].default for name in trl._LOWEST if name in fields
+        }
         stated = {name: value for name, value in defaults.items() if value is not None}
-        settings = trl_config.in_force({"train": stated, "launch": {"processes": 2}}, method)
-        wrong = [text for _, text in trl_config.check(method, stated, settings)]
+        settings = trl.in_force({"train": stated, "launch": {"processes": 2}}, method)
+        wrong = [text for _, text in trl.check(method, stated, settings)]
         assert not [text for text in wrong if text.startswith("given")], method

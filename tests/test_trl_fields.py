@@ -15,7 +15,12 @@ from alignkit.recipe import trl_classes, trl_fields
 # The fields whose choices TRL states in the help text only. Another TRL states others: look at each.
 IN_HELP = {
     "trl.GRPOConfig": {
-        *("vllm_mode", "vllm_model_impl", "importance_sampling_level", "multi_objective_aggregation"),
+        *(
+            "vllm_mode",
+            "vllm_model_impl",
+            "importance_sampling_level",
+            "multi_objective_aggregation",
+        ),
         *("scale_rewards", "loss_type", "vllm_importance_sampling_mode"),
     },
     "trl.RLOOConfig": {"vllm_mode", "vllm_model_impl"},
@@ -81,8 +86,13 @@ def test_a_damaged_answer_is_asked_for_anew(cache, asked, damage):
     assert file.read_bytes() == whole
 
 
-@pytest.mark.parametrize("content", ["[]", '{"trl.GRPOConfig": 3}', '{"trl.GRPOConfig": {"beta": {"x": 1}}}', "null"])
-def test_a_whole_file_with_something_else_in_it_is_asked_for_anew(cache, asked, content):
+@pytest.mark.parametrize(
+    "content",
+    ["[]", '{"trl.GRPOConfig": 3}', '{"trl.GRPOConfig": {"beta": {"x": 1}}}', "null"],
+)
+def test_a_whole_file_with_something_else_in_it_is_asked_for_anew(
+    cache, asked, content
+):
     import hashlib
 
     first = read()
@@ -114,12 +124,16 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path, asked, monkeypat
 def test_a_home_that_is_not_there_is_no_obstacle(tmp_path, asked, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(trl_fields.tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.setattr(
+        Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home"))
+    )
     read()
     assert [path.name for path in tmp_path.iterdir()] == [f"alignkit-{os.getuid()}"]
 
 
-def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, asked, monkeypatch):
+def test_a_temporary_folder_that_others_can_write_is_not_trusted(
+    tmp_path, asked, monkeypatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     monkeypatch.setattr(trl_fields.tempfile, "tempdir", str(tmp_path))
     shared = tmp_path / f"alignkit-{os.getuid()}"
@@ -161,7 +175,11 @@ def test_the_current_directory_is_not_imported_from(tmp_path, monkeypatch):
 
 def test_choices_that_stand_in_help_texts_only_are_those_known():
     found = {
-        config: {name for name, field in trl_fields.fields(config).items() if field.choices_in_help}
+        config: {
+            name
+            for name, field in trl_fields.fields(config).items()
+            if field.choices_in_help
+        }
         for config in trl_fields.CLASSES
     }
     assert {config: names for config, names in found.items() if names} == IN_HELP
@@ -170,7 +188,9 @@ def test_choices_that_stand_in_help_texts_only_are_those_known():
 def test_every_default_is_one_of_the_choices():
     for config in trl_fields.CLASSES:
         for name, field in trl_fields.fields(config).items():
-            words = field.default if isinstance(field.default, list) else [field.default]
+            words = (
+                field.default if isinstance(field.default, list) else [field.default]
+            )
             texts = [word for word in words if isinstance(word, str) and word]
             if field.choices:
                 assert set(texts) <= set(field.choices), (config, name)
@@ -181,11 +201,23 @@ def test_the_fields_are_those_of_the_classes():
     import trl
     from peft import LoraConfig
 
-    for config in (trl.SFTConfig, trl.GRPOConfig, trl.RLOOConfig, trl.DPOConfig, LoraConfig):
-        known = trl_fields.fields(f"{config.__module__.partition('.')[0]}.{config.__name__}")
+    for config in (
+        trl.SFTConfig,
+        trl.GRPOConfig,
+        trl.RLOOConfig,
+        trl.DPOConfig,
+        LoraConfig,
+    ):
+        known = trl_fields.fields(
+            f"{config.__module__.partition('.')[0]}.{config.__name__}"
+        )
         real = {field.name: field for field in dataclasses.fields(config) if field.init}
         assert set(known) == set(real)
-        plain = config(output_dir="x", use_cpu=True, bf16=False) if config is not LoraConfig else config()
+        plain = (
+            config(output_dir="x", use_cpu=True, bf16=False)
+            if config is not LoraConfig
+            else config()
+        )
         for name, field in known.items():
             if real[name].default is not dataclasses.MISSING:
                 assert field.default == trl_classes.plain(real[name].default), name
@@ -211,8 +243,18 @@ def test_types_become_schemas():
     assert schema(Optional[int]) == {"anyOf": [{"type": "integer"}, {"type": "null"}]}  # noqa: UP045
     assert schema(Colour | str) == {"enum": ["red", "blue"]}
     assert schema(str | list[Colour])["anyOf"][0] == {"enum": ["red", "blue"]}
-    assert schema(str | Literal[False]) == {"anyOf": [{"type": "string"}, {"enum": [False]}]}
+    assert schema(str | Literal[False]) == {
+        "anyOf": [{"type": "string"}, {"enum": [False]}]
+    }
     assert schema(tuple[float, ...]) == {"type": "array", "items": {"type": "number"}}
-    assert schema(dict[str, list[int]])["additionalProperties"]["items"] == {"type": "integer"}
-    assert schema(Inner | dict)["properties"] == {"size": {"type": "integer"}, "colour": {"enum": ["red", "blue"]}}
-    assert schema(Literal["all", "top_[number]"])["anyOf"][1] == {"type": "string", "pattern": r"^top_\d+$"}
+    assert schema(dict[str, list[int]])["additionalProperties"]["items"] == {
+        "type": "integer"
+    }
+    assert schema(Inner | dict)["properties"] == {
+        "size": {"type": "integer"},
+        "colour": {"enum": ["red", "blue"]},
+    }
+    assert schema(Literal["all", "top_[number]"])["anyOf"][1] == {
+        "type": "string",
+        "pattern": r"^top_\d+$",
+    }

@@ -1,14 +1,11 @@
 """What the rows say of who reads a field is what the installed TRL's and transformers' sources say."""
 
-import ast
 import itertools
-import re
 
 import pytest
-import trl_source
-from trl_source import UNKNOWN, Reads, own_fields, package
+from trl_source import UNKNOWN, Reads, own_fields
 
-from alignkit.recipe import trl_config, trl_reads
+from alignkit.recipe import trl, trl_reads
 from alignkit.recipe.trl_fields import CONFIGS, fields
 
 METHODS = ("sft", "grpo", "rloo", "dpo")
@@ -23,13 +20,15 @@ COPIED = {
 
 
 def unread(method, name, train=(), **recipe):
-    settings = trl_config.in_force({"train": dict(train), **recipe}, method)
+    settings = trl.in_force({"train": dict(train), **recipe}, method)
     return trl_reads.unread(method, name, settings)
 
 
 def readable(method, names, train=(), **recipe):
     """Those of the fields that are read."""
-    return {name for name in names.split() if unread(method, name, train, **recipe) is None}
+    return {
+        name for name in names.split() if unread(method, name, train, **recipe) is None
+    }
 
 
 def variations(method, conditions):
@@ -37,7 +36,9 @@ def variations(method, conditions):
     for name, field in fields(CONFIGS[method]).items():
         if name not in conditions:
             continue
-        kinds = {arm.get("type") for arm in (field.schema, *field.schema.get("anyOf", ()))}
+        kinds = {
+            arm.get("type") for arm in (field.schema, *field.schema.get("anyOf", ()))
+        }
         if method == "dpo" and name == "loss_type":
             yield from ({name: [choice]} for choice in field.choices)
         elif field.choices:
@@ -49,27 +50,53 @@ def variations(method, conditions):
             yield {name: value}
 
 
-SAMPLES = {"number": 0.5, "integer": 2, "string": "x", "object": {"a": 1}, "array": ["x"]}
+SAMPLES = {
+    "number": 0.5,
+    "integer": 2,
+    "string": "x",
+    "object": {"a": 1},
+    "array": ["x"],
+}
 BASES = {
     "sft": [{}, {"packing": True}, {"eval_strategy": "steps"}],
-    "dpo": [{"label_smoothing": 0.1}, {"precompute_ref_log_probs": True, "label_smoothing": 0.1}],
+    "dpo": [
+        {"label_smoothing": 0.1},
+        {"precompute_ref_log_probs": True, "label_smoothing": 0.1},
+    ],
     "grpo": [
-        *({}, {"beta": 0.1}, {"use_vllm": True}, {"use_vllm": True, "vllm_mode": "server"}),
+        *(
+            {},
+            {"beta": 0.1},
+            {"use_vllm": True},
+            {"use_vllm": True, "vllm_mode": "server"},
+        ),
         *({"loss_type": kind} for kind in ("cispo", "sapo", "vespo")),
         {"eval_strategy": "epoch"},
     ],
-    "rloo": [{}, {"beta": 0.0}, {"use_vllm": True}, {"use_vllm": True, "vllm_mode": "server"}, {"eval_strategy": "epoch"}],
+    "rloo": [
+        {},
+        {"beta": 0.0},
+        {"use_vllm": True},
+        {"use_vllm": True, "vllm_mode": "server"},
+        {"eval_strategy": "epoch"},
+    ],
 }
 
 
 def grid(method, source):
     """Settings of all fields: some bases, each with one more change to what anything hangs on."""
-    conditions = source.conditions() | {key for row in trl_reads.ROWS for key in row.needs}
+    conditions = source.conditions() | {
+        key for row in trl_reads.ROWS for key in row.needs
+    }
     defaults = {name: field.default for name, field in fields(CONFIGS[method]).items()}
-    for base, changed in itertools.product(BASES[method], [{}, *variations(method, conditions)]):
+    for base, changed in itertools.product(
+        BASES[method], [{}, *variations(method, conditions)]
+    ):
         settings = defaults | base | changed
         evaluates = settings["eval_strategy"] != "no"
-        if settings.get("use_transformers_paged"):  # an old name, which the config moves
+        if settings.get(
+            "use_transformers_paged"
+        ):  # an old name, which the config moves
             settings["use_transformers_continuous_batching"] = True
         yield base | changed, settings | {
             # What stands in TRL's functions under these names.
@@ -89,7 +116,10 @@ def test_a_field_is_read_where_trls_source_reads_it(method):
     never = {name for row in trl_reads.ROWS for name in row.fields if row.never}
     for stated, settings in grid(method, source):
         possible = source.all_possible(settings)
-        for name in sorted((own_fields(method) - COPIED - source.base_fields()) | (never & source.names())):
+        for name in sorted(
+            (own_fields(method) - COPIED - source.base_fields())
+            | (never & source.names())
+        ):
             said = trl_reads.unread(method, name, settings) is None
             if said is not (name in possible):
                 wrong.setdefault((name, "read" if said else "unread"), stated)

@@ -49,7 +49,9 @@ class Class:
 
     node: ast.ClassDef
     entry: Guards = ()  # conditions under which it is made
-    bound: Mapping[str, ast.expr] = field(default_factory=dict)  # what its maker hands over, by name
+    bound: Mapping[str, ast.expr] = field(
+        default_factory=dict
+    )  # what its maker hands over, by name
     aliases: dict[str, list[tuple[ast.expr, Guards]]] = field(default_factory=dict)
 
 
@@ -61,7 +63,11 @@ def package(*parts: str) -> Path:
 
 @functools.cache
 def classes(file: Path) -> dict[str, ast.ClassDef]:
-    return {n.name: n for n in ast.parse(file.read_text()).body if isinstance(n, ast.ClassDef)}
+    return {
+        n.name: n
+        for n in ast.parse(file.read_text()).body
+        if isinstance(n, ast.ClassDef)
+    }
 
 
 def own_fields(method: str) -> set[str]:
@@ -82,7 +88,11 @@ class Reads:
         self.helpers = {
             **classes(package("trainer", "callbacks.py")),
             **classes(package("generation", "vllm_generation.py")),
-            **{n: c for n, c in classes(package("trainer", f"{method}_trainer.py")).items() if n.startswith("_")},
+            **{
+                n: c
+                for n, c in classes(package("trainer", f"{method}_trainer.py")).items()
+                if n.startswith("_")
+            },
         }
         self._class(Class(node))
         (config,) = classes(package("trainer", f"{method}_config.py")).values()
@@ -94,7 +104,11 @@ class Reads:
         """What the config itself reads of its fields, which are its own attributes."""
         for node, guards in statements(function.body, ()):
             # `self.x = f(self.x)` only tidies a value up.
-            target = attribute_of(node.targets[0], "self") if isinstance(node, ast.Assign) else None
+            target = (
+                attribute_of(node.targets[0], "self")
+                if isinstance(node, ast.Assign)
+                else None
+            )
             for part in own_expressions(node):
                 for (_, name), line, inner in mentions(part, guards):
                     if name == target:
@@ -104,7 +118,10 @@ class Reads:
     def possible(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Whether a field may be read under these settings of all fields."""
         return any(
-            all(holds(value(test, owner, settings), wanted) for test, wanted in read.guards)
+            all(
+                holds(value(test, owner, settings), wanted)
+                for test, wanted in read.guards
+            )
             for owner, read in self.reads
             if read.name == name
         )
@@ -127,11 +144,19 @@ class Reads:
 
     def conditions(self) -> set[str]:
         """The fields that some read hangs on."""
-        tests = {id(test): (test, owner) for owner, read in self.reads for test, _ in read.guards}
+        tests = {
+            id(test): (test, owner)
+            for owner, read in self.reads
+            for test, _ in read.guards
+        }
         found = set()
         for test, owner in tests.values():
             for (kind, name), _, _ in mentions(test, ()):
-                kept = [expression for expression, _ in owner.aliases.get(name, ())] if kind == "self" else []
+                kept = (
+                    [expression for expression, _ in owner.aliases.get(name, ())]
+                    if kind == "self"
+                    else []
+                )
                 found |= {name} | {n for e in kept for (_, n), _, _ in mentions(e, ())}
         return found
 
@@ -139,12 +164,18 @@ class Reads:
         """The fields of transformers' own config, which its trainer reads too."""
         spec = importlib.util.find_spec("transformers")
         assert spec is not None and spec.origin is not None
-        config = classes(Path(spec.origin).parent / "training_args.py")["TrainingArguments"]
+        config = classes(Path(spec.origin).parent / "training_args.py")[
+            "TrainingArguments"
+        ]
         return {n.target.id for n in config.body if isinstance(n, ast.AnnAssign)}
 
     def makes(self, node: ast.expr) -> bool:
         """Whether the expression makes an object of a class that is followed, which reads what it is handed."""
-        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self.helpers
+        return (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in self.helpers
+        )
 
     def names(self) -> set[str]:
         return {read.name for _, read in self.reads}
@@ -162,7 +193,9 @@ class Reads:
 class Walker:
     """Walks the methods of one class, with the conditions that hold at each place."""
 
-    def __init__(self, reads: Reads, owner: Class, methods: Mapping[str, ast.FunctionDef]) -> None:
+    def __init__(
+        self, reads: Reads, owner: Class, methods: Mapping[str, ast.FunctionDef]
+    ) -> None:
         self.whole, self.owner, self.methods = reads, owner, methods
         self.found: list[tuple[str, Read]] = []  # the method it stands in
         self.calls: dict[str, list[tuple[str, Guards]]] = {}
@@ -174,7 +207,9 @@ class Walker:
             if isinstance(node, ast.Assign) and len(node.targets) == 1:
                 name = attribute_of(node.targets[0], "self")
                 if name is not None and not self.whole.makes(node.value):
-                    kept = Bind(self.owner.bound).visit(ast.parse(ast.unparse(node.value), mode="eval").body)
+                    kept = Bind(self.owner.bound).visit(
+                        ast.parse(ast.unparse(node.value), mode="eval").body
+                    )
                     self.owner.aliases.setdefault(name, []).append((kept, guards))
 
     def function(self, method: ast.FunctionDef) -> None:
@@ -182,16 +217,29 @@ class Walker:
             for part in own_expressions(node):
                 self.expression(part, guards, method.name, node)
 
-    def expression(self, node: ast.expr, guards: Guards, method: str, statement: ast.stmt) -> None:
-        kept = method == "__init__" and isinstance(statement, ast.Assign) and is_self(statement.targets[0])
-        for (source, plain), line, inner in () if self.whole.makes(node) else mentions(node, guards):
+    def expression(
+        self, node: ast.expr, guards: Guards, method: str, statement: ast.stmt
+    ) -> None:
+        kept = (
+            method == "__init__"
+            and isinstance(statement, ast.Assign)
+            and is_self(statement.targets[0])
+        )
+        for (source, plain), line, inner in (
+            () if self.whole.makes(node) else mentions(node, guards)
+        ):
             if source == "config" and not kept:
                 self.found.append((method, Read(plain, line, inner)))
             elif source == "self" and not kept:
                 for expression, alias_guards in self.owner.aliases.get(plain, ()):
                     for (kind, copied), _, more in mentions(expression, ()):
                         if kind == "config":
-                            self.found.append((method, Read(copied, line, (*inner, *alias_guards, *more))))
+                            self.found.append(
+                                (
+                                    method,
+                                    Read(copied, line, (*inner, *alias_guards, *more)),
+                                )
+                            )
         for call, inner in calls(node, guards):
             self.call(call, inner, method)
 
@@ -202,22 +250,34 @@ class Walker:
         made = call.func.id if isinstance(call.func, ast.Name) else ""
         if made in self.whole.helpers and method == "__init__":
             node = self.whole.helpers[made]
-            bound = {k.arg: resolve(k.value, self.owner) for k in call.keywords if k.arg}
+            bound = {
+                k.arg: resolve(k.value, self.owner) for k in call.keywords if k.arg
+            }
             self.made.append((method, Class(node, guards, bound)))
 
     def finish(self) -> None:
         for method, read in self.found:
             for before in self._ways(method, ()):
-                guards = tuple(bind_guards((*self.owner.entry, *before, *read.guards), self.owner))
-                self.whole.reads.append((self.owner, Read(read.name, read.line, guards)))
+                guards = tuple(
+                    bind_guards((*self.owner.entry, *before, *read.guards), self.owner)
+                )
+                self.whole.reads.append(
+                    (self.owner, Read(read.name, read.line, guards))
+                )
         for method, made in self.made:
             for before in self._ways(method, ()):
-                entry = tuple(resolve_guards((*self.owner.entry, *before, *made.entry), self.owner))
+                entry = tuple(
+                    resolve_guards(
+                        (*self.owner.entry, *before, *made.entry), self.owner
+                    )
+                )
                 self.whole._class(Class(made.node, entry, made.bound))
 
     def _ways(self, method: str, seen: tuple[str, ...]) -> Iterator[Guards]:
         """The conditions of each chain of calls that leads to a method."""
-        callers = [(m, g) for m, g in self.calls.get(method, ()) if m not in (*seen, method)]
+        callers = [
+            (m, g) for m, g in self.calls.get(method, ()) if m not in (*seen, method)
+        ]
         if not callers:
             yield ((EVALUATES, True),) if method in EVALUATION else ()
             return
@@ -238,14 +298,25 @@ class Bind(ast.NodeTransformer):
 
 def bind_guards(guards: Guards, owner: Class) -> Iterator[Guard]:
     for test, wanted in guards:
-        yield (Bind(owner.bound).visit(ast.parse(ast.unparse(test), mode="eval").body) if owner.bound else test), wanted
+        yield (
+            (
+                Bind(owner.bound).visit(ast.parse(ast.unparse(test), mode="eval").body)
+                if owner.bound
+                else test
+            ),
+            wanted,
+        )
 
 
 def resolve(node: ast.expr, owner: Class) -> ast.expr:
     """An expression in terms of the config alone, where an attribute was kept once and without conditions."""
     name = attribute_of(node, "self")
     kept = owner.aliases.get(name or "", [])
-    return resolve(kept[0][0], owner) if len(kept) == 1 and attribute_of(kept[0][0], "self") != name else node
+    return (
+        resolve(kept[0][0], owner)
+        if len(kept) == 1 and attribute_of(kept[0][0], "self") != name
+        else node
+    )
 
 
 class Resolve(ast.NodeTransformer):
@@ -258,11 +329,18 @@ class Resolve(ast.NodeTransformer):
 
 def resolve_guards(guards: Guards, owner: Class) -> Iterator[Guard]:
     for test, wanted in guards:
-        yield Resolve(owner).visit(ast.parse(ast.unparse(test), mode="eval").body), wanted
+        yield (
+            Resolve(owner).visit(ast.parse(ast.unparse(test), mode="eval").body),
+            wanted,
+        )
 
 
 def attribute_of(node: ast.AST, base: str) -> str | None:
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == base:
+    if (
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == base
+    ):
         return node.attr
     return None
 
@@ -280,7 +358,9 @@ def config_field(node: ast.AST) -> str | None:
     return node.attr if attribute_of(node.value, "self") == "args" else None
 
 
-def statements(body: list[ast.stmt], guards: Guards) -> Iterator[tuple[ast.stmt, Guards]]:
+def statements(
+    body: list[ast.stmt], guards: Guards
+) -> Iterator[tuple[ast.stmt, Guards]]:
     """Every statement with its conditions; after `if X: return` the rest stands under not X."""
     for node in body:
         if isinstance(node, ast.If):
@@ -288,7 +368,10 @@ def statements(body: list[ast.stmt], guards: Guards) -> Iterator[tuple[ast.stmt,
                 yield node, guards
             yield from statements(node.body, (*guards, (node.test, True)))
             yield from statements(node.orelse, (*guards, (node.test, False)))
-            if isinstance(node.body[-1], ast.Return | ast.Raise | ast.Continue) and not node.orelse:
+            if (
+                isinstance(node.body[-1], ast.Return | ast.Raise | ast.Continue)
+                and not node.orelse
+            ):
                 guards = (*guards, (node.test, False))
             continue
         yield node, guards
@@ -302,7 +385,11 @@ def only_complains(node: ast.If) -> bool:
     """A check of the config: it raises or warns, and changes nothing."""
     return not node.orelse and all(
         isinstance(s, ast.Raise)
-        or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Call) and ast.unparse(s.value.func) in COMPLAINTS)
+        or (
+            isinstance(s, ast.Expr)
+            and isinstance(s.value, ast.Call)
+            and ast.unparse(s.value.func) in COMPLAINTS
+        )
         for s in node.body
     )
 
@@ -313,7 +400,9 @@ COMPLAINTS = ("warnings.warn", "logger.warning", "logger.warning_once")
 def own_expressions(node: ast.stmt) -> Iterator[ast.expr]:
     """The expressions of a statement, without those of the statements in it."""
     for name, child in ast.iter_fields(node):
-        if name in ("body", "orelse", "finalbody", "handlers") and not isinstance(child, ast.expr):
+        if name in ("body", "orelse", "finalbody", "handlers") and not isinstance(
+            child, ast.expr
+        ):
             continue
         for one in child if isinstance(child, list) else [child]:
             if isinstance(one, ast.withitem):
@@ -339,13 +428,17 @@ def parts(node: ast.AST, guards: Guards) -> Iterator[tuple[ast.AST, Guards]]:
             yield from parts(child, guards)
 
 
-def mentions(node: ast.expr, guards: Guards) -> Iterator[tuple[tuple[str, str], int, Guards]]:
+def mentions(
+    node: ast.expr, guards: Guards
+) -> Iterator[tuple[tuple[str, str], int, Guards]]:
     """(("config", field) or ("self", attribute), line, conditions)."""
     for part, inner in parts(node, guards):
         name = config_field(part)
         if name is not None and isinstance(part.ctx, ast.Load):
             yield ("config", name), part.lineno, inner
-        elif (name := attribute_of(part, "self")) is not None and isinstance(part.ctx, ast.Load):
+        elif (name := attribute_of(part, "self")) is not None and isinstance(
+            part.ctx, ast.Load
+        ):
             yield ("self", name), part.lineno, inner
 
 
@@ -359,7 +452,9 @@ def holds(found: Any, wanted: bool) -> bool:
     return found is UNKNOWN or bool(found) is wanted
 
 
-def value(node: ast.expr, owner: Class, settings: Mapping[str, Any], depth: int = 0) -> Any:
+def value(
+    node: ast.expr, owner: Class, settings: Mapping[str, Any], depth: int = 0
+) -> Any:
     """The value of an expression under the settings, or UNKNOWN."""
     again = functools.partial(value, owner=owner, settings=settings, depth=depth + 1)
     if depth > 30:
@@ -409,5 +504,9 @@ def _bool(node: ast.BoolOp, operands: list[Any]) -> Any:
     decisive = isinstance(node.op, ast.Or)
     for operand in operands:
         if operand is not UNKNOWN and bool(operand) is decisive:
-            return operand if UNKNOWN not in operands[: operands.index(operand)] else decisive
+            return (
+                operand
+                if UNKNOWN not in operands[: operands.index(operand)]
+                else decisive
+            )
     return UNKNOWN if UNKNOWN in operands else operands[-1]

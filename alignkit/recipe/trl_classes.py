@@ -122,7 +122,8 @@ def choices_in_help(text: str, default: Any) -> list[str]:
     words = re.findall(r"(?<!=)'(\w+)'", text)
     if default not in words:
         listed = re.search(
-            r"(?:Possible|Supported) values are:?([^.]*)\.|Must be one of([^.]*)\.", text
+            r"(?:Possible|Supported) values are:?([^.]*)\.|Must be one of([^.]*)\.",
+            text,
         )
         named = re.findall(r"`'?([a-z]\w*)'?`", listed[0]) if listed else []
         words = named if len(named) > 1 else [*named, *words]
@@ -136,21 +137,33 @@ def documented(config: type) -> dict[str, Schema]:
     for base in reversed(config.__mro__):
         scope = vars(sys.modules[base.__module__])
         text = base.__doc__ or ""
-        for name, types in re.findall(r"^ +(\w+) \((`.*?)(?:, \*optional.*)?\):", text, re.M):
+        for name, types in re.findall(
+            r"^ +(\w+) \((`.*?)(?:, \*optional.*)?\):", text, re.M
+        ):
             words = re.findall(r"`([\w.\[\]]+)`", types)
             kinds = [_BUILTIN.get(word, scope.get(word)) for word in words]
-            schemas = [schema(kind) for kind in kinds if kind in PLAIN or dataclasses.is_dataclass(kind)]
+            schemas = [
+                schema(kind)
+                for kind in kinds
+                if kind in PLAIN or dataclasses.is_dataclass(kind)
+            ]
             if schemas:
                 found[name] = any_of(schemas)
     return found
 
 
-_BUILTIN: dict[str, Any] = {kind.__name__: kind for kind in (bool, int, float, str, dict)}
+_BUILTIN: dict[str, Any] = {
+    kind.__name__: kind for kind in (bool, int, float, str, dict)
+}
 
 
 def fields(config: type) -> dict[str, dict[str, Any]]:
     """By name: schema, default, help, and whether its choices stand in the help text only."""
-    stated = {f.name: f for f in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else {}
+    stated = (
+        {f.name: f for f in dataclasses.fields(config)}
+        if dataclasses.is_dataclass(config)
+        else {}
+    )
     hints, extra = typing.get_type_hints(config), documented(config)
     records = {}
     for name, parameter in inspect.signature(config).parameters.items():
@@ -162,7 +175,9 @@ def fields(config: type) -> dict[str, dict[str, Any]]:
         text = str(metadata.get("help", "")).replace("%%", "%")
         whole = schema(hints.get(name, Any if default is None else type(default)))
         choices = list(metadata.get("choices", ()))
-        in_help = [] if choices or whole not in _TEXTS else choices_in_help(text, default)
+        in_help = (
+            [] if choices or whole not in _TEXTS else choices_in_help(text, default)
+        )
         if choices or in_help:
             whole = narrowed(whole, choices or in_help)
         records[name] = {
@@ -181,7 +196,11 @@ def _more(whole: Schema, documented: Schema) -> list[Schema]:
     """The documented arms of other kinds than the annotated ones."""
     kinds = {_kind(arm) for arm in whole.get("anyOf", [whole])}
     arms = documented.get("anyOf", [documented])
-    return [] if whole == {} else [arm for arm in arms if "title" in arm or _kind(arm) not in kinds]
+    return (
+        []
+        if whole == {}
+        else [arm for arm in arms if "title" in arm or _kind(arm) not in kinds]
+    )
 
 
 def _kind(arm: Schema) -> str:
@@ -205,7 +224,9 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else None
+    return (
+        value if value is None or isinstance(value, bool | int | float | str) else None
+    )
 
 
 def main(names: list[str]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from alignkit.errors import MissingError
 from alignkit.recipe import trl_classes
-from alignkit.run import atomic_write
+from alignkit.run.files import atomic_write
 
 # The class that holds the `train` fields of a method; a further method is a further line.
 CONFIGS = {
@@ -143,12 +143,22 @@ def _ask_classes() -> str:
     """What the child process prints. It imports nothing from the current directory (-P)."""
     if sys.stderr.isatty():
         version = metadata.version("trl")
-        print(f"Reading the settings of TRL {version}, once: some seconds.", file=sys.stderr)
+        print(
+            f"Reading the settings of TRL {version}, once: some seconds.",
+            file=sys.stderr,
+        )
     script = str(Path(trl_classes.__file__))
     done = subprocess.run(
-        [sys.executable, "-P", script, *CLASSES], capture_output=True, text=True, check=False
+        [sys.executable, "-P", script, *CLASSES],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise MissingError(f"the settings of TRL and PEFT cannot be read: {last}; see align doctor")
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[
+            -1
+        ]
+        raise MissingError(
+            f"the settings of TRL and PEFT cannot be read: {last}; see align doctor"
+        )
     return done.stdout

@@ -38,7 +38,9 @@ class Needed:
         if self.above is not None:
             return f"{key} above {self.above}"
         named = [_word(value) for value in self.values]
-        text = " or ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+        text = " or ".join(
+            [", ".join(named[:-1]), named[-1]] if len(named) > 1 else named
+        )
         if not self.none_of:
             return f"{key}: {text}"
         return f"{key} stated" if self.values == (None,) else f"{key} other than {text}"
@@ -78,12 +80,27 @@ SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
 TRL_LOSS: dict[str, Any] = {"loss": "trl"}
 TRL_ADVANTAGE: dict[str, Any] = {"advantage": None}
 NO_BETAS = (
-    *("adafactor", "sgd", "adagrad", "rmsprop", "grokadamw", "lomo", "adalomo", "schedule_free_sgd"),
+    *(
+        "adafactor",
+        "sgd",
+        "adagrad",
+        "rmsprop",
+        "grokadamw",
+        "lomo",
+        "adalomo",
+        "schedule_free_sgd",
+    ),
     *("rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit"),
 )
 LION = ("lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit")
 NO_ARGUMENTS = (
-    *("adafactor", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused"),
+    *(
+        "adafactor",
+        "adamw_torch",
+        "adamw_torch_fused",
+        "adamw_torch_xla",
+        "adamw_torch_npu_fused",
+    ),
     *("lomo", "adalomo"),
 )
 
@@ -220,8 +237,13 @@ def unread(method: str, name: str, settings: Mapping[str, Any]) -> str | None:
     `settings` holds every field of the method's TRL config, and `loss`, `advantage`, `processes`, `track`.
     """
     stated = rows(method, name)
-    lacking = [[k for k, need in row.needs.items() if not need.holds(settings[k])] for row in stated]
-    if not stated or any(not keys and not row.never for row, keys in zip(stated, lacking, strict=True)):
+    lacking = [
+        [k for k, need in row.needs.items() if not need.holds(settings[k])]
+        for row in stated
+    ]
+    if not stated or any(
+        not keys and not row.never for row, keys in zip(stated, lacking, strict=True)
+    ):
         return None
     if stated[0].never:
         return f"is read by nothing here: {stated[0].never}; leave it out"
@@ -231,7 +253,11 @@ def unread(method: str, name: str, settings: Mapping[str, Any]) -> str | None:
         if not any(set(other) < set(keys) for other in lacking)
     ]  # fmt: skip
     needs = [" and ".join(_need(row, key) for key in keys) for row, keys in ways]
-    given = dict.fromkeys(f"{_key(key)} is {_shown(key, settings[key])}" for _, keys in ways for key in keys)
+    given = dict.fromkeys(
+        f"{_key(key)} is {_shown(key, settings[key])}"
+        for _, keys in ways
+        for key in keys
+    )
     only = ", or with ".join(dict.fromkeys(needs))
     return f"is read only with {only} ({', '.join(given)}); leave it out or change that"
 
@@ -239,7 +265,9 @@ def unread(method: str, name: str, settings: Mapping[str, Any]) -> str | None:
 def needing(method: str, setting: str) -> frozenset[str]:
     """The fields of a method that nothing reads without a setting, such as those of TRL's own `loss`."""
     names = {name for row in ROWS if method in row.methods for name in row.fields}
-    return frozenset(n for n in names if all(setting in row.needs for row in rows(method, n)))
+    return frozenset(
+        n for n in names if all(setting in row.needs for row in rows(method, n))
+    )
 
 
 def _need(row: Row, key: str) -> str:
@@ -260,8 +288,16 @@ def _shown(key: str, value: Any) -> str:
 
 def _word(value: Any) -> str:
     """A value as a recipe writes it."""
-    words: Iterable[tuple[Any, str]] = ((None, "not stated"), (True, "true"), (False, "false"))
+    words: Iterable[tuple[Any, str]] = (
+        (None, "not stated"),
+        (True, "true"),
+        (False, "false"),
+    )
     for known, word in words:
         if value is known:
             return word
-    return ", ".join(map(str, value)) or "empty" if isinstance(value, list | tuple) else str(value)
+    return (
+        ", ".join(map(str, value)) or "empty"
+        if isinstance(value, list | tuple)
+        else str(value)
+    )

@@ -11,12 +11,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alignkit.errors import nearest
-from alignkit.recipe.tree import describe
+from alignkit.recipe.yaml import describe
 
 Schema = Mapping[str, Any]
 Fault = tuple[tuple[str, ...], str]  # the keys below the field, what is wrong
 
-_TRUTH = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_TRUTH = {
+    "yes": "true",
+    "on": "true",
+    "y": "true",
+    "no": "false",
+    "off": "false",
+    "n": "false",
+}
 _WORDS = {
     "null": "null",
     "boolean": "true or false",
@@ -47,7 +54,11 @@ def _fits(arm: Schema, value: Any) -> bool:
     if "enum" in arm:
         return any(type(value) is type(word) and value == word for word in arm["enum"])
     kind = _kind(value)
-    if "type" in arm and kind != arm["type"] and (kind, arm["type"]) != ("integer", "number"):
+    if (
+        "type" in arm
+        and kind != arm["type"]
+        and (kind, arm["type"]) != ("integer", "number")
+    ):
         return False
     if isinstance(value, float):
         return math.isfinite(value)
@@ -85,7 +96,10 @@ def _below(arm: Schema, value: Any) -> Iterator[Fault]:
             for below, text in faults(known.get(name, more), item):
                 yield (name, *below), text
         else:
-            yield (name,), f"{arm['title']} has no such field; {nearest(str(name), known)}"
+            yield (
+                (name,),
+                f"{arm['title']} has no such field; {nearest(str(name), known)}",
+            )
 
 
 def _hint(arms: list[Schema], value: Any) -> str:
