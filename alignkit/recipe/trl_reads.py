@@ -94,14 +94,9 @@ NO_BETAS = (
 )
 LION = ("lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit")
 NO_ARGUMENTS = (
-    *(
-        "adafactor",
-        "adamw_torch",
-        "adamw_torch_fused",
-        "adamw_torch_xla",
-        "adamw_torch_npu_fused",
-    ),
-    *("lomo", "adalomo"),
+    *("adafactor", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla"),
+    *("adamw_torch_npu_fused", "adamw_bnb_8bit", "adamw_8bit", "paged_adamw_32bit"),
+    *("paged_adamw_8bit", "lomo", "adalomo", *LION),
 )
 
 ROWS = (
@@ -175,7 +170,7 @@ ROWS = (
     ),
     # transformers' own.
     _row(ALL, "save_steps", save_strategy="steps"),
-    _row(ALL, "save_total_limit save_only_model save_on_each_node", save_strategy=none_of("no")),
+    _row(ALL, "save_total_limit save_only_model", save_strategy=none_of("no")),
     _row(ALL, "logging_steps", logging_strategy="steps"),
     _row(ALL, "logging_steps", eval_strategy="steps", eval_steps=None),
     _row(ALL, "eval_steps", eval_strategy="steps"),
