@@ -56,7 +56,7 @@ def test_choices_come_from_metadata_enums_and_help(method, field, choices):
         ("sft", "pad_to_multiple_of", 8),
         ("sft", "pad_to_multiple_of", "auto"),
         ("sft", "lr_scheduler_kwargs", {"num_cycles": 2}),
-        ("sft", "optim_target_modules", ["q", "v"]),
+        ("sft", "label_names", ["q", "v"]),
         ("rloo", "reward_clip_range", [-1, 1]),
         ("sft", "optim", "adamw_8bit"),
         ("sft", "save_strategy", "no"),

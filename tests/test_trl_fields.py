@@ -146,11 +146,14 @@ def test_a_temporary_folder_that_others_can_write_is_not_trusted(
 def test_processes_that_ask_at_once_all_get_the_whole_answer(cache, answer, tmp_path):
     canned = tmp_path / "answer.json"
     canned.write_text(answer)
-    code = (
-        "import sys; from pathlib import Path; from alignkit.recipe import trl_fields as f\n"
-        f"f._ask_classes = lambda: Path({str(canned)!r}).read_text()\n"
-        "for _ in range(20): f._all_fields.cache_clear(); assert f.fields('trl.SFTConfig')['max_length'].default == 1024"
-    )
+    code = f"""
+from pathlib import Path
+from alignkit.recipe import trl_fields as f
+f._ask_classes = lambda: Path({str(canned)!r}).read_text()
+for _ in range(20):
+    f._all_fields.cache_clear()
+    assert f.fields("trl.SFTConfig")["max_length"].default == 1024
+"""
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     assert [process.wait(120) for process in running] == [0] * 4
     assert len(list(cache.iterdir())) == 1
@@ -161,7 +164,7 @@ def test_a_package_that_is_missing_or_broken_is_named(cache, monkeypatch):
     with pytest.raises(MissingError, match="nowhere"):
         read()
     monkeypatch.setattr(trl_fields, "PACKAGES", ("no-such-package",))
-    with pytest.raises(MissingError, match="no-such-package.* pip install alignkit"):
+    with pytest.raises(MissingError, match=r"no-such-package.* pip install alignkit"):
         read()
 
 

@@ -79,20 +79,17 @@ SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
 # The losses and advantages of TRL itself; a plugin in their place has options of its own.
 TRL_LOSS: dict[str, Any] = {"loss": "trl"}
 TRL_ADVANTAGE: dict[str, Any] = {"advantage": None}
-NO_BETAS = (
-    *(
-        "adafactor",
-        "sgd",
-        "adagrad",
-        "rmsprop",
-        "grokadamw",
-        "lomo",
-        "adalomo",
-        "schedule_free_sgd",
-    ),
-    *("rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit"),
-)
 LION = ("lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit")
+GALORE = (
+    *("galore_adamw", "galore_adamw_8bit", "galore_adafactor"),
+    *("galore_adamw_layerwise", "galore_adamw_8bit_layerwise"),
+    "galore_adafactor_layerwise",
+)
+APOLLO = ("apollo_adamw", "apollo_adamw_layerwise")
+NO_BETAS = (
+    *("adafactor", "sgd", "adagrad", "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit"),
+    *("rmsprop_bnb_32bit", "grokadamw", "lomo", "adalomo", "schedule_free_sgd", *GALORE),
+)
 NO_ARGUMENTS = (
     *("adafactor", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla"),
     *("adamw_torch_npu_fused", "adamw_bnb_8bit", "adamw_8bit", "paged_adamw_32bit"),
@@ -192,6 +189,7 @@ ROWS = (
     _row(ALL, "adam_beta1 adam_beta2", optim=none_of(*NO_BETAS)),
     _row(ALL, "adam_epsilon", optim=none_of(*NO_BETAS, *LION)),
     _row(ALL, "optim_args", optim=none_of(*NO_ARGUMENTS)),
+    _row(ALL, "optim_target_modules", optim=one_of(*GALORE, *APOLLO)),
     _row(("sft", "dpo"), "length_column_name", train_sampling_strategy=one_of("group_by_length", "batch_rebalance")),
     _row(ALL, "gradient_checkpointing_kwargs", gradient_checkpointing=True),
     _row(ALL, "liger_kernel_config", use_liger_kernel=True),
