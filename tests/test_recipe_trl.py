@@ -169,7 +169,7 @@ def test_generation_kwargs_cannot_contradict_generation():
 
 def checked(method, train, **recipe):
     """What is wrong with the fields, by name, in a recipe with these other sections."""
-    settings = trl.in_force({"train": train, **recipe}, method)
+    settings = trl.effective({"train": train, **recipe}, method)
     return dict(trl.check(method, train, settings))
 
 
@@ -333,6 +333,6 @@ def test_the_fields_with_a_lowest_value_exist_and_their_defaults_are_allowed():
             name: fields[name].default for name in trl._LOWEST if name in fields
         }
         stated = {name: value for name, value in defaults.items() if value is not None}
-        settings = trl.in_force({"train": stated, "launch": {"processes": 2}}, method)
+        settings = trl.effective({"train": stated, "launch": {"processes": 2}}, method)
         wrong = [text for _, text in trl.check(method, stated, settings)]
         assert not [text for text in wrong if text.startswith("given")], method

@@ -276,7 +276,7 @@ class Checker:
                     )
         train = config.get("train", {})
         if isinstance(train, dict):
-            in_force = trl.in_force(config, method)
+            effective = trl.effective(config, method)
             places: list[tuple[Key, Any]] = [(("train",), train)]
             by_kept = map_at(map_at(config, "expert_iteration"), "train_by_kept")
             places += [
@@ -285,7 +285,7 @@ class Checker:
             ]
             for key, fields in places:
                 if isinstance(fields, dict):
-                    for field, text in trl.check(method, fields, in_force | fields):
+                    for field, text in trl.check(method, fields, effective | fields):
                         self.problem((*at, *key, *field.split(".")), text)
 
     def _validation(self, config: Mapping[str, Any], at: Key, method: str) -> None:

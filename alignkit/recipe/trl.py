@@ -154,7 +154,7 @@ def setting(config: Any, name: str) -> Any:
     return config.train[name] if name in config.train else default(config.method, name)
 
 
-def in_force(config: Mapping[str, Any], method: str) -> dict[str, Any]:
+def effective(config: Mapping[str, Any], method: str) -> dict[str, Any]:
     """Every field of the method's TRL config as a plain recipe sets it, and what else decides what TRL reads.
 
     That is `loss` and `advantage` by name, `processes`, `track`.
@@ -189,10 +189,10 @@ def check(
 ) -> Iterator[tuple[str, str]]:
     """(field, problem) for all of `train` that the method's TRL config does not take, or that nothing would read.
 
-    `settings` are those in force (see `in_force`); where none are given, those of `train` alone.
+    `settings` are those in force (see `effective`); where none are given, those of `train` alone.
     """
     known, owned = fields(method), OWNED | OWNED_BY_METHOD.get(method, {})
-    settings = in_force({"train": train}, method) if settings is None else settings
+    settings = effective({"train": train}, method) if settings is None else settings
     for name, value in train.items():
         if name not in known:
             config = CONFIGS[method].removeprefix("trl.")

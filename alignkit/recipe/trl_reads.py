@@ -88,7 +88,14 @@ GALORE = (
 APOLLO = ("apollo_adamw", "apollo_adamw_layerwise")
 NO_BETAS = (
     *("adafactor", "sgd", "adagrad", "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit"),
-    *("rmsprop_bnb_32bit", "grokadamw", "lomo", "adalomo", "schedule_free_sgd", *GALORE),
+    *(
+        "rmsprop_bnb_32bit",
+        "grokadamw",
+        "lomo",
+        "adalomo",
+        "schedule_free_sgd",
+        *GALORE,
+    ),
 )
 NO_ARGUMENTS = (
     *("adafactor", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla"),
@@ -265,7 +272,7 @@ def needing(method: str, setting: str) -> frozenset[str]:
 
 def _need(row: Row, key: str) -> str:
     if key == "use_vllm":
-        return f"generation.engine: {_ENGINES[row.needs[key].values[0]]}"
+        return f"generation.engine: {_ENGINES[row.needs[key].values[0]]} or auto"
     if key == "advantage":
         return "no advantage stated"
     return row.needs[key].words(_key(key))

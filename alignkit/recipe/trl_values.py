@@ -45,7 +45,10 @@ def faults(schema: Schema, value: Any) -> Iterator[Fault]:
         if len(inner) == 1 and (below := list(_below(inner[0], value))):
             yield from below
             return
-    yield (), f"given {describe(value)}, expected {words(schema)}{_hint(arms, value)}"
+    hint = _hint(arms, value)
+    # Of two words there is no need to say that they are text.
+    given = repr(value) if hint else describe(value)
+    yield (), f"given {given}, expected {words(schema)}{hint}"
 
 
 def _fits(arm: Schema, value: Any) -> bool:
