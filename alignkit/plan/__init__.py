@@ -98,13 +98,7 @@ def _estimate(
             quantize=model.quantize,
         )
     known = trl.fields(config.method)
-    train = {
-        name: setting(config, name)
-        for name in estimate.SETTINGS
-        if name in known and name != "optim"
-    }
-    # not a literal in transformers' source
-    train["optim"] = config.train.get("optim", "adamw_torch_fused")
+    train = {name: setting(config, name) for name in estimate.SETTINGS if name in known}
     if not here:  # as arguments.py does
         train["gradient_checkpointing"] = config.train.get(
             "gradient_checkpointing", False

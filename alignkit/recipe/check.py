@@ -225,7 +225,7 @@ class Checker:
         for name, text in (
             trl.check_quantize(quantize) if isinstance(quantize, dict) else ()
         ):
-            self.problem((*at, "model", "quantize", name), text)
+            self.problem((*at, "model", "quantize", *name.split(".")), text)
         if loss.get("name", "trl") == "trl":
             options = {
                 k: v for k, v in loss.items() if k not in schema.Loss.model_fields
@@ -253,8 +253,7 @@ class Checker:
                     )
         train = config.get("train", {})
         if isinstance(train, dict):
-            stated = loss.get("name")
-            own_loss = stated if isinstance(stated, str) else None
+            effective = trl.effective(config, method)
             places: list[tuple[Key, Any]] = [(("train",), train)]
             by_kept = map_at(map_at(config, "expert_iteration"), "train_by_kept")
             places += [
@@ -263,9 +262,7 @@ class Checker:
             ]
             for key, fields in places:
                 if isinstance(fields, dict):
-                    for field, text in trl.check(
-                        method, fields, own_loss, "advantage" in config
-                    ):
+                    for field, text in trl.check(method, fields, effective | fields):
                         self.problem((*at, *key, *field.split(".")), text)
 
     def _stage(self, name: str, stage: Mapping[str, Any], names: list[str]) -> None:

@@ -1,30 +1,22 @@
-"""What `train:` and `model.lora` may hold: the fields of the installed TRL's and PEFT's
-config classes.
-"""
+"""What `train:`, `model.lora` and `model.quantize` may hold: the fields of the installed libraries' config classes."""
 
 from __future__ import annotations
 
-import ast
-import functools
-import json
+import dataclasses
 import math
-import re
-from collections.abc import Mapping
-from types import NoneType
+import typing
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alignkit.errors import nearest
-from alignkit.recipe.trl_fields import Field, dataclass_fields, enums_in, package
+from alignkit.recipe import trl_reads
+from alignkit.recipe.trl_fields import CONFIGS, LORA, PEFT_BASE, QUANTIZE, Field
+from alignkit.recipe.trl_fields import fields as fields_of
+from alignkit.recipe.trl_values import faults, yes_or_no
 
-_CONFIGS = {
-    "sft": "SFTConfig",
-    "grpo": "GRPOConfig",
-    "rloo": "RLOOConfig",
-    "dpo": "DPOConfig",
-}
-_CONFIGS["expert_iteration"] = "SFTConfig"
-# What another key of a recipe says already. Two places for one truth would disagree
-# some day.
+__all__ = ["yes_or_no"]
+
+# What another key of a recipe says already. Two places for one truth would disagree some day.
 OWNED = {
     "output_dir": "the run folder is made by align; output.root says where",
     "run_name": "use name",
@@ -96,21 +88,14 @@ OWNED_GENERATION_KWARGS = {
     "max_tokens": "max_new_tokens",
     "stop_strings": "stop",
 }
-# Read by TRL's own losses alone; beside a loss plugin they would be read by nothing.
-_STOCK_GRPO = """epsilon epsilon_high delta sapo_temperature_neg sapo_temperature_pos vespo_k_pos vespo_lambda_pos
-vespo_k_neg vespo_lambda_neg importance_sampling_level top_entropy_quantile entropy_coef use_adaptive_entropy
-entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target off_policy_mask_threshold"""
-_STOCK_DPO = """beta loss_weights ld_alpha f_divergence_type f_alpha_divergence_coef label_smoothing use_weighting
-discopop_tau"""
 STOCK_LOSS_FIELDS = {
-    "sft": frozenset({"label_smoothing_factor"}),
-    "expert_iteration": frozenset({"label_smoothing_factor"}),
-    "grpo": frozenset(_STOCK_GRPO.split()),
-    "rloo": frozenset({"epsilon", "epsilon_high"}),
-    "dpo": frozenset(_STOCK_DPO.split()),
+    method: trl_reads.needing("sft" if method == "expert_iteration" else method, "loss")
+    for method in CONFIGS
 }
-# What TRL and torch check only once a model is loaded, or not at all. (lowest, whether
-# it is itself allowed)
+STOCK_ADVANTAGE_FIELDS = trl_reads.needing("grpo", "advantage") | trl_reads.needing(
+    "rloo", "advantage"
+)
+# What TRL and torch check only once a model is loaded, or not at all. (lowest, whether it is itself allowed)
 _LOWEST: dict[str, tuple[float, bool]] = {
     **dict.fromkeys(
         (
@@ -130,6 +115,7 @@ _LOWEST: dict[str, tuple[float, bool]] = {
         (1, True),
     ),
     **dict.fromkeys(("generation_batch_size", "max_length"), (1, True)),
+    "max_steps": (1, True),
     **dict.fromkeys(
         ("num_train_epochs", "logging_steps", "save_steps", "eval_steps"), (0, False)
     ),
@@ -139,275 +125,165 @@ _LOWEST: dict[str, tuple[float, bool]] = {
     ),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), (0, True)),
 }
-# Read where TRL computes the advantages; beside an advantage plugin they would be read
-# by nothing.
-STOCK_ADVANTAGE_FIELDS = frozenset(
-    {"scale_rewards", "multi_objective_aggregation", "normalize_advantages"}
-)
-
-
-def check(
-    method: str,
-    train: Mapping[str, Any],
-    loss: str | None = None,
-    advantage: bool = False,
-) -> list[tuple[str, str]]:
-    """(field, problem) for all of `train` that the method's TRL config does not take,
-    or that nothing would read.
-
-    `loss` is the recipe's loss by name, `advantage` whether it states an advantage.
-    """
-    known = fields(method)
-    config = _CONFIGS[method]
-    owned = OWNED | OWNED_BY_METHOD.get(method, {})
-    problems = []
-    for name, value in train.items():
-        if name not in known:
-            problems.append(
-                (name, f"TRL's {config} has no such field; {nearest(name, known)}")
-            )
-        elif name in owned:
-            problems.append((name, f"in a recipe {owned[name]}"))
-        elif name in STOCK_LOSS_FIELDS.get(method, ()) and loss not in (None, "trl"):
-            problems.append(
-                (
-                    name,
-                    (
-                        f"is read by TRL's own loss only, and loss.name is {loss}; use the"
-                        " loss's options"
-                    ),
-                )
-            )
-        elif advantage and name in STOCK_ADVANTAGE_FIELDS:
-            problems.append(
-                (
-                    name,
-                    (
-                        "is read where TRL computes the advantages, but the recipe states"
-                        " advantage"
-                    ),
-                )
-            )
-        elif name == "save_strategy" and value == "best" and method in ("grpo", "rloo"):
-            use = (
-                "best may save within a rollout batch, from which no run goes on; use"
-                " `best`, which keeps a model"
-            )
-            problems.append((name, use))
-        elif problem := _misfit(known[name], value) or _too_low(name, value):
-            problems.append((name, problem))
-        elif name == "generation_kwargs" and isinstance(value, dict):
-            stated = [key for key in value if key in OWNED_GENERATION_KWARGS]
-            problems += [
-                (f"{name}.{key}", f"use generation.{OWNED_GENERATION_KWARGS[key]}")
-                for key in stated
-            ]
-    return problems
-
-
-def check_loss(method: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(option, problem) for `loss: {name: trl, …}`: TRL's own loss, chosen by
-    `loss_type` where it has several.
-    """
-    known = fields(method)
-    problems = []
-    for name, value in options.items():
-        if name != "loss_type" or name not in known:
-            hint = f"; use train.{name}" if name in known else ""
-            problems.append(
-                (name, f"is no option of TRL's own loss for {method}{hint}")
-            )
-        elif problem := _misfit(
-            known[name],
-            [value] if method == "dpo" and isinstance(value, str) else value,
-        ):
-            problems.append((name, problem))
-    return problems
-
-
-def check_lora(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(field, problem) for all of `model.lora` that PEFT's LoraConfig does not take."""
-    known = lora_fields()
-    problems = []
-    for given, value in settings.items():
-        name = "lora_alpha" if given == "alpha" else given
-        if name not in known:
-            problems.append(
-                (given, f"PEFT's LoraConfig has no such field; {nearest(given, known)}")
-            )
-        elif given != name and name in settings:
-            problems.append(
-                (given, "alpha and lora_alpha are one field; state it once")
-            )
-        elif problem := _misfit(known[name], value):
-            problems.append((given, problem))
-    return problems
-
-
-def check_quantize(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(field, problem) for all of `model.quantize` that transformers'
-    BitsAndBytesConfig does not take.
-    """
-    known = quantize_fields()
-    problems = [
-        (
-            name,
-            (
-                "transformers' BitsAndBytesConfig has no such field;"
-                f" {nearest(name, known)}"
-            ),
-        )
-        for name in settings
-        if name not in known
-    ]
-    for name, value in settings.items():
-        default = known.get(name)
-        if isinstance(default, bool | str) and type(value) is not type(default):
-            kind = "true or false" if isinstance(default, bool) else "text"
-            problems.append((name, f"given {value!r}, expected {kind}"))
-    if not settings.get("load_in_4bit") and not settings.get("load_in_8bit"):
-        problems.append(
-            ("load_in_4bit", "is missing: say load_in_4bit: true or load_in_8bit: true")
-        )
-    return problems
-
-
-def _misfit(field: Field, value: Any) -> str | None:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    from alignkit.recipe.yaml import describe
-
-    for word in value if isinstance(value, list) else [value]:
-        if field.choices and isinstance(word, str) and word not in field.choices:
-            return (
-                f"given {word!r}, expected one of {', '.join(field.choices)};"
-                f" {nearest(word, field.choices)}"
-            )
-    try:
-        # By way of JSON a list fits a tuple; everything else stays strict.
-        adapter = TypeAdapter(
-            field.type, config=ConfigDict(strict=True, allow_inf_nan=False)
-        )
-        adapter.validate_json(json.dumps(value))
-    except ValidationError:
-        hint = ""
-        if field.type is bool or bool in getattr(field.type, "__args__", ()):
-            hint = yes_or_no(value)
-        return f"given {describe(value)}, expected {words(field)}{hint}"
-    return None
-
-
-def _too_low(name: str, value: Any) -> str | None:
-    lowest, allowed = _LOWEST.get(name, (-math.inf, True))
-    if (
-        not isinstance(value, int | float)
-        or value > lowest
-        or (allowed and value == lowest)
-    ):
-        return None
-    return f"given {value}, expected {'at least' if allowed else 'more than'} {lowest}"
-
-
-def yes_or_no(value: Any) -> str:
-    """A hint where text stands that YAML 1.1 took for a truth value."""
-    truth = {
-        "yes": "true",
-        "on": "true",
-        "y": "true",
-        "no": "false",
-        "off": "false",
-        "n": "false",
-    }
-    word = truth.get(value.lower()) if isinstance(value, str) else None
-    return f"; write {word} ('{value}' is text in YAML 1.2)" if word else ""
-
-
-def words(field: Field) -> str:
-    """What a field takes, in words."""
-    if field.type is NoneType:
-        return "nothing (what it takes cannot be written in a recipe)"
-    if field.type is dict or "Config" in field.annotation:
-        return "a map"
-    names = {
-        "bool": "true or false",
-        "int": "a whole number",
-        "float": "a number",
-        "str": "text",
-        "None": "null",
-    }
-    parts = [
-        names.get(part.strip(), _literal_words(part.strip()))
-        for part in re.split(r"\|(?![^\[]*\])", field.annotation)
-    ]
-    if field.choices:
-        parts = [
-            f"one of {', '.join(field.choices)}",
-            *[p for p in parts if p in ("null", "true or false")],
-        ]
-    return " or ".join(dict.fromkeys(parts))
-
-
-def _literal_words(annotation: str) -> str:
-    listed = re.fullmatch(r"Literal\[(.*)\]", annotation)
-    return "one of " + listed[1].replace("'", "") if listed else annotation
+_NO_LIMIT = {("max_steps", -1)}  # TRL's word for no limit
 
 
 def fields(method: str) -> dict[str, Field]:
     """The fields of the installed TRL's config for a method, by name."""
-    return _trl_fields(_CONFIGS[method])
+    return fields_of(CONFIGS[method])
 
 
-@functools.cache
-def _trl_fields(config: str) -> dict[str, Field]:
-    transformers, trl = package("transformers"), package("trl")
-    own = trl / "trainer" / f"{config.removesuffix('Config').lower()}_config.py"
-    enums = enums_in(
-        transformers / "trainer_utils.py",
-        transformers / "training_args.py",
-        transformers / "debug_utils.py",
-    )
-    found: dict[str, Field] = {}
-    for file, name in (
-        (transformers / "training_args.py", "TrainingArguments"),
-        (trl / "trainer" / "base_config.py", "_BaseConfig"),
-        (own, config),
-    ):
-        found |= dataclass_fields(file, name, enums, unknown=NoneType)
-    return found
-
-
-@functools.cache
-def quantize_fields() -> dict[str, Any]:
-    """The arguments of the installed transformers' BitsAndBytesConfig and their
-    defaults (it is no dataclass).
-    """
-    tree = ast.parse(
-        (package("transformers") / "utils" / "quantization_config.py").read_text(
-            encoding="utf-8"
-        )
-    )
-    config = next(
-        n
-        for n in tree.body
-        if isinstance(n, ast.ClassDef) and n.name == "BitsAndBytesConfig"
-    )
-    init = next(
-        n
-        for n in config.body
-        if isinstance(n, ast.FunctionDef) and n.name == "__init__"
-    ).args
-    names = [argument.arg for argument in init.args[1:]]
-    return dict(zip(names, map(ast.literal_eval, init.defaults), strict=True))
-
-
-@functools.cache
 def lora_fields() -> dict[str, Field]:
-    """The fields of the installed PEFT's LoraConfig, by name; what is a dataclass there
-    is a map here.
+    """The fields of PEFT's LoraConfig; not those that PEFT keeps in every config for itself."""
+    kept = fields_of(PEFT_BASE)
+    return {name: field for name, field in fields_of(LORA).items() if name not in kept}
+
+
+def quantize_fields() -> dict[str, Field]:
+    """The arguments of transformers' BitsAndBytesConfig."""
+    return fields_of(QUANTIZE)
+
+
+def default(method: str, name: str) -> Any:
+    """TRL's own default of a field."""
+    return fields(method)[name].default
+
+
+def setting(config: Any, name: str) -> Any:
+    """A `train` field's value in a checked recipe: as stated, else TRL's own default."""
+    return config.train[name] if name in config.train else default(config.method, name)
+
+
+def effective(config: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Every field of the method's TRL config as a plain recipe sets it, and what else decides what TRL reads.
+
+    That is `loss` and `advantage` by name, `processes`, `track`.
     """
-    return dataclass_fields(
-        package("peft") / "tuners" / "lora" / "config.py",
-        "LoraConfig",
-        {},
-        unknown=dict,
+    loss, generation, train = (
+        _map(config.get(key)) for key in ("loss", "generation", "train")
     )
+    vllm, launch = _map(generation.get("vllm")), _map(config.get("launch"))
+    processes = launch.get("processes", 1)
+    found = {name: field.default for name, field in fields(method).items()} | {
+        "loss": loss.get("name", "trl"),
+        "advantage": _map(config.get("advantage")).get("name"),
+        "processes": processes if isinstance(processes, int) else trl_reads.UNSURE,
+        "track": config.get("track", []),
+    }
+    if method in trl_reads.POLICY:
+        engines = {"vllm": True, "transformers": False}
+        found["use_vllm"] = engines.get(str(generation.get("engine")), trl_reads.UNSURE)
+        found["vllm_mode"] = vllm.get("mode", found["vllm_mode"])
+        found["vllm_server_base_url"] = vllm.get("server")
+    if "loss_type" in loss:
+        found["loss_type"] = loss["loss_type"]
+    return {**found, **train}
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def check(
+    method: str, train: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> Iterator[tuple[str, str]]:
+    """(field, problem) for all of `train` that the method's TRL config does not take, or that nothing would read.
+
+    `settings` are those in force (see `effective`); where none are given, those of `train` alone.
+    """
+    known, owned = fields(method), OWNED | OWNED_BY_METHOD.get(method, {})
+    settings = effective({"train": train}, method) if settings is None else settings
+    for name, value in train.items():
+        if name not in known:
+            config = CONFIGS[method].removeprefix("trl.")
+            yield name, f"TRL's {config} has no such field; {nearest(name, known)}"
+            continue
+        if name in owned:
+            yield name, f"in a recipe {owned[name]}"
+            continue
+        wrong = [*_misfits(name, known[name], value)]
+        yield from wrong
+        if not wrong and (reason := trl_reads.unread(method, name, settings)):
+            yield name, reason
+        if name == "save_strategy" and value == "best" and method in trl_reads.POLICY:
+            use = "best may save within a rollout batch, from which no run goes on; use `best`, which keeps a model"
+            yield name, use
+        if name == "generation_kwargs" and isinstance(value, dict):
+            for key in value.keys() & OWNED_GENERATION_KWARGS.keys():
+                yield f"{name}.{key}", f"use generation.{OWNED_GENERATION_KWARGS[key]}"
+
+
+def check_loss(method: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(option, problem) for `loss: {name: trl, …}`: TRL's own loss, chosen by `loss_type` where it has several."""
+    known = fields(method)
+    for name, value in options.items():
+        if name != "loss_type" or name not in known:
+            hint = f"; use train.{name}" if name in known else ""
+            yield name, f"is no option of TRL's own loss for {method}{hint}"
+        else:
+            listed = [value] if method == "dpo" and isinstance(value, str) else value
+            yield from _misfits(name, known[name], listed)
+
+
+def check_lora(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(field, problem) for all of `model.lora` that PEFT's LoraConfig does not take."""
+    known = lora_fields()
+    for stated, value in settings.items():
+        name = "lora_alpha" if stated == "alpha" else stated
+        if name not in known:
+            yield (
+                stated,
+                f"PEFT's LoraConfig has no such field; {nearest(stated, known)}",
+            )
+        elif stated != name and name in settings:
+            yield stated, "alpha and lora_alpha are one field; state it once"
+        else:
+            yield from _misfits(stated, known[name], value)
+
+
+def check_quantize(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(field, problem) for all of `model.quantize` that transformers' BitsAndBytesConfig does not take."""
+    known = quantize_fields()
+    for name, value in settings.items():
+        if name in known:
+            yield from _misfits(name, known[name], value)
+        else:
+            yield (
+                name,
+                f"transformers' BitsAndBytesConfig has no such field; {nearest(name, known)}",
+            )
+    if not settings.get("load_in_4bit") and not settings.get("load_in_8bit"):
+        yield "load_in_4bit", "is missing: say load_in_4bit: true or load_in_8bit: true"
+
+
+def _misfits(name: str, field: Field, value: Any) -> Iterator[tuple[str, str]]:
+    wrong = [
+        (".".join((name, *map(str, below))), text)
+        for below, text in faults(field.schema, value)
+    ]
+    yield from wrong
+    lowest, allowed = _LOWEST.get(name, (-math.inf, True))
+    if (
+        wrong
+        or isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or (name, value) in _NO_LIMIT
+    ):
+        return
+    if value < lowest or (value == lowest and not allowed):
+        yield (
+            name,
+            f"given {value}, expected {'at least' if allowed else 'more than'} {lowest}",
+        )
+
+
+def built(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with each map as the object that the class's annotation names, since few classes take a map for it."""
+    hints = typing.get_type_hints(config)
+    objects = {}
+    for name, value in values.items():
+        arms = (hints.get(name), *typing.get_args(hints.get(name)))
+        kind: Any = next((arm for arm in arms if dataclasses.is_dataclass(arm)), None)
+        nested = kind is not None and isinstance(value, dict)
+        objects[name] = kind(**built(kind, value)) if nested else value
+    return objects

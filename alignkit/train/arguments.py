@@ -7,6 +7,7 @@ from typing import Any
 
 from alignkit.errors import InputError
 from alignkit.recipe.rules.settings import ALWAYS, WITHOUT_GPU
+from alignkit.recipe.trl import built
 
 
 def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
@@ -54,7 +55,7 @@ def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
         config.method
     ]
     try:
-        return kind(**fields)
+        return kind(**built(kind, fields))
     except (ValueError, TypeError) as error:
         raise InputError(f"train: {kind.__name__} refuses this: {error}") from error
 

@@ -12,6 +12,7 @@ from alignkit.data import encode
 from alignkit.errors import InputError
 from alignkit.machine import here
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
+from alignkit.recipe.trl import setting
 from alignkit.train import arguments
 from alignkit.train.evals import TrainingEvals, given, given_prompt
 
@@ -293,11 +294,11 @@ class Job:
                 loaded,
                 self.prompt,
                 self.tokenizer,
-                max_length=train.get("max_length", 1024),
+                max_length=setting(self.config, "max_length"),
                 mask_prompt=train.get("completion_only_loss") is not False,
             )
         elif method == "dpo":
-            limit = train.get("max_length", 1024)
+            limit = setting(self.config, "max_length")
             dataset, kept = encode.preferences(
                 loaded, self.prompt, self.tokenizer, max_length=limit
             )

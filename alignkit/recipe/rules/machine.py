@@ -6,20 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alignkit.errors import nearest
+from alignkit.recipe.rules import sources
 from alignkit.recipe.rules.batches import batches
 from alignkit.recipe.rules.rule import Facts, Problem
 from alignkit.recipe.rules.settings import setting
-from alignkit.recipe.trl_fields import dataclass_fields, enums_in, package
+from alignkit.recipe.trl_fields import MADE_FROM_MAPS, fields
 
 LOW_RANK = ("galore_", "apollo_")  # optimizers that work on chosen modules
-# Maps from which transformers makes an object of its own: the class, and its file.
-MADE_FROM_MAPS = {
-    "accelerator_config": ("AcceleratorConfig", "trainer_pt_utils.py"),
-    "transformers_continuous_batching_config": (
-        "ContinuousBatchingConfig",
-        "generation/configuration_utils.py",
-    ),
-}
 
 
 def one_precision(config: Any, facts: Facts) -> Iterator[Problem]:
@@ -81,17 +74,13 @@ def cache_emptying(config: Any, facts: Facts) -> Iterator[Problem]:
 
 def nested_fields(config: Any, facts: Facts) -> Iterator[Problem]:
     """What a class within TRL's config takes."""
-    for field, (name, file) in MADE_FROM_MAPS.items():
-        stated = config.train.get(field)
-        if not isinstance(stated, Mapping):
-            continue
-        known = dataclass_fields(package("transformers") / file, name, {}, unknown=dict)
-        for key in stated:
+    for field, made in MADE_FROM_MAPS.items():
+        stated, known = config.train.get(field), fields(made)
+        for key in stated if isinstance(stated, Mapping) else ():
             if key not in known:
-                yield (
-                    ("train", field, key),
-                    f"{name} has no such field; {nearest(key, known)}",
-                )
+                name = made.rpartition(".")[2]
+                text = f"{name} has no such field; {nearest(key, known)}"
+                yield ("train", field, key), text
 
 
 def accelerator(config: Any, facts: Facts) -> Iterator[Problem]:
@@ -128,7 +117,7 @@ def sharding(config: Any, facts: Facts) -> Iterator[Problem]:
         return
     if setting(config, "deepspeed"):
         yield ("train", "fsdp"), "deepspeed shards too; leave one of the two out"
-    known = enums_in(package("transformers") / "trainer_utils.py")["FSDPOption"]
+    known = sources.enum("trainer_utils.py", "FSDPOption").values()
     words = stated.split() if isinstance(stated, str) else []
     for word in words:
         if word not in known:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.errors import nearest
+from alignkit.recipe.rules import sources
 from alignkit.recipe.rules.rule import Facts, Problem, of
 from alignkit.recipe.rules.settings import setting
-from alignkit.recipe.trl_fields import enums_in, package
 
 # These follow a metric of the evaluations; the others follow the steps.
 METRIC_SCHEDULERS = ("reduce_lr_on_plateau", "greedy")
@@ -179,35 +179,15 @@ class _Scheduler:
 @functools.cache
 def _schedulers() -> dict[str, _Scheduler]:
     """The schedulers of the installed transformers, by name."""
-    folder = package("transformers")
-    module = ast.parse((folder / "optimization.py").read_text(encoding="utf-8"))
-    functions = {n.name: n.args for n in module.body if isinstance(n, ast.FunctionDef)}
-    enum = next(
-        node
-        for node in ast.parse(
-            (folder / "trainer_utils.py").read_text(encoding="utf-8")
-        ).body
-        if isinstance(node, ast.ClassDef) and node.name == "SchedulerType"
+    file = "optimization.py"
+    words, signatures = (
+        sources.enum("trainer_utils.py", "SchedulerType"),
+        sources.functions(file),
     )
-    assert enums_in(folder / "trainer_utils.py")["SchedulerType"]
-    values = {
-        ast.unparse(s.targets[0]): ast.literal_eval(s.value)
-        for s in enum.body
-        if isinstance(s, ast.Assign)
-    }
-    table = next(
-        node.value
-        for node in module.body
-        if isinstance(node, ast.Assign)
-        and ast.unparse(node.targets[0]) == "TYPE_TO_SCHEDULER_FUNCTION"
-    )
-    assert isinstance(table, ast.Dict)
+    made = sources.table(file, "TYPE_TO_SCHEDULER_FUNCTION")
     return {
-        values[ast.unparse(key).rpartition(".")[2]]: _scheduler(
-            functions[ast.unparse(made)]
-        )
-        for key, made in zip(table.keys, table.values, strict=True)
-        if key is not None
+        words[key.rpartition(".")[2]]: _scheduler(signatures[function])
+        for key, function in made.items()
     }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 from typing import Any
 
 from alignkit.recipe import trl
@@ -27,9 +25,4 @@ def setting(config: Any, name: str, gpus: int | None = None) -> Any:
         return config.train[name]
     if gpus == 0 and name in WITHOUT_GPU:
         return WITHOUT_GPU[name]
-    return ALWAYS[name] if name in ALWAYS else _default(config.method, name)
-
-
-@functools.cache
-def _default(method: str, name: str) -> Any:
-    return ast.literal_eval(trl.fields(method)[name].default)
+    return ALWAYS[name] if name in ALWAYS else trl.default(config.method, name)
