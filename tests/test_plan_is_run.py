@@ -29,7 +29,7 @@ RECIPES = [path for path in FILES if path not in SWEEPS]
 # What a rule refuses and the trainer does not: it would be read by nothing, or fail only
 # in a later step.
 LATER = {
-    *("steps", "warmup", "modules", "dropout", "impossible_fields", "enough_prompts"),
+    *("modules", "dropout", "impossible_fields", "enough_prompts"),
     *("enough_rows", "trained_tokens", "columns_for_rewards", "one_response_each"),
     *("sampling_ranges", "best_metric_of_validation", "preference_losses"),
     *("precision_of_the_machine", "scheduler_arguments", "initial_weights"),

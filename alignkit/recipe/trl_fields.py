@@ -35,17 +35,10 @@ CONFIGS = {
 }
 LORA, PEFT_BASE = "peft.LoraConfig", "peft.PeftConfig"
 QUANTIZE = "transformers.BitsAndBytesConfig"
-# Maps of which transformers makes an object of a class that no annotation names.
-MADE_FROM_MAPS = {
-    "accelerator_config": "transformers.trainer_pt_utils.AcceleratorConfig",
-    "transformers_continuous_batching_config": (
-        "transformers.generation.ContinuousBatchingConfig"
-    ),
-}
+BATCHING = "transformers.generation.ContinuousBatchingConfig"
 CLASSES = (
     *dict.fromkeys(CONFIGS.values()),
-    *(LORA, PEFT_BASE, QUANTIZE),
-    *MADE_FROM_MAPS.values(),
+    *(LORA, PEFT_BASE, QUANTIZE, BATCHING),
 )
 # The packages whose classes are read, or decide what those hold (torch: the default optimizer).
 PACKAGES = ("trl", "transformers", "peft", "accelerate", "torch")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from alignkit.errors import nearest
 from alignkit.recipe.rules.rule import Facts, Problem, of
 from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.trl_fields import BATCHING, fields
 
 ROLLOUTS = ("grpo", "rloo", "expert_iteration")
 
@@ -25,10 +27,8 @@ def vllm_without_vllm(config: Any, facts: Facts) -> Iterator[Problem]:
     """What only vLLM reads is stated only where it may run."""
     if config.generation.engine != "transformers":
         return
-    places = [("generation", "vllm")] if config.generation.vllm is not None else []
-    places += [("train", name) for name in config.train if name.startswith("vllm_")]
-    for place in places:
-        yield place, "is read only where the engine is vllm or auto"
+    if config.generation.vllm is not None:
+        yield ("generation", "vllm"), "is read only where the engine is vllm or auto"
 
 
 @of(*ROLLOUTS)
@@ -99,11 +99,14 @@ def columns_for_rewards(config: Any, facts: Facts) -> Iterator[Problem]:
 
 
 @of("grpo", "rloo")
-def completions_on_the_hub(config: Any, facts: Facts) -> Iterator[Problem]:
-    """Only what is logged can be uploaded."""
-    repository = config.train.get("log_completions_hub_repo")
-    if repository is not None and not setting(config, "log_completions"):
-        yield ("train", "log_completions_hub_repo"), "needs train.log_completions: true"
+def continuous_batching(config: Any, facts: Facts) -> Iterator[Problem]:
+    """A map of which transformers makes an object, though no annotation says so."""
+    field = "transformers_continuous_batching_config"
+    stated, known = config.train.get(field), fields(BATCHING)
+    for name in stated if isinstance(stated, Mapping) else ():
+        if name not in known:
+            text = f"ContinuousBatchingConfig has no such field; {nearest(name, known)}"
+            yield ("train", field, name), text
 
 
 RULES = (
@@ -115,5 +118,5 @@ RULES = (
     sampling_ranges,
     one_response_each,
     columns_for_rewards,
-    completions_on_the_hub,
+    continuous_batching,
 )

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from alignkit.errors import nearest
 from alignkit.recipe.rules import sources
 from alignkit.recipe.rules.batches import batches
 from alignkit.recipe.rules.rule import Facts, Problem
 from alignkit.recipe.rules.settings import setting
-from alignkit.recipe.trl_fields import MADE_FROM_MAPS, fields
 
 LOW_RANK = ("galore_", "apollo_")  # optimizers that work on chosen modules
 
@@ -70,17 +68,6 @@ def cache_emptying(config: Any, facts: Facts) -> Iterator[Problem]:
             ("train", "torch_empty_cache_steps"),
             f"given {steps}, expected at least 1",
         )
-
-
-def nested_fields(config: Any, facts: Facts) -> Iterator[Problem]:
-    """What a class within TRL's config takes."""
-    for field, made in MADE_FROM_MAPS.items():
-        stated, known = config.train.get(field), fields(made)
-        for key in stated if isinstance(stated, Mapping) else ():
-            if key not in known:
-                name = made.rpartition(".")[2]
-                text = f"{name} has no such field; {nearest(key, known)}"
-                yield ("train", field, key), text
 
 
 def accelerator(config: Any, facts: Facts) -> Iterator[Problem]:
@@ -183,7 +170,6 @@ RULES = (
     checkpointing,
     loading_workers,
     cache_emptying,
-    nested_fields,
     accelerator,
     several_processes,
     sharding,

@@ -17,24 +17,6 @@ from alignkit.recipe.rules.settings import setting
 METRIC_SCHEDULERS = ("reduce_lr_on_plateau", "greedy")
 
 
-def steps(config: Any, facts: Facts) -> Iterator[Problem]:
-    """TRL takes 0 and everything below as no limit at all."""
-    count = setting(config, "max_steps")
-    if count != -1 and count < 1:
-        text = f"given {count}, expected at least 1, or -1 for num_train_epochs"
-        yield ("train", "max_steps"), text
-
-
-def warmup(config: Any, facts: Facts) -> Iterator[Problem]:
-    """Not every scheduler warms up."""
-    kind = setting(config, "lr_scheduler_type")
-    if setting(config, "warmup_steps") and not _schedulers()[kind].warms_up:
-        text = f"lr_scheduler_type {kind} has no warm-up"
-        if kind == "constant":
-            text += "; use constant_with_warmup"
-        yield ("train", "warmup_steps"), text
-
-
 def scheduler_arguments(config: Any, facts: Facts) -> Iterator[Problem]:
     """What `lr_scheduler_kwargs` must and may hold is in the scheduler's signature."""
     kind = setting(config, "lr_scheduler_type")
@@ -79,12 +61,11 @@ def validation(config: Any, facts: Facts) -> Iterator[Problem]:
     if stated and strategy == "no":
         text = "is read only with train.eval_strategy: steps or epoch; for benchmarks use evals"
         yield ("data", "validation"), text
-    for name, asked in (
-        ("eval_strategy", strategy != "no"),
-        ("eval_on_start", setting(config, "eval_on_start")),
-    ):
-        if asked and not stated:
-            yield ("train", name), "needs data.validation; for benchmarks use evals"
+    if strategy != "no" and not stated:
+        yield (
+            ("train", "eval_strategy"),
+            "needs data.validation; for benchmarks use evals",
+        )
 
 
 @of("expert_iteration")
@@ -93,10 +74,9 @@ def validation_of_iterations(config: Any, facts: Facts) -> Iterator[Problem]:
     if config.data.validation is not None:
         text = "method expert_iteration has no use for it; use evals"
         yield ("data", "validation"), text
-    for name in ("eval_strategy", "eval_on_start"):
-        if setting(config, name) not in ("no", False):
-            text = "method expert_iteration has no validation rows; use evals"
-            yield ("train", name), text
+    if setting(config, "eval_strategy") != "no":
+        text = "method expert_iteration has no validation rows; use evals"
+        yield ("train", "eval_strategy"), text
 
 
 def whole_intervals(config: Any, facts: Facts) -> Iterator[Problem]:
@@ -172,7 +152,6 @@ class _Scheduler:
 
     options: Mapping[str, Any]  # with their defaults; None also where there is none
     required: frozenset[str]
-    warms_up: bool
     takes_any: bool
 
 
@@ -201,14 +180,11 @@ def _scheduler(arguments: ast.arguments) -> _Scheduler:
     return _Scheduler(
         {n: None if d is None else ast.literal_eval(d) for n, d in options.items()},
         frozenset(n for n, d in options.items() if d is None),
-        "num_warmup_steps" in names,
         arguments.kwarg is not None,
     )
 
 
 RULES = (
-    steps,
-    warmup,
     scheduler_arguments,
     scheduler_needs_evaluations,
     validation,
