@@ -274,7 +274,8 @@ BROKEN = {
     ),
     "validation rows for nothing": ("sft", VALIDATION, {}, "data.validation", "eval_strategy"),
     "validation rows of an iteration": (
-        *("expert_iteration", VALIDATION, {}, "data.validation", "use evals"),
+        *("expert_iteration", train(eval_strategy="steps"), {}),
+        *("train.eval_strategy", "use evals"),
     ),
     # -- generation
     "more at least than at most": (
@@ -285,11 +286,6 @@ BROKEN = {
         *("grpo", {"generation": {"engine": "vllm", "vllm": {"mode": "server"}}}, {}),
         *("generation.vllm.server", "URL"),
     ),
-    "sleep between iterations": (
-        *("expert_iteration", {"generation": {"vllm": {"sleep": True}}}, {}),
-        *("generation.vllm.sleep", "a vLLM of its own"),
-    ),
-    "a share above one": ("grpo", train(min_p=2.0), {}, "train.min_p", "0 to 1"),
     "truncation beside stop strings": (
         "grpo",
         {"generation": {"stop": ["</answer>"]}} | train(mask_truncated_completions=True, num_generations=2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from alignkit.recipe.rules.rule import Facts, Problem
+from alignkit.recipe.rules.rule import Facts, Problem, of
 
 
 def judged_by_a_model(config: Any, facts: Facts) -> Iterator[Problem]:
@@ -27,6 +27,7 @@ def one_split(config: Any, facts: Facts) -> Iterator[Problem]:
             yield ("evals", name, "data", "split"), text
 
 
+@of("sft", "dpo", "grpo", "rloo")
 def best_of_evals(config: Any, facts: Facts) -> Iterator[Problem]:
     """The best model is chosen by a number of an eval."""
     if config.best is None:

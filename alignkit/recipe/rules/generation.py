@@ -31,7 +31,7 @@ def vllm_without_vllm(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("generation", "vllm"), "is read only where the engine is vllm or auto"
 
 
-@of(*ROLLOUTS)
+@of("grpo", "rloo")
 def vllm_server(config: Any, facts: Facts) -> Iterator[Problem]:
     """A server has an address."""
     vllm = config.generation.vllm
@@ -43,22 +43,6 @@ def vllm_server(config: Any, facts: Facts) -> Iterator[Problem]:
     yield ("generation", "vllm", "server"), text
 
 
-@of("expert_iteration")
-def vllm_of_iterations(config: Any, facts: Facts) -> Iterator[Problem]:
-    """Each sampling starts a vLLM of its own."""
-    vllm = config.generation.vllm
-    if vllm is None:
-        return
-    stated = {
-        "sleep": vllm.sleep,
-        "sync_tolerance": vllm.sync_tolerance is not None,
-        "mode": vllm.mode == "server",
-    }
-    for name in [name for name, there in stated.items() if there]:
-        text = "method expert_iteration has no use for it: each sampling starts a vLLM of its own"
-        yield ("generation", "vllm", name), text
-
-
 @of("grpo", "rloo")
 def truncation_and_stops(config: Any, facts: Facts) -> Iterator[Problem]:
     """TRL takes a response that does not end with the end token for cut off."""
@@ -68,16 +52,6 @@ def truncation_and_stops(config: Any, facts: Facts) -> Iterator[Problem]:
             "ended by generation.stop; leave one of the two out"
         )
         yield ("train", "mask_truncated_completions"), text
-
-
-@of("grpo", "rloo")
-def sampling_ranges(config: Any, facts: Facts) -> Iterator[Problem]:
-    """What the samplers refuse at the first token."""
-    least, penalty = setting(config, "min_p"), setting(config, "repetition_penalty")
-    if least is not None and not 0 <= least <= 1:
-        yield ("train", "min_p"), f"given {least}, expected 0 to 1"
-    if penalty <= 0:
-        yield ("train", "repetition_penalty"), f"given {penalty}, expected more than 0"
 
 
 @of("grpo", "rloo")
@@ -113,9 +87,7 @@ RULES = (
     least_and_most,
     vllm_without_vllm,
     vllm_server,
-    vllm_of_iterations,
     truncation_and_stops,
-    sampling_ranges,
     one_response_each,
     columns_for_rewards,
     continuous_batching,

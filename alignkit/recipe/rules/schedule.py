@@ -71,9 +71,6 @@ def validation(config: Any, facts: Facts) -> Iterator[Problem]:
 @of("expert_iteration")
 def validation_of_iterations(config: Any, facts: Facts) -> Iterator[Problem]:
     """Each iteration is a training of its own, on rows of its own."""
-    if config.data.validation is not None:
-        text = "method expert_iteration has no use for it; use evals"
-        yield ("data", "validation"), text
     if setting(config, "eval_strategy") != "no":
         text = "method expert_iteration has no validation rows; use evals"
         yield ("train", "eval_strategy"), text
