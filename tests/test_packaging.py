@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -60,6 +61,38 @@ def test_the_installed_wheel_brings_its_own_kit(installed: Path, tmp_path: Path)
     done = align(installed, tmp_path, "plugins", "list", "--json")
     assert done.returncode == 0, done.stderr
     assert str(installed) in done.stdout and str(ROOT / "rewards") not in done.stdout
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Path:
+    """A folder where someone's reward lies that nobody asked for; it leaves a mark when it is imported."""
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "evil.py").write_text("from pathlib import Path\nPath(__file__ + '.imported').touch()\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "command", [("plan",), ("diff",), ("doctor", "--recipe"), ("sweep", "--seeds", "2", "--dry-run")]
+)
+def test_an_installed_recipe_is_read_in_any_folder(installed: Path, stranger: Path, command: tuple[str, ...]):
+    done = align(installed, stranger, *command, "recipes/quickstart.yaml")
+    assert done.returncode == 0, done.stderr
+    assert not list(stranger.rglob("*.imported"))
+
+
+@pytest.mark.slow
+def test_the_first_command_of_the_help_works_in_any_folder(installed: Path, stranger: Path):
+    """Also in one named recipes, below which the run writes recipes of its own."""
+    here = stranger / "recipes"
+    here.mkdir()
+    steps = ("sft.train.max_steps=1", "grpo.train.max_steps=1", "sft.evals=~", "grpo.evals=~")
+    sets = [part for step in steps for part in ("--set", f"stages.{step}")]
+    only = ("--folder", "run", "--only", "sft")
+    done = [align(installed, here, "run", "recipes/quickstart.yaml", *sets, *only)]
+    done += [align(installed, here, *more) for more in (("run", "--resume", "run"), ("diff", "run", "run"))]
+    assert [one.returncode for one in done] == [0, 0, 0], [one.stderr for one in done]
+    assert json.loads((here / "run" / "manifest.json").read_text())["status"] == "done"
+    assert not list(stranger.rglob("*.imported"))
 
 
 @pytest.mark.slow

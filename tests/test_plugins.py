@@ -170,6 +170,8 @@ def test_the_current_folder_is_no_kit_unless_asked_for(kit: Path, monkeypatch: p
 
 def test_a_recipe_brings_the_kit_it_lies_in(kit: Path):
     recipe = kit / "recipes" / "deep" / "x.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("")
     assert [k.root for k in kits.of_recipe(recipe)] == [kit]
 
 

@@ -31,8 +31,11 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def load_registry(recipes: Sequence[str] = (), kit: Sequence[str] = ()) -> Registry:
-    """The plugins of all kits in force; also settles whether the Hub is used, before anything asks it."""
+def load_registry(recipes: Sequence[Path] = (), kit: Sequence[str] = ()) -> Registry:
+    """The plugins of all kits in force; also settles whether the Hub is used, before anything asks it.
+
+    `recipes` are files that `locate` found.
+    """
     from alignkit import hub, kits, plugins
 
     hub.settle()
@@ -44,29 +47,34 @@ def load_recipe(
     recipe: str, overlays: Sequence[str] = (), sets: Sequence[str] = (), kit: Sequence[str] = ()
 ) -> tuple[Recipe, Registry]:
     """The recipe, resolved and checked, with the registry of its plugins."""
-    from alignkit import kits
     from alignkit import recipe as recipes
     from alignkit.errors import InputError
     from alignkit.sweep.spec import is_sweep_file
 
-    dirs = [kits.builtin().root / "recipes"]
-    if is_sweep_file(locate(recipe, dirs)):
+    file = locate(recipe)
+    if is_sweep_file(file):
         raise InputError(f"{recipe} is a sweep, not a recipe; to see its variants: align sweep {recipe} --dry-run")
-    registry = load_registry([recipe], kit)
-    files = [locate(overlay, dirs) for overlay in overlays]
-    return recipes.load(locate(recipe, dirs), files, sets, registry, recipe_dirs=dirs), registry
+    registry = load_registry([file], kit)
+    files = [locate(overlay) for overlay in overlays]
+    return recipes.load(file, files, sets, registry, recipe_dirs=recipe_dirs()), registry
 
 
-def locate(path: str, recipe_dirs: Sequence[Path]) -> Path:
-    """The file as given, or, where `recipes/…` is not here, the one that comes with alignkit."""
-    given = Path(path)
-    if given.exists():
-        return given
-    for folder in recipe_dirs:
-        inside = folder.parent / given
-        if not given.is_absolute() and given.parts[:1] == ("recipes",) and inside.is_file():
-            return inside
-    return given
+def recipe_dirs() -> list[Path]:
+    """Where a recipe is looked for that is not here: what comes with alignkit."""
+    from alignkit import kits
+
+    return [kits.builtin().root / "recipes"]
+
+
+def locate(name: str) -> Path:
+    """The recipe, overlay or sweep file that is read for a name as typed: the one here, else alignkit's own.
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    from alignkit.recipe import paths
+
+    return paths.locate(name, Path.cwd(), recipe_dirs())
 
 
 def console(as_json: bool = False) -> Console:

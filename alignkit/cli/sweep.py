@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignkit.cli.common import console, json_option, kit_option, load_registry, locate, print_json
+from alignkit.cli.common import console, json_option, kit_option, load_registry, locate, print_json, recipe_dirs
 from alignkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,19 +94,14 @@ def sweep(
 def _check(
     target: str, overlays: tuple[str, ...], sets: tuple[str, ...], seeds: str | None, kit: tuple[str, ...]
 ) -> tuple[Checked, Registry]:
-    from alignkit import kits
-    from alignkit.recipe import paths
     from alignkit.sweep import check, spec
 
-    recipe_dirs = [kits.builtin().root / "recipes"]
-    path = locate(target, recipe_dirs)
-    if not path.exists():
-        path = paths.locate(target, Path.cwd(), recipe_dirs)
-    found = [locate(overlay, recipe_dirs) for overlay in overlays]
+    path = locate(target)
+    found = [locate(overlay) for overlay in overlays]
     read = spec.read if spec.is_sweep_file(path) else spec.from_recipe
     varied = read(path, seeds=_seeds(seeds), overlays=found, sets=sets)
-    registry = load_registry([str(path), str(varied.base)], kit)
-    return check.check(varied, registry, recipe_dirs), registry
+    registry = load_registry([path, varied.base], kit)
+    return check.check(varied, registry, recipe_dirs()), registry
 
 
 def _seeds(text: str | None) -> list[int] | None:

@@ -54,28 +54,33 @@ def at(folder: Path | str, asked_by: str) -> Kit:
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():
         raise PluginError(f"{asked_by}: {folder} is not a folder; a kit is a folder with any of {', '.join(FOLDERS)}")
-    if not any((root / name).is_dir() for name in FOLDERS):
+    if not _is_kit(root):
         raise PluginError(f"{asked_by}: {root} is no kit: it holds none of the folders {', '.join(FOLDERS)}")
     return Kit(_identifier(root.name), root)
 
 
-def of_recipe(recipe: Path | str) -> list[Kit]:
-    """The kit a recipe lies in (the parent of its `recipes/` folder), or the kits its run was started with."""
-    path = Path(recipe).resolve()
-    manifest = path.parent / "manifest.json"
-    if manifest.is_file():
-        recorded = json.loads(manifest.read_text(encoding="utf-8")).get("kits", {})
-        return [at(root, str(manifest)) for name, root in recorded.items() if name != "builtin"]
-    for parent in path.parents:
-        if parent.name == "recipes":
-            return [Kit(_identifier(parent.parent.name), parent.parent)]
+def of_recipe(recipe: Path) -> list[Kit]:
+    """The kit a recipe file lies in (the parent of its `recipes/` folder), or the kits its run was started with.
+
+    A path where there is no file lies in no kit, whatever its folders are called.
+    """
+    path = recipe.resolve()
+    if not path.is_file():
+        return []
+    for folder in path.parents:
+        recorded = _recorded(folder)
+        if recorded is not None:
+            return recorded
+        if folder.name == "recipes":
+            return [Kit(_identifier(folder.parent.name), folder.parent)]
     return []
 
 
-def find(recipes: Iterable[Path | str] = (), folders: Sequence[Path | str] = ()) -> list[Kit]:
+def find(recipes: Iterable[Path] = (), folders: Sequence[Path | str] = ()) -> list[Kit]:
     """All kits in force: the built-in one, installed packages', `ALIGN_KITS`, `--kit` folders, the recipes' own.
 
-    The bare current directory is never among them: running a stranger's code must be asked for.
+    `recipes` are the files that are read, not paths as they were typed: a built-in recipe brings no folder of the
+    user's. The bare current directory is never among the kits: running a stranger's code must be asked for.
     """
     from importlib.metadata import entry_points
 
@@ -110,6 +115,26 @@ def mount(kit: Kit) -> ModuleType:
 def mounted() -> list[Kit]:
     """The kits mounted in this process or in the one that started it, in that order."""
     return [Kit(name, Path(root)) for name, root in json.loads(os.environ.get(_MOUNTS, "{}")).items()]
+
+
+def _is_kit(root: Path) -> bool:
+    return any((root / name).is_dir() for name in FOLDERS)
+
+
+def _recorded(folder: Path) -> list[Kit] | None:
+    """The kits that a run folder records, None where it is no run folder.
+
+    What is no kit any more is passed over: a recipe that needs it says so, any other can still be resumed.
+    """
+    manifest = folder / "manifest.json"
+    if not manifest.is_file() or not (folder / "recipe.yaml").is_file():
+        return None
+    try:
+        roots = dict(json.loads(manifest.read_text(encoding="utf-8"))["kits"])
+    except (ValueError, LookupError, TypeError):
+        return None
+    roots.pop("builtin", None)
+    return [at(root, str(manifest)) for root in roots.values() if _is_kit(Path(root))]
 
 
 def _register(name: str, root: str) -> ModuleType:
