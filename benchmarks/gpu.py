@@ -14,6 +14,7 @@ import contextlib
 import gc
 import importlib.util
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -200,17 +201,11 @@ class Bench:
         clean()
         theirs = steps(self.stock(method, run), method)
         clean()
-        ratio = {
-            name: round(ours[name] / theirs[name], 3)
-            for name in ("seconds_per_step", "peak_gib")
-            if theirs[name]
-        }
+        ratio = {name: round(ours[name] / theirs[name], 3) for name in ("seconds_per_step", "peak_gib") if theirs[name]}
         return {"alignkit": ours, "trl": theirs, "alignkit / trl": ratio}
 
 
-def stock_trainer(
-    method: str, recipe: Mapping[str, Any], model: Any, start: Path, rows: Path, folder: Path
-) -> Any:
+def stock_trainer(method: str, recipe: Mapping[str, Any], model: Any, start: Path, rows: Path, folder: Path) -> Any:
     """TRL's own trainer with its own loss, which the recipe's plugin equals."""
     import datasets
     import torch
@@ -274,7 +269,7 @@ def steps(folder: Path, method: str) -> dict[str, Any]:
     rows = [json.loads(line) for line in lines]
     first = min(STEADY[method], len(rows) - 1)
     clocks = [row["clock"] for row in rows[first - 1 :]]
-    seconds = [round(b - a, 4) for a, b in zip(clocks, clocks[1:], strict=False)]
+    seconds = [round(b - a, 4) for a, b in itertools.pairwise(clocks)]
     return {
         "seconds_per_step": statistics.median(seconds),
         "seconds": seconds,
@@ -400,9 +395,7 @@ def evaluation(bench: Bench) -> dict[str, Any]:
     spans = []
     for count in (2, tokens):  # the first one warms up
         started = time.perf_counter()
-        made = model.generate(
-            **inputs, do_sample=False, min_new_tokens=count, max_new_tokens=count
-        )
+        made = model.generate(**inputs, do_sample=False, min_new_tokens=count, max_new_tokens=count)
         made.tolist()
         spans.append(time.perf_counter() - started)
     model = made = inputs = None
@@ -522,9 +515,7 @@ SECTIONS: dict[str, tuple[float, Callable[[Bench], dict[str, Any]]]] = {  # seco
 # -- processes -----------------------------------------------------------------------
 
 
-def work(
-    names: Sequence[str], options: argparse.Namespace, folder: Path, log: Path, to: Connection
-) -> None:
+def work(names: Sequence[str], options: argparse.Namespace, folder: Path, log: Path, to: Connection) -> None:
     """Send what the machine is, then what each section found.
 
     Ends early where a section did not give its memory back.
@@ -544,7 +535,7 @@ def work(
             found = SECTIONS[name][1](bench)
         except NotRunError as why:
             found = {"not run": str(why)}
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is a finding
             traceback.print_exc()
             found = {"failed": f"{type(error).__name__}: {error}"[:500]}
         left = clean()
@@ -556,9 +547,7 @@ def work(
             break
 
 
-def conduct(
-    options: argparse.Namespace, folder: Path, log: Path, report: dict[str, Any], tell: Callable
-) -> None:
+def conduct(options: argparse.Namespace, folder: Path, log: Path, report: dict[str, Any], tell: Callable) -> None:
     """Have a process do the sections; a new one where it dies, hangs or ends early."""
     context = multiprocessing.get_context("spawn")
     deadline = time.monotonic() + options.seconds
@@ -625,9 +614,7 @@ def line(name: str, found: Mapping[str, Any]) -> str:
     for key in ("not run", "failed"):
         if key in found:
             return f"{name:28} {key}: {found[key]}"
-    shown = found.get("alignkit / trl") or {
-        k: v for k, v in found.items() if not isinstance(v, dict | list)
-    }
+    shown = found.get("alignkit / trl") or {k: v for k, v in found.items() if not isinstance(v, dict | list)}
     return f"{name:28} {json.dumps(shown)}"
 
 
