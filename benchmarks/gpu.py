@@ -90,12 +90,17 @@ class Bench:
         if self.start.is_dir():
             return
         draw = random.Random(0)
-        length = 200 if self.tiny else 8000  # characters; each is a token or a part of one
+        length = (
+            200 if self.tiny else 8000
+        )  # characters; each is a token or a part of one
         with self.rows.open("w", encoding="utf-8") as file:
             for _ in range(256):
                 question = text(draw, 20 if self.tiny else 120)
                 row = {"prompt": question, "question": question, "truth": "1"}
-                row |= {name: text(draw, length) for name in ("response", "chosen", "rejected")}
+                row |= {
+                    name: text(draw, length)
+                    for name in ("response", "chosen", "rejected")
+                }
                 file.write(json.dumps(row) + "\n")
         model, tokenizer = self._build()
         made = self.folder / "start.new"
@@ -169,9 +174,8 @@ class Bench:
         """The folder of the figures of TRL's own trainer, set as `run` resolved to."""
         import torch
         import yaml
-        from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
-
         from gauge import note
+        from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 
         recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
         folder = self.folder / f"stock-{run.name}"
@@ -201,11 +205,22 @@ class Bench:
         clean()
         theirs = steps(self.stock(method, run), method)
         clean()
-        ratio = {name: round(ours[name] / theirs[name], 3) for name in ("seconds_per_step", "peak_gib") if theirs[name]}
+        ratio = {
+            name: round(ours[name] / theirs[name], 3)
+            for name in ("seconds_per_step", "peak_gib")
+            if theirs[name]
+        }
         return {"alignkit": ours, "trl": theirs, "alignkit / trl": ratio}
 
 
-def stock_trainer(method: str, recipe: Mapping[str, Any], model: Any, start: Path, rows: Path, folder: Path) -> Any:
+def stock_trainer(
+    method: str,
+    recipe: Mapping[str, Any],
+    model: Any,
+    start: Path,
+    rows: Path,
+    folder: Path,
+) -> Any:
     """TRL's own trainer with its own loss, which the recipe's plugin equals."""
     import datasets
     import torch
@@ -230,15 +245,21 @@ def stock_trainer(method: str, recipe: Mapping[str, Any], model: Any, start: Pat
         "dpo": ["prompt", "chosen", "rejected"],
         "grpo": ["prompt"],
     }
-    stored = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
-    data = datasets.Dataset.from_list([{k: r[k] for k in columns[method]} for r in stored])
+    stored = [
+        json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()
+    ]
+    data = datasets.Dataset.from_list(
+        [{k: r[k] for k in columns[method]} for r in stored]
+    )
     shared = {"model": model, "processing_class": models.load_tokenizer(str(start))}
     if method == "sft":
         shared["train_dataset"] = data.rename_column("response", "completion")
         return trl.SFTTrainer(args=trl.SFTConfig(**fields), **shared)
     shared["train_dataset"] = data
     if method == "dpo":
-        return trl.DPOTrainer(args=trl.DPOConfig(**fields, beta=recipe["loss"]["beta"]), **shared)
+        return trl.DPOTrainer(
+            args=trl.DPOConfig(**fields, beta=recipe["loss"]["beta"]), **shared
+        )
     generation = recipe["generation"]
     args = trl.GRPOConfig(
         **fields,
@@ -366,7 +387,9 @@ def reload(bench: Bench) -> dict[str, Any]:
     with torch.no_grad():
         logits = model(ids).logits.float()
     seconds = time.perf_counter() - started
-    start = AutoModelForCausalLM.from_pretrained(bench.start, dtype="auto", device_map=device)
+    start = AutoModelForCausalLM.from_pretrained(
+        bench.start, dtype="auto", device_map=device
+    )
     pairs = zip(model.parameters(), start.parameters(), strict=True)
     return {
         "seconds": round(seconds, 3),
@@ -391,11 +414,15 @@ def evaluation(bench: Bench) -> dict[str, Any]:
     stored = [json.loads(line) for line in bench.rows.read_text().splitlines()]
     asked = [row["question"] for row in stored[:rows]]
     inputs = tokenizer(asked, return_tensors="pt", padding=True).to(device)
-    model = AutoModelForCausalLM.from_pretrained(bench.start, dtype="auto", device_map=device)
+    model = AutoModelForCausalLM.from_pretrained(
+        bench.start, dtype="auto", device_map=device
+    )
     spans = []
     for count in (2, tokens):  # the first one warms up
         started = time.perf_counter()
-        made = model.generate(**inputs, do_sample=False, min_new_tokens=count, max_new_tokens=count)
+        made = model.generate(
+            **inputs, do_sample=False, min_new_tokens=count, max_new_tokens=count
+        )
         made.tolist()
         spans.append(time.perf_counter() - started)
     model = made = inputs = None
@@ -406,7 +433,14 @@ def evaluation(bench: Bench) -> dict[str, Any]:
     reset_peak()
     code = bench.command(
         *("eval", "continuation", "--kit", str(KIT), "--model", str(bench.start)),
-        *("--engine", "transformers", "--batch-size", str(rows), "--data", str(shortened)),
+        *(
+            "--engine",
+            "transformers",
+            "--batch-size",
+            str(rows),
+            "--data",
+            str(shortened),
+        ),
         *("--set", f"max_new_tokens={tokens}", "--set", f"min_new_tokens={tokens}"),
         *("--out", str(out)),
     )
@@ -445,7 +479,9 @@ def out_of_memory(bench: Bench) -> dict[str, Any]:
     import torch
 
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((0.001 if bench.tiny else 6) * GIB / total)
+    torch.cuda.set_per_process_memory_fraction(
+        (0.001 if bench.tiny else 6) * GIB / total
+    )
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -479,7 +515,9 @@ def vllm(bench: Bench) -> dict[str, Any]:
     return steps(bench.run("grpo", **sets), "grpo")
 
 
-def beside(method: str, module: str = "", **sets: Any) -> Callable[[Bench], dict[str, Any]]:
+def beside(
+    method: str, module: str = "", **sets: Any
+) -> Callable[[Bench], dict[str, Any]]:
     """Both trainers under changed settings."""
 
     def section(bench: Bench) -> dict[str, Any]:
@@ -491,7 +529,9 @@ def beside(method: str, module: str = "", **sets: Any) -> Callable[[Bench], dict
 
 
 WHOLE = {"train__gradient_checkpointing": False}
-SECTIONS: dict[str, tuple[float, Callable[[Bench], dict[str, Any]]]] = {  # seconds at most
+SECTIONS: dict[
+    str, tuple[float, Callable[[Bench], dict[str, Any]]]
+] = {  # seconds at most
     "doctor": (30, doctor),
     "sft": (80, beside("sft")),
     "reload": (30, reload),
@@ -507,7 +547,10 @@ SECTIONS: dict[str, tuple[float, Callable[[Bench], dict[str, Any]]]] = {  # seco
     "adamw_8bit": (60, optimizer("bitsandbytes", "adamw_8bit")),
     "paged_adamw_8bit": (60, optimizer("bitsandbytes", "paged_adamw_8bit")),
     "adamw_torch_8bit": (100, optimizer("torchao", "adamw_torch_8bit")),
-    "flash_attention": (60, beside("sft", "flash_attn", model__attention="flash_attention_2")),
+    "flash_attention": (
+        60,
+        beside("sft", "flash_attn", model__attention="flash_attention_2"),
+    ),
     "vllm": (150, vllm),
 }
 
@@ -515,7 +558,13 @@ SECTIONS: dict[str, tuple[float, Callable[[Bench], dict[str, Any]]]] = {  # seco
 # -- processes -----------------------------------------------------------------------
 
 
-def work(names: Sequence[str], options: argparse.Namespace, folder: Path, log: Path, to: Connection) -> None:
+def work(
+    names: Sequence[str],
+    options: argparse.Namespace,
+    folder: Path,
+    log: Path,
+    to: Connection,
+) -> None:
     """Send what the machine is, then what each section found.
 
     Ends early where a section did not give its memory back.
@@ -541,13 +590,21 @@ def work(names: Sequence[str], options: argparse.Namespace, folder: Path, log: P
         left = clean()
         seconds = round(time.monotonic() - started, 1)
         to.send({**found, "section_seconds": seconds, "left_gib": left})
-        for saved in folder.glob("run-[1-9]*/model"):  # 3 GiB each; `reload` reads the first
+        for saved in folder.glob(
+            "run-[1-9]*/model"
+        ):  # 3 GiB each; `reload` reads the first
             shutil.rmtree(saved)
         if left > 1:
             break
 
 
-def conduct(options: argparse.Namespace, folder: Path, log: Path, report: dict[str, Any], tell: Callable) -> None:
+def conduct(
+    options: argparse.Namespace,
+    folder: Path,
+    log: Path,
+    report: dict[str, Any],
+    tell: Callable,
+) -> None:
     """Have a process do the sections; a new one where it dies, hangs or ends early."""
     context = multiprocessing.get_context("spawn")
     deadline = time.monotonic() + options.seconds
@@ -555,7 +612,9 @@ def conduct(options: argparse.Namespace, folder: Path, log: Path, report: dict[s
     remaining = list(options.sections)
     while remaining and time.monotonic() < deadline:
         receiver, sender = context.Pipe(duplex=False)
-        worker = context.Process(target=work, args=(remaining, options, folder, log, sender))
+        worker = context.Process(
+            target=work, args=(remaining, options, folder, log, sender)
+        )
         worker.start()
         sender.close()
         try:
@@ -614,21 +673,35 @@ def line(name: str, found: Mapping[str, Any]) -> str:
     for key in ("not run", "failed"):
         if key in found:
             return f"{name:28} {key}: {found[key]}"
-    shown = found.get("alignkit / trl") or {k: v for k, v in found.items() if not isinstance(v, dict | list)}
+    shown = found.get("alignkit / trl") or {
+        k: v for k, v in found.items() if not isinstance(v, dict | list)
+    }
     return f"{name:28} {json.dumps(shown)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "performance-gpu.json")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "docs" / "performance-gpu.json"
+    )
     parser.add_argument("--log", type=Path, help="where all that the runs print goes")
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    parser.add_argument("--seconds", type=float, default=600, help="for all sections together")
-    parser.add_argument("--tokenizer", type=Path, help="a tokenizer's folder (default: bytes)")
-    parser.add_argument("--tiny", action="store_true", help="rehearse the script; on a CPU too")
+    parser.add_argument(
+        "--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS)
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=600, help="for all sections together"
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, help="a tokenizer's folder (default: bytes)"
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="rehearse the script; on a CPU too"
+    )
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    )
     report: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
         "date": time.strftime("%Y-%m-%d"),
@@ -642,7 +715,9 @@ def main() -> None:
 
         def tell(section: str, found: dict[str, Any]) -> None:
             report["sections"][section] = found
-            options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            options.output.write_text(
+                json.dumps(report, indent=1) + "\n", encoding="utf-8"
+            )
             print(line(section, found), flush=True)
 
         conduct(options, Path(name), log, report, tell)

@@ -15,9 +15,15 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 @pytest.mark.slow
 def test_every_section_of_the_gpu_benchmark_is_rehearsed_or_says_why_not(tmp_path):
     report, log = tmp_path / "report.json", tmp_path / "log.txt"
-    subprocess.run([sys.executable, SCRIPT, "--tiny", "--output", report, "--log", log], check=True, timeout=280)
+    subprocess.run(
+        [sys.executable, SCRIPT, "--tiny", "--output", report, "--log", log],
+        check=True,
+        timeout=280,
+    )
     sections = json.loads(report.read_text())["sections"]
-    failed = {name: found["failed"] for name, found in sections.items() if "failed" in found}
+    failed = {
+        name: found["failed"] for name, found in sections.items() if "failed" in found
+    }
     assert not failed, log.read_text()[-4000:]
     for method in ("sft", "grpo", "dpo"):
         ours, theirs = sections[method]["alignkit"], sections[method]["trl"]

@@ -50,16 +50,24 @@ def run(tmp_path):
     """Run a small recipe by the command line in this process; gives the run folder."""
     pairs = tmp_path / "pairs.jsonl"
     row = {"question": "1+2+3+4=?", "chosen": "10", "rejected": "11"}
-    pairs.write_text("".join(json.dumps(row | {"chosen": str(n)}) + "\n" for n in range(10, 42)))
+    pairs.write_text(
+        "".join(json.dumps(row | {"chosen": str(n)}) + "\n" for n in range(10, 42))
+    )
 
     def call(method, *sets):
-        data = f"{{dataset: jsonl, path: {pairs}}}" if method == "dpo" else "{dataset: arithmetic, size: 64}"
+        data = (
+            f"{{dataset: jsonl, path: {pairs}}}"
+            if method == "dpo"
+            else "{dataset: arithmetic, size: 64}"
+        )
         recipe = tmp_path / f"{method}.yaml"
         recipe.write_text(RECIPE.format(method=method, data=data, more=MORE[method]))
         folder = tmp_path / f"run-{len(list(tmp_path.glob('run-*')))}"
         words = [word for pair in sets for word in ("--set", pair)]
         with pytest.raises(SystemExit) as left:
-            main(["run", str(recipe), "--kit", str(KIT), "--folder", str(folder), *words])
+            main(
+                ["run", str(recipe), "--kit", str(KIT), "--folder", str(folder), *words]
+            )
         assert not left.value.code
         return folder
 
@@ -67,7 +75,9 @@ def run(tmp_path):
 
 
 def losses(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
     return [row["train/loss"] for row in rows if "train/loss" in row]
 
 
@@ -75,11 +85,16 @@ def losses(folder):
 def test_every_method_trains_and_saves_a_model_that_loads_on_the_gpu(run, method):
     folder = run(method)
     assert len(losses(folder)) == 2
-    model, _ = models.load(str(folder), for_training=False)
+    with safe_open(folder / "model" / "model.safetensors", "pt") as saved:
+        dtypes = {saved.get_tensor(name).dtype for name in saved.keys()}  # noqa: SIM118
+    assert dtypes == {torch.bfloat16}
+    model, _ = models.load(str(folder), dtype="bfloat16", for_training=False)
     assert model.device.type == "cuda"
-    assert model.dtype == torch.bfloat16
     start, _ = models.load(str(folder / "start"), dtype="bfloat16", for_training=False)
-    changed = [not torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True)]
+    changed = [
+        not torch.equal(a, b)
+        for a, b in zip(model.parameters(), start.parameters(), strict=True)
+    ]
     assert any(changed)
 
 
@@ -116,11 +131,15 @@ def test_adapters_are_saved_merged_and_alone(run):
 
 
 def test_greedy_completions_are_those_of_generate(run):
-    model, tokenizer = models.load(str(run("sft") / "start"), dtype="float32", for_training=False)
+    model, tokenizer = models.load(
+        str(run("sft") / "start"), dtype="float32", for_training=False
+    )
     prompts = ["1+2+3+4=?", "9+9=?", "5+0+1=?"]
     engine = TransformersEngine(model, tokenizer, name="small", batch_size=2)
     found = engine.generate(prompts, Sampling(temperature=0.0, max_new_tokens=12))
     for prompt, (completion,) in zip(prompts, found, strict=True):
         ids = tokenizer(prompt, return_tensors="pt").to("cuda")
-        made = model.generate(**ids, do_sample=False, max_new_tokens=12)[0, ids["input_ids"].shape[1] :]
+        made = model.generate(**ids, do_sample=False, max_new_tokens=12)[
+            0, ids["input_ids"].shape[1] :
+        ]
         assert list(completion.token_ids) == made.tolist()

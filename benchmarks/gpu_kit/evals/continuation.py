@@ -6,7 +6,9 @@ from typing import Any
 from alignkit import Eval, Sample, Score, hookimpl
 
 
-def samples(rows: Iterable[dict[str, Any]], render: Callable[..., Any]) -> Iterator[Sample]:
+def samples(
+    rows: Iterable[dict[str, Any]], render: Callable[..., Any]
+) -> Iterator[Sample]:
     """One sample per row."""
     for number, row in enumerate(rows):
         yield Sample(str(number), render(row), row["truth"])
