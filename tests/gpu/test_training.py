@@ -50,24 +50,19 @@ def run(tmp_path):
     """Run a small recipe by the command line in this process; gives the run folder."""
     pairs = tmp_path / "pairs.jsonl"
     row = {"question": "1+2+3+4=?", "chosen": "10", "rejected": "11"}
-    pairs.write_text(
-        "".join(json.dumps(row | {"chosen": str(n)}) + "\n" for n in range(10, 42))
-    )
+    pairs.write_text((json.dumps(row) + "\n") * 32)
+    data = dict.fromkeys(MORE, "{dataset: arithmetic, size: 64}")
+    data["dpo"] = f"{{dataset: jsonl, path: {pairs}}}"
 
     def call(method, *sets):
-        data = (
-            f"{{dataset: jsonl, path: {pairs}}}"
-            if method == "dpo"
-            else "{dataset: arithmetic, size: 64}"
-        )
         recipe = tmp_path / f"{method}.yaml"
-        recipe.write_text(RECIPE.format(method=method, data=data, more=MORE[method]))
+        text = RECIPE.format(method=method, data=data[method], more=MORE[method])
+        recipe.write_text(text)
         folder = tmp_path / f"run-{len(list(tmp_path.glob('run-*')))}"
-        words = [word for pair in sets for word in ("--set", pair)]
+        words = ["--kit", str(KIT), "--folder", str(folder)]
+        words += [word for pair in sets for word in ("--set", pair)]
         with pytest.raises(SystemExit) as left:
-            main(
-                ["run", str(recipe), "--kit", str(KIT), "--folder", str(folder), *words]
-            )
+            main(["run", str(recipe), *words])
         assert not left.value.code
         return folder
 
@@ -75,9 +70,8 @@ def run(tmp_path):
 
 
 def losses(folder):
-    rows = [
-        json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     return [row["train/loss"] for row in rows if "train/loss" in row]
 
 
@@ -91,11 +85,8 @@ def test_every_method_trains_and_saves_a_model_that_loads_on_the_gpu(run, method
     model, _ = models.load(str(folder), dtype="bfloat16", for_training=False)
     assert model.device.type == "cuda"
     start, _ = models.load(str(folder / "start"), dtype="bfloat16", for_training=False)
-    changed = [
-        not torch.equal(a, b)
-        for a, b in zip(model.parameters(), start.parameters(), strict=True)
-    ]
-    assert any(changed)
+    pairs = zip(model.parameters(), start.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
@@ -139,7 +130,6 @@ def test_greedy_completions_are_those_of_generate(run):
     found = engine.generate(prompts, Sampling(temperature=0.0, max_new_tokens=12))
     for prompt, (completion,) in zip(prompts, found, strict=True):
         ids = tokenizer(prompt, return_tensors="pt").to("cuda")
-        made = model.generate(**ids, do_sample=False, max_new_tokens=12)[
-            0, ids["input_ids"].shape[1] :
-        ]
-        assert list(completion.token_ids) == made.tolist()
+        (row,) = model.generate(**ids, do_sample=False, max_new_tokens=12)
+        asked = ids["input_ids"].shape[1]
+        assert list(completion.token_ids) == row[asked:].tolist()
