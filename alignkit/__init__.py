@@ -1,4 +1,6 @@
-"""alignkit: recipes and plugins for aligning language models with TRL. What is exported here is the public API."""
+"""alignkit: recipes and plugins for aligning language models with TRL. What is exported
+here is the public API.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ _HOME = {
     "Eval": "alignkit.types",
     "InputError": "alignkit.errors",
     "Judge": "alignkit.types",
-    "JudgeClient": "alignkit.judging",
+    "JudgeClient": "alignkit.endpoint.judges",
     "JudgeTask": "alignkit.types",
     "Loss": "alignkit.types",
     "MissingError": "alignkit.errors",
@@ -34,14 +36,14 @@ _HOME = {
     "compute_naive_policy_gradient_loss": "alignkit.functional",
     "dpo_loss": "alignkit.functional",
     "extract_answer": "alignkit.grading.extract",
-    "find_judge": "alignkit.judging",
+    "find_judge": "alignkit.endpoint.judges",
     "grade": "alignkit.grading.grade",
     "grade_answer": "alignkit.grading.grade",
     "grade_math_verify": "alignkit.grading.grade",
     "group_normalize": "alignkit.functional",
     "hookimpl": "alignkit.hookspecs",
     "load_kit": "alignkit.plugins",
-    "local_chat": "alignkit.judging",
+    "local_chat": "alignkit.endpoint.judges",
     "masked_mean": "alignkit.functional",
     "masked_normalize": "alignkit.functional",
     "math_eval": "alignkit.evaluate.math",

@@ -11,13 +11,17 @@ from unicodedata import category
 
 
 class AlignError(Exception):
-    """Base of all errors whose message alone tells the user what to do; shown without a traceback."""
+    """Base of all errors whose message alone tells the user what to do; shown without a
+    traceback.
+    """
 
     exit_code = 1
 
 
 class InputError(AlignError):
-    """The input is wrong: a recipe, a flag, a plugin, a data file. `problems` holds one text per fault."""
+    """The input is wrong: a recipe, a flag, a plugin, a data file. `problems` holds one
+    text per fault.
+    """
 
     exit_code = 2
 
@@ -35,7 +39,9 @@ class PluginError(InputError):
 
 
 class MissingError(AlignError):
-    """Something needed is not on this machine (GPU, package, key, data); says what installs or sets it."""
+    """Something needed is not on this machine (GPU, package, key, data); says what
+    installs or sets it.
+    """
 
     exit_code = 3
 
@@ -65,9 +71,15 @@ def listing(names: Sequence[str], limit: int = 40) -> str:
 
 def printable(text: str) -> str:
     """Without the control characters that a terminal would obey; line breaks stay."""
-    return "".join("\ufffd" if category(c) in ("Cc", "Cf") and c not in "\n\u200d" else c for c in text)
+    return "".join(
+        "\ufffd" if category(c) in ("Cc", "Cf") and c not in "\n\u200d" else c
+        for c in text
+    )
 
 
 def asks_for(package: str, extra: str, why: str) -> MissingError:
     """The error for an optional package that a recipe or command asked for by name."""
-    return MissingError(f"{why} needs the package '{package}', which is not installed: pip install 'alignkit[{extra}]'")
+    return MissingError(
+        f"{why} needs the package '{package}', which is not installed: pip install"
+        f" 'alignkit[{extra}]'"
+    )

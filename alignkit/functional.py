@@ -1,7 +1,9 @@
-"""The tensor functions of the Stanford CS336 alignment assignment, from scratch and pure, with its names.
+"""The tensor functions of the Stanford CS336 alignment assignment, from scratch and
+pure, with its names.
 
-Shapes: B sequences, T tokens of the padded sequence, V words, N = prompts x G completions. A mask may be of
-any dtype; a value is counted where its mask is not zero. Padding is never read: it may hold anything, NaN too.
+Shapes: B sequences, T tokens of the padded sequence, V words, N = prompts x G
+completions. A mask may be of any dtype; a value is counted where its mask is not zero.
+Padding is never read: it may hold anything, NaN too.
 """
 
 from __future__ import annotations
@@ -22,45 +24,75 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
     from transformers import PreTrainedTokenizerBase
 
-POLICY_GRADIENT_LOSSES = ("no_baseline", "reinforce_with_baseline", "grpo_clip", "grpo_no_clip")
+POLICY_GRADIENT_LOSSES = (
+    "no_baseline",
+    "reinforce_with_baseline",
+    "grpo_clip",
+    "grpo_no_clip",
+)
 
 
 def tokenize_prompt_and_output(
-    prompt_strs: Sequence[str], output_strs: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    prompt_strs: Sequence[str],
+    output_strs: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Tensor]:
     """Tokenise prompts and outputs apart, join them, pad right, and shift by one.
 
-    Returns `input_ids`, `labels` and `response_mask`, all (B, longest - 1). The mask is bool and aligned with
-    `labels`: True where the label is an output token. Special tokens (BOS) are put before the prompt only.
+    Returns `input_ids`, `labels` and `response_mask`, all (B, longest - 1). The mask is
+    bool and aligned with `labels`: True where the label is an output token. Special
+    tokens (BOS) are put before the prompt only.
     """
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    pad = (
+        tokenizer.eos_token_id
+        if tokenizer.pad_token_id is None
+        else tokenizer.pad_token_id
+    )
     prompts = [tokenizer(text).input_ids for text in prompt_strs]
-    outputs = [tokenizer(text, add_special_tokens=False).input_ids for text in output_strs]
-    width = max(len(prompt) + len(output) for prompt, output in zip(prompts, outputs, strict=True))
+    outputs = [
+        tokenizer(text, add_special_tokens=False).input_ids for text in output_strs
+    ]
+    width = max(
+        len(prompt) + len(output)
+        for prompt, output in zip(prompts, outputs, strict=True)
+    )
     ids = torch.full((len(prompts), width), pad, dtype=torch.long)
     mask = torch.zeros((len(prompts), width), dtype=torch.bool)
     for row, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         end = len(prompt) + len(output)
         ids[row, :end] = torch.tensor(prompt + output, dtype=torch.long)
         mask[row, len(prompt) : end] = True
-    return {"input_ids": ids[:, :-1], "labels": ids[:, 1:], "response_mask": mask[:, 1:]}
+    return {
+        "input_ids": ids[:, :-1],
+        "labels": ids[:, 1:],
+        "response_mask": mask[:, 1:],
+    }
 
 
 def compute_entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of softmax(logits): (..., V) -> (...), in float32 at least. A logit may be -inf."""
+    """Entropy in nats of softmax(logits): (..., V) -> (...), in float32 at least. A
+    logit may be -inf.
+    """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    logits = logits - logits.amax(dim=-1, keepdim=True)  # or logsumexp rounds away what large logits differ in
+    # or logsumexp rounds away what large logits differ in
+    logits = logits - logits.amax(dim=-1, keepdim=True)
     log_probs = logits - torch.logsumexp(logits, dim=-1, keepdim=True)
-    finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)  # p log p is 0 at p = 0, not 0 * -inf
+    # p log p is 0 at p = 0, not 0 * -inf
+    finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
     return -(log_probs.exp() * finite).sum(dim=-1)
 
 
 def get_response_log_probs(
-    model: torch.nn.Module, input_ids: Tensor, labels: Tensor, return_token_entropy: bool = False
+    model: torch.nn.Module,
+    input_ids: Tensor,
+    labels: Tensor,
+    return_token_entropy: bool = False,
 ) -> dict[str, Tensor]:
-    """`log_probs` (B, T) of the labels under a causal model, and `token_entropy` (B, T) without gradient.
+    """`log_probs` (B, T) of the labels under a causal model, and `token_entropy` (B, T)
+    without gradient.
 
-    Rows must be padded right: no attention mask is passed, and a causal model never looks to the right.
+    Rows must be padded right: no attention mask is passed, and a causal model never
+    looks to the right.
     """
     logits = model(input_ids).logits
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -72,14 +104,23 @@ def get_response_log_probs(
     return result
 
 
-def masked_normalize(tensor: Tensor, mask: Tensor, dim: int | None = None, normalize_constant: float = 1.0) -> Tensor:
-    """Sum of the masked values over `dim` (None: all) divided by a constant, as in Dr. GRPO (arXiv:2503.20783)."""
+def masked_normalize(
+    tensor: Tensor,
+    mask: Tensor,
+    dim: int | None = None,
+    normalize_constant: float = 1.0,
+) -> Tensor:
+    """Sum of the masked values over `dim` (None: all) divided by a constant, as in Dr.
+    GRPO (arXiv:2503.20783).
+    """
     kept = tensor.masked_fill(~mask.bool(), 0)
     return (kept.sum() if dim is None else kept.sum(dim)) / normalize_constant
 
 
 def masked_mean(tensor: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of the masked values over `dim` (None: all). NaN where nothing is masked in, as a mean of nothing is."""
+    """Mean of the masked values over `dim` (None: all). NaN where nothing is masked in,
+    as a mean of nothing is.
+    """
     kept = mask.bool()
     count = kept.sum() if dim is None else kept.sum(dim)
     return masked_normalize(tensor, mask, dim) / count
@@ -96,28 +137,39 @@ def sft_microbatch_train_step(
     gradient_accumulation_steps: int,
     normalize_constant: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Backward through one microbatch of supervised fine-tuning; `policy_log_probs` (B, T).
+    """Backward through one microbatch of supervised fine-tuning; `policy_log_probs` (B,
+    T).
 
-    The loss is the negative log-likelihood summed over a response and divided by the constant, then the mean
-    over the batch, divided by the number of accumulated microbatches. Returns that loss (a scalar) and metadata.
+    The loss is the negative log-likelihood summed over a response and divided by the
+    constant, then the mean over the batch, divided by the number of accumulated
+    microbatches. Returns that loss (a scalar) and metadata.
     """
-    per_sequence = masked_normalize(-policy_log_probs, response_mask, -1, normalize_constant)  # (B,)
+    # (B,)
+    per_sequence = masked_normalize(
+        -policy_log_probs, response_mask, -1, normalize_constant
+    )
     loss = per_sequence.mean() / gradient_accumulation_steps
     loss.backward()
     return loss.detach(), {"response_tokens": response_mask.bool().sum()}
 
 
-def group_normalize(rewards: Tensor, group_size: int, eps: float = 1e-6, normalize_by_std: bool = True) -> Tensor:
-    """Advantages (N,) of rewards (N,) within their group of G: minus the mean, over the unbiased std + eps.
+def group_normalize(
+    rewards: Tensor, group_size: int, eps: float = 1e-6, normalize_by_std: bool = True
+) -> Tensor:
+    """Advantages (N,) of rewards (N,) within their group of G: minus the mean, over the
+    unbiased std + eps.
 
-    GRPO (arXiv:2402.03300) with the std, Dr. GRPO (arXiv:2503.20783) without. A NaN reward (a completion that
-    nothing could score) counts in no statistic and stays NaN. A group with one score has advantage 0.
+    GRPO (arXiv:2402.03300) with the std, Dr. GRPO (arXiv:2503.20783) without. A NaN
+    reward (a completion that nothing could score) counts in no statistic and stays NaN.
+    A group with one score has advantage 0.
     """
     groups = rewards.view(-1, group_size)
     centred = groups - groups.nanmean(dim=1, keepdim=True)
     if normalize_by_std:
         count = (~groups.isnan()).sum(dim=1, keepdim=True)
-        std = (centred.square().nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+        std = (
+            centred.square().nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+        ).sqrt()
         centred = centred / (std + eps)
     return centred.view(-1)
 
@@ -130,43 +182,64 @@ def compute_group_normalized_rewards(
     advantage_eps: float,
     normalize_by_std: bool,
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """Grade N responses and normalise each group of G adjacent ones: (advantages (N,), rewards (N,), metadata).
+    """Grade N responses and normalise each group of G adjacent ones: (advantages (N,),
+    rewards (N,), metadata).
 
-    `reward_fn(response, truth)` returns `reward`, `format_reward` and `answer_reward`. See `group_normalize`.
+    `reward_fn(response, truth)` returns `reward`, `format_reward` and `answer_reward`.
+    See `group_normalize`.
     """
-    scores = [reward_fn(*pair) for pair in zip(rollout_responses, repeated_ground_truths, strict=True)]
+    scores = [
+        reward_fn(*pair)
+        for pair in zip(rollout_responses, repeated_ground_truths, strict=True)
+    ]
     rewards = torch.tensor([score["reward"] for score in scores], dtype=torch.float32)
     metadata = {
         name: sum(float(score[name]) for score in scores) / len(scores)
         for name in ("reward", "format_reward", "answer_reward")
     }
     metadata |= {"reward_min": rewards.min().item(), "reward_max": rewards.max().item()}
-    return group_normalize(rewards, group_size, advantage_eps, normalize_by_std), rewards, metadata
+    return (
+        group_normalize(rewards, group_size, advantage_eps, normalize_by_std),
+        rewards,
+        metadata,
+    )
 
 
-def compute_naive_policy_gradient_loss(raw_rewards_or_advantages: Tensor, policy_log_probs: Tensor) -> Tensor:
+def compute_naive_policy_gradient_loss(
+    raw_rewards_or_advantages: Tensor, policy_log_probs: Tensor
+) -> Tensor:
     """REINFORCE per token: -A log p. (B, 1), (B, T) -> (B, T)."""
     return -raw_rewards_or_advantages * policy_log_probs
 
 
 def compute_grpo_clip_loss(
-    advantages: Tensor, policy_log_probs: Tensor, old_log_probs: Tensor, cliprange: float
+    advantages: Tensor,
+    policy_log_probs: Tensor,
+    old_log_probs: Tensor,
+    cliprange: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """GRPO/PPO clipped loss per token: -min(r A, clip(r, 1 - c, 1 + c) A) with r = p / p_old.
+    """GRPO/PPO clipped loss per token: -min(r A, clip(r, 1 - c, 1 + c) A) with r = p /
+    p_old.
 
-    `advantages` (B, 1), log-probs (B, T); -> (B, T) and `clipped` (B, T) bool, True where the clipped side is
-    the smaller one, `ratio` (B, T) without gradient. DeepSeekMath, arXiv:2402.03300, equation 3.
+    `advantages` (B, 1), log-probs (B, T); -> (B, T) and `clipped` (B, T) bool, True
+    where the clipped side is the smaller one, `ratio` (B, T) without gradient.
+    DeepSeekMath, arXiv:2402.03300, equation 3.
     """
     ratio = (policy_log_probs - old_log_probs).exp()
     free = ratio * advantages
     clipped = ratio.clamp(1 - cliprange, 1 + cliprange) * advantages
-    return -torch.minimum(free, clipped), {"clipped": clipped < free, "ratio": ratio.detach()}
+    return -torch.minimum(free, clipped), {
+        "clipped": clipped < free,
+        "ratio": ratio.detach(),
+    }
 
 
 def compute_grpo_no_clip_loss(
     advantages: Tensor, policy_log_probs: Tensor, old_log_probs: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The importance-weighted loss per token without a clip: -r A. Shapes as in `compute_grpo_clip_loss`."""
+    """The importance-weighted loss per token without a clip: -r A. Shapes as in
+    `compute_grpo_clip_loss`.
+    """
     ratio = (policy_log_probs - old_log_probs).exp()
     return -ratio * advantages, {"ratio": ratio.detach()}
 
@@ -179,14 +252,23 @@ def compute_policy_gradient_loss(
     old_log_probs: Tensor | None = None,
     cliprange: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """One of `no_baseline`, `reinforce_with_baseline`, `grpo_clip`, `grpo_no_clip`: (B, T) per-token loss, metadata.
+    """One of `no_baseline`, `reinforce_with_baseline`, `grpo_clip`, `grpo_no_clip`: (B,
+    T) per-token loss, metadata.
 
     ValueError when the type is unknown or a tensor it needs is missing.
     """
     if loss_type == "no_baseline":
-        return compute_naive_policy_gradient_loss(_given(raw_rewards, "raw_rewards", loss_type), policy_log_probs), {}
+        return (
+            compute_naive_policy_gradient_loss(
+                _given(raw_rewards, "raw_rewards", loss_type), policy_log_probs
+            ),
+            {},
+        )
     if loss_type not in POLICY_GRADIENT_LOSSES:
-        raise ValueError(f"loss_type {loss_type!r} is unknown; known: {', '.join(POLICY_GRADIENT_LOSSES)}")
+        raise ValueError(
+            f"loss_type {loss_type!r} is unknown; known:"
+            f" {', '.join(POLICY_GRADIENT_LOSSES)}"
+        )
     advantages = _given(advantages, "advantages", loss_type)
     if loss_type == "reinforce_with_baseline":
         return compute_naive_policy_gradient_loss(advantages, policy_log_probs), {}
@@ -194,7 +276,10 @@ def compute_policy_gradient_loss(
     if loss_type == "grpo_no_clip":
         return compute_grpo_no_clip_loss(advantages, policy_log_probs, old_log_probs)
     return compute_grpo_clip_loss(
-        advantages, policy_log_probs, old_log_probs, _given(cliprange, "cliprange", loss_type)
+        advantages,
+        policy_log_probs,
+        old_log_probs,
+        _given(cliprange, "cliprange", loss_type),
     )
 
 
@@ -214,23 +299,34 @@ def grpo_microbatch_train_step(
     old_log_probs: Tensor | None = None,
     cliprange: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Backward through one microbatch of a policy gradient; shapes as in `compute_policy_gradient_loss`.
+    """Backward through one microbatch of a policy gradient; shapes as in
+    `compute_policy_gradient_loss`.
 
-    The per-token loss is averaged over each response, then over the batch, and divided by the number of
-    accumulated microbatches. A row without response tokens counts as 0. Returns that loss and the metadata.
+    The per-token loss is averaged over each response, then over the batch, and divided
+    by the number of accumulated microbatches. A row without response tokens counts as
+    0. Returns that loss and the metadata.
     """
     per_token, metadata = compute_policy_gradient_loss(
         policy_log_probs, loss_type, raw_rewards, advantages, old_log_probs, cliprange
     )
-    loss = _mean_per_sequence(per_token, response_mask).mean() / gradient_accumulation_steps
+    loss = (
+        _mean_per_sequence(per_token, response_mask).mean()
+        / gradient_accumulation_steps
+    )
     loss.backward()
     return loss.detach(), metadata
 
 
 def dpo_loss(
-    chosen_logps: Tensor, rejected_logps: Tensor, ref_chosen_logps: Tensor, ref_rejected_logps: Tensor, beta: float
+    chosen_logps: Tensor,
+    rejected_logps: Tensor,
+    ref_chosen_logps: Tensor,
+    ref_rejected_logps: Tensor,
+    beta: float,
 ) -> Tensor:
-    """Sigmoid loss of direct preference optimisation per pair, all (B,): arXiv:2305.18290, equation 7."""
+    """Sigmoid loss of direct preference optimisation per pair, all (B,):
+    arXiv:2305.18290, equation 7.
+    """
     margin = (chosen_logps - ref_chosen_logps) - (rejected_logps - ref_rejected_logps)
     return -torch.nn.functional.logsigmoid(beta * margin)
 
@@ -245,14 +341,19 @@ def compute_per_instance_dpo_loss(
     response_rejected: str,
     template: str,
 ) -> Tensor:
-    """DPO loss (a scalar) of one preference pair under the policy `lm` and the frozen `lm_ref`.
+    """DPO loss (a scalar) of one preference pair under the policy `lm` and the frozen
+    `lm_ref`.
 
-    `template` holds `{instruction}` and `{response}`; what follows the response is left out, and the EOS token
-    ends it. Only response tokens count: those of the prompt cancel.
+    `template` holds `{instruction}` and `{response}`; what follows the response is left
+    out, and the EOS token ends it. Only response tokens count: those of the prompt
+    cancel.
     """
     before, _ = _split(template)
     prompts = [before.replace("{instruction}", prompt)] * 2
-    outputs = [response + str(tokenizer.eos_token) for response in (response_chosen, response_rejected)]
+    outputs = [
+        response + str(tokenizer.eos_token)
+        for response in (response_chosen, response_rejected)
+    ]
     batch = tokenize_prompt_and_output(prompts, outputs, tokenizer)
 
     def logps(model: torch.nn.Module) -> Tensor:
@@ -281,11 +382,13 @@ def get_packed_sft_dataset(
     shuffle: bool,
     template: str,
 ) -> Dataset[dict[str, Tensor]]:
-    """Pack the documents of a JSON-lines file (`prompt`, `response`) into rows of `seq_length` tokens.
+    """Pack the documents of a JSON-lines file (`prompt`, `response`) into rows of
+    `seq_length` tokens.
 
-    Each document is the template filled in, with the tokenizer's special tokens, ended by EOS; all are joined
-    and cut into chunks without overlap; a tail too short for a row with its labels is dropped. `shuffle` orders
-    the documents by torch's global generator. Items: `input_ids` and `labels` (the next tokens), both (seq_length,).
+    Each document is the template filled in, with the tokenizer's special tokens, ended
+    by EOS; all are joined and cut into chunks without overlap; a tail too short for a
+    row with its labels is dropped. `shuffle` orders the documents by torch's global
+    generator. Items: `input_ids` and `labels` (the next tokens), both (seq_length,).
     """
     from torch.utils.data import StackDataset
 
@@ -299,11 +402,18 @@ def get_packed_sft_dataset(
         stream += [*tokenizer(text).input_ids, tokenizer.eos_token_id]
     count = (len(stream) - 1) // seq_length
     tokens = torch.tensor(stream[: count * seq_length + 1], dtype=torch.long)
-    return StackDataset(input_ids=tokens[:-1].view(count, seq_length), labels=tokens[1:].view(count, seq_length))
+    return StackDataset(
+        input_ids=tokens[:-1].view(count, seq_length),
+        labels=tokens[1:].view(count, seq_length),
+    )
 
 
-def iterate_batches(dataset: Dataset[Any], batch_size: int, shuffle: bool) -> DataLoader[Any]:
-    """One epoch over the dataset in batches of (batch_size, seq_length); the last one may be smaller."""
+def iterate_batches(
+    dataset: Dataset[Any], batch_size: int, shuffle: bool
+) -> DataLoader[Any]:
+    """One epoch over the dataset in batches of (batch_size, seq_length); the last one
+    may be smaller.
+    """
     from torch.utils.data import DataLoader
 
     return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle)

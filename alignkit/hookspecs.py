@@ -1,4 +1,5 @@
-"""Every hook a plugin can implement. A hook yields the dataclasses of its kind and changes nothing else.
+"""Every hook a plugin can implement. A hook yields the dataclasses of its kind and
+changes nothing else.
 
 Mark an implementation with `alignkit.hookimpl`; a misspelt hook is an error.
 """
@@ -9,7 +10,16 @@ from collections.abc import Iterable
 
 import pluggy
 
-from alignkit.types import Advantage, Callback, DatasetSource, Eval, Judge, Loss, Prompt, Reward
+from alignkit.types import (
+    Advantage,
+    Callback,
+    DatasetSource,
+    Eval,
+    Judge,
+    Loss,
+    Prompt,
+    Reward,
+)
 
 hookspec = pluggy.HookspecMarker("alignkit")
 hookimpl = pluggy.HookimplMarker("alignkit")
@@ -17,7 +27,9 @@ hookimpl = pluggy.HookimplMarker("alignkit")
 
 @hookspec
 def align_rewards() -> Iterable[Reward]:  # type: ignore[empty-body]
-    """Reward functions, named under `rewards:` in a recipe and by `align grade --reward`."""
+    """Reward functions, named under `rewards:` in a recipe and by `align grade
+    --reward`.
+    """
 
 
 @hookspec
@@ -52,4 +64,6 @@ def align_prompts() -> Iterable[Prompt]:  # type: ignore[empty-body]
 
 @hookspec
 def align_callbacks() -> Iterable[Callback]:  # type: ignore[empty-body]
-    """Functions called when a run starts, logs a step, finishes an eval, ends; named under `callbacks:`."""
+    """Functions called when a run starts, logs a step, finishes an eval, ends; named
+    under `callbacks:`.
+    """

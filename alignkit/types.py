@@ -1,7 +1,8 @@
 """What plugins return: frozen dataclasses, exported by `alignkit`.
 
-Tensor shapes: B rows (completions) of a microbatch, T completion tokens of its longest row,
-N completions of a generation batch (groups are adjacent), G completions per prompt.
+Tensor shapes: B rows (completions) of a microbatch, T completion tokens of its longest
+row, N completions of a generation batch (groups are adjacent), G completions per
+prompt.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ Message = Mapping[str, str]  # {"role": "user", "content": "…"}
 class Score:
     """One graded completion.
 
-    `status`: `ok` (graded right), `wrong`, `unparsed` (no answer found), `timeout`, `error`. When it is
-    left out it is `ok` for a positive reward and `wrong` otherwise; a penalty should say `ok` itself.
-    `parts` are logged beside the reward (`format_reward`, `answer_reward`); `stage` and `explanation` say
-    what decided.
+    `status`: `ok` (graded right), `wrong`, `unparsed` (no answer found), `timeout`,
+        `error`. When it is left out it is `ok` for a positive reward and `wrong`
+        otherwise; a penalty should say `ok` itself. `parts` are logged beside the
+        reward (`format_reward`, `answer_reward`); `stage` and `explanation` say what
+        decided.
     """
 
     reward: float
@@ -44,20 +46,24 @@ class Score:
         if self.status is None:
             object.__setattr__(self, "status", "ok" if self.reward > 0 else "wrong")
         elif self.status not in STATUSES:
-            raise ValueError(f"status {self.status!r} is unknown; known: {', '.join(STATUSES)}")
+            raise ValueError(
+                f"status {self.status!r} is unknown; known: {', '.join(STATUSES)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Reward:
     """A reward function under a name.
 
-    The function names what it needs, by its positional parameters. Per sample: any of `response`, `truth`,
-    `prompt`, `metadata`; it returns a `Score` or a number. Per batch: any of `responses`, `truths`,
-    `prompts`, `metadatas`; it returns one per response. Either may be `async`. Keyword-only parameters are
-    the options of a recipe. `prompt` is the text or the list of messages the model was given.
+    The function names what it needs, by its positional parameters. Per sample: any of
+    `response`, `truth`, `prompt`, `metadata`; it returns a `Score` or a number. Per
+    batch: any of `responses`, `truths`, `prompts`, `metadatas`; it returns one per
+    response. Either may be `async`. Keyword-only parameters are the options of a
+    recipe. `prompt` is the text or the list of messages the model was given.
 
-    `where`: a sync per-sample reward runs in the worker pool (killed after `deadline` seconds per sample),
-    batch and async ones in the trainer's process; name `pool` or `process` to choose.
+    `where`: a sync per-sample reward runs in the worker pool (killed after `deadline`
+        seconds per sample), batch and async ones in the trainer's process; name `pool`
+        or `process` to choose.
     """
 
     name: str
@@ -80,17 +86,21 @@ class PolicyBatch:
     """What a policy-gradient loss sees. Only `logps` carries a gradient."""
 
     logps: Tensor  # (B, T) log-probs of the completion tokens under the policy
-    old_logps: Tensor  # (B, T) under the policy that sampled; equals logps.detach() when on-policy
+    # (B, T) under the policy that sampled; equals logps.detach() when on-policy
+    old_logps: Tensor
     mask: Tensor  # (B, T) bool, True on completion tokens
     advantages: Tensor  # (B,)
     rewards: Tensor  # (B,) raw rewards
-    ref_logps: Tensor | None = None  # (B, T) under the reference model, where the recipe has one
+    # (B, T) under the reference model, where the recipe has one
+    ref_logps: Tensor | None = None
     entropies: Tensor | None = None  # (B, T)
 
 
 @dataclass(frozen=True, slots=True)
 class PreferenceBatch:
-    """What a preference loss sees: log-probs summed over each response. Policy ones carry a gradient."""
+    """What a preference loss sees: log-probs summed over each response. Policy ones
+    carry a gradient.
+    """
 
     chosen_logps: Tensor  # (B,)
     rejected_logps: Tensor  # (B,)
@@ -100,23 +110,29 @@ class PreferenceBatch:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A loss function under a name: `f(batch, *, options) -> loss` or `-> (loss, metrics)`.
+    """A loss function under a name: `f(batch, *, options) -> loss` or `-> (loss,
+    metrics)`.
 
-    The loss is per token (B, T) or per sequence (B,), not yet masked, reduced or divided: the trainer does
-    that by the recipe's `normalize`. Metrics are numbers, (B, T) or (B,) tensors, averaged over the microbatches,
-    the response tokens or the rows of the optimizer step.
+    The loss is per token (B, T) or per sequence (B,), not yet masked, reduced or
+    divided: the trainer does that by the recipe's `normalize`. Metrics are numbers, (B,
+    T) or (B,) tensors, averaged over the microbatches, the response tokens or the rows
+    of the optimizer step.
     """
 
     name: str
     function: Callable[..., Any]
     methods: tuple[str, ...]  # of sft, grpo, rloo, dpo
-    normalize: tuple[Normalize, ...] = ("sequence", "constant", "token", "microbatch")  # () for per-sequence losses
-    depends_on_microbatch: bool = False  # declared when the gradient depends on how the batch is cut
+    # () for per-sequence losses
+    normalize: tuple[Normalize, ...] = ("sequence", "constant", "token", "microbatch")
+    # declared when the gradient depends on how the batch is cut
+    depends_on_microbatch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Advantage:
-    """`f(rewards (N,), group_size, *, options) -> advantages (N,)`; groups are adjacent."""
+    """`f(rewards (N,), group_size, *, options) -> advantages (N,)`; groups are
+    adjacent.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -130,38 +146,48 @@ class Sample:
     prompt: str | Sequence[Message]
     truth: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    choices: tuple[str, ...] = ()  # continuations compared by log-likelihood; empty: the model generates
+    # continuations compared by log-likelihood; empty: the model generates
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeTask:
-    """How an eval is judged by a model: what is asked about a response, and what the answers mean.
+    """How an eval is judged by a model: what is asked about a response, and what the
+    answers mean.
 
-    `conversations(sample, response)` gives the questions to the judge, most often one; none where the verdict is
-    clear without it. `parse(sample, answers)` returns a Score, or None when they cannot be read (it then stays open).
+    `conversations(sample, response)` gives the questions to the judge, most often one;
+    none where the verdict is clear without it. `parse(sample, answers)` returns a
+    Score, or None when they cannot be read (it then stays open).
     """
 
     conversations: Callable[[Sample, str], Sequence[Sequence[Message]]]
     parse: Callable[[Sample, Sequence[str]], Score | None]
-    sampling: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0.0, "max_new_tokens": 16})
+    sampling: Mapping[str, Any] = field(
+        default_factory=lambda: {"temperature": 0.0, "max_new_tokens": 16}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eval:
     """A benchmark.
 
-    `samples(rows, render, *, options)` turns dataset rows into Samples (`render(row)` applies the prompt);
-    `score(sample, response)` grades one completion, or `judge` describes how a model does; `summarize(results, folder)`
-    adds breakdowns to the summary, where a result is a scored row of samples.jsonl, and may write files of its own.
-    `data`, `prompt`, `sampling` are the published defaults that a recipe or flag may change.
+    `samples(rows, render, *, options)` turns dataset rows into Samples (`render(row)`
+    applies the prompt); `score(sample, response)` grades one completion, or `judge`
+    describes how a model does; `summarize(results, folder)` adds breakdowns to the
+    summary, where a result is a scored row of samples.jsonl, and may write files of its
+    own. `data`, `prompt`, `sampling` are the published defaults that a recipe or flag
+    may change.
     """
 
     name: str
     samples: Callable[..., Iterable[Sample]]
     score: Callable[..., Score] | None = None
     judge: JudgeTask | None = None
-    summarize: Callable[[Sequence[Mapping[str, Any]], Path], Mapping[str, Any]] | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)  # {dataset: math, split: test}
+    summarize: (
+        Callable[[Sequence[Mapping[str, Any]], Path], Mapping[str, Any]] | None
+    ) = None
+    # {dataset: math, split: test}
+    data: Mapping[str, Any] = field(default_factory=dict)
     prompt: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     metric: str = "accuracy"
@@ -170,22 +196,31 @@ class Eval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """A model that judges, behind an OpenAI-compatible endpoint, or made by `create(model)` (a local one)."""
+    """A model that judges, behind an OpenAI-compatible endpoint, or made by
+    `create(model)` (a local one).
+    """
 
     name: str
     model: str
     base_url: str = ""
     key: str | None = None  # the environment variable that holds the key
     price: float | None = None  # US dollars per million tokens, in and out
-    create: Callable[[str], Callable[[Sequence[Sequence[Message]], Mapping[str, Any]], Sequence[str]]] | None = None
+    create: (
+        Callable[
+            [str],
+            Callable[[Sequence[Sequence[Message]], Mapping[str, Any]], Sequence[str]],
+        ]
+        | None
+    ) = None
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetSource:
     """`load(*, split, path, options) -> rows` (mappings).
 
-    Columns by use: `question` and `truth` (rewards, evals), `prompt` and `response` (SFT), `prompt`, `chosen`
-    and `rejected` (DPO); further columns are kept as metadata.
+    Columns by use: `question` and `truth` (rewards, evals), `prompt` and `response`
+    (SFT), `prompt`, `chosen` and `rejected` (DPO); further columns are kept as
+    metadata.
     """
 
     name: str
@@ -194,10 +229,12 @@ class DatasetSource:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt template: text, or chat messages, with `{column}` placeholders filled by replacement.
+    """A prompt template: text, or chat messages, with `{column}` placeholders filled by
+    replacement.
 
-    Braces in the values are safe. What follows a `{response}` placeholder is the end of a training text and
-    is cut from a prompt. `stop` are the stop strings that belong to the template.
+    Braces in the values are safe. What follows a `{response}` placeholder is the end of
+    a training text and is cut from a prompt. `stop` are the stop strings that belong to
+    the template.
     """
 
     name: str
@@ -216,7 +253,9 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """Functions called during a run; any may be left out. A recipe lists callbacks under `callbacks:`."""
+    """Functions called during a run; any may be left out. A recipe lists callbacks
+    under `callbacks:`.
+    """
 
     name: str
     run_started: Callable[[RunInfo], None] | None = None

@@ -1,12 +1,16 @@
-"""Grading beside math-verify's own parse and verify, on the same stored outputs, in one run.
+"""Grading beside math-verify's own parse and verify, on the same stored outputs, in one
+run.
 
-Items per second and p50/p99 per item: math-verify one item after the other in this process; alignkit's rewards in the
-worker pool (the default: one worker per processor) and one item after the other in this process.
+Items per second and p50/p99 per item: math-verify one item after the other in this
+process; alignkit's rewards in the worker pool (the default: one worker per processor)
+and one item after the other in this process.
 
-    python benchmarks/grading.py outputs.jsonl                  # fields: response, ground_truth
-    python benchmarks/grading.py outputs.jsonl --published FILE # a copy of drgrpo_grader.py, where there is one
+    python benchmarks/grading.py outputs.jsonl                  # fields: response,
+    ground_truth python benchmarks/grading.py outputs.jsonl --published FILE # a copy of
+    drgrpo_grader.py, where there is one
 
-Each figure is the best of three turns, after a warm-up over 50 items; verdicts are not cached between turns.
+Each figure is the best of three turns, after a warm-up over 50 items; verdicts are not
+cached between turns.
 """
 
 from __future__ import annotations
@@ -31,7 +35,9 @@ def rows_of(path: Path, limit: int) -> list[tuple[str, str]]:
     return [(row["response"], row["ground_truth"]) for row in rows][:limit]
 
 
-def one_by_one(function: Callable[[str, str], float], rows: list[tuple[str, str]]) -> dict[str, float]:
+def one_by_one(
+    function: Callable[[str, str], float], rows: list[tuple[str, str]]
+) -> dict[str, float]:
     for row in rows[:50]:
         function(*row)
     best: dict[str, float] = {}
@@ -88,22 +94,33 @@ def published(path: Path, form: str, fast: bool) -> Callable[[str, str], float]:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))
     spec.loader.exec_module(module)
-    function = module.question_only_reward_fn if form == "boxed" else module.r1_zero_reward_fn
+    function = (
+        module.question_only_reward_fn if form == "boxed" else module.r1_zero_reward_fn
+    )
     return lambda response, truth: function(response, truth, fast=fast)["reward"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, nargs="?", help="JSONL with response and ground_truth")
+    parser.add_argument(
+        "file", type=Path, nargs="?", help="JSONL with response and ground_truth"
+    )
     parser.add_argument("--form", choices=["r1_zero", "boxed"], default="r1_zero")
     parser.add_argument("--limit", type=int, default=5000)
-    parser.add_argument("--published", type=Path, help="drgrpo_grader.py of the CS336 assignment or of its authors")
+    parser.add_argument(
+        "--published",
+        type=Path,
+        help="drgrpo_grader.py of the CS336 assignment or of its authors",
+    )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if given.file is None and not os.environ.get("ALIGN_DATA"):
         print("no file given and ALIGN_DATA is not set: nothing to measure")
         return
-    file = given.file or Path(os.environ["ALIGN_DATA"]) / "rollouts_shibuki_grpo_train.jsonl"
+    file = (
+        given.file
+        or Path(os.environ["ALIGN_DATA"]) / "rollouts_shibuki_grpo_train.jsonl"
+    )
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     from alignkit import grade, grade_math_verify
@@ -118,10 +135,16 @@ def main() -> None:
         reward = functools.partial(grade, form=given.form, fast=fast)
         found[f"alignkit, fast={fast}, in the pool"] = pooled(reward, rows)
     reward = functools.partial(grade, form=given.form)
-    found["alignkit, fast=True, one by one"] = one_by_one(lambda r, t: reward(r, t).reward, rows)
+    found["alignkit, fast=True, one by one"] = one_by_one(
+        lambda r, t: reward(r, t).reward, rows
+    )
     found["alignkit's math_verify, in the pool"] = pooled(grade_math_verify, rows)
     if given.json:
-        print(json.dumps({"file": str(file), "rows": len(rows), "results": found}, indent=2))
+        print(
+            json.dumps(
+                {"file": str(file), "rows": len(rows), "results": found}, indent=2
+            )
+        )
         return
     print(f"{len(rows)} rows of {file}, {len(os.sched_getaffinity(0))} processors")
     base = found["math-verify, parse and verify"]["items/s"]

@@ -8,9 +8,13 @@ from alignkit import DatasetSource, Eval, hookimpl, math_eval, math_rows, read_r
 HUB = "HuggingFaceH4/aime_2024"
 
 
-def load(*, split: Literal["test"] = "test", path: str | None = None) -> list[dict[str, Any]]:
+def load(
+    *, split: Literal["test"] = "test", path: str | None = None
+) -> list[dict[str, Any]]:
     """`question`, `truth` and what else the rows have; there is one split."""
-    return math_rows(read_rows(path=path, local=["aime24.jsonl"], hub=HUB, split="train"), "aime24")
+    return math_rows(
+        read_rows(path=path, local=["aime24.jsonl"], hub=HUB, split="train"), "aime24"
+    )
 
 
 @hookimpl

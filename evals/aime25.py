@@ -8,9 +8,13 @@ from alignkit import DatasetSource, Eval, hookimpl, math_eval, math_rows, read_r
 HUB = "math-ai/aime25"
 
 
-def load(*, split: Literal["test"] = "test", path: str | None = None) -> list[dict[str, Any]]:
+def load(
+    *, split: Literal["test"] = "test", path: str | None = None
+) -> list[dict[str, Any]]:
     """`question`, `truth` and what else the rows have; there is one split."""
-    return math_rows(read_rows(path=path, local=["aime25.jsonl"], hub=HUB, split="test"), "aime25")
+    return math_rows(
+        read_rows(path=path, local=["aime25.jsonl"], hub=HUB, split="test"), "aime25"
+    )
 
 
 @hookimpl

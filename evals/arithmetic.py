@@ -9,20 +9,30 @@ from alignkit import Eval, Sample, Score, hookimpl
 _ANSWER = re.compile(r"</think> <answer>(-?\d+)</answer>", re.ASCII)
 
 
-def samples(rows: Iterable[dict[str, Any]], render: Callable[..., Any]) -> Iterator[Sample]:
+def samples(
+    rows: Iterable[dict[str, Any]], render: Callable[..., Any]
+) -> Iterator[Sample]:
     """One sample per different sum."""
     for row in {row["question"]: row for row in rows}.values():
-        yield Sample(row["question"], render(row), row["truth"], {"question": row["question"]})
+        yield Sample(
+            row["question"], render(row), row["truth"], {"question": row["question"]}
+        )
 
 
 def score(sample: Sample, response: str) -> Score:
-    """1 for the right number in the tags. The part `worked` says whether anything stands before `</think>`."""
+    """1 for the right number in the tags. The part `worked` says whether anything
+    stands before `</think>`.
+    """
     found = _ANSWER.search(response)
     if found is None:
-        return Score(0.0, "unparsed", {"format_reward": 0.0, "answer_reward": 0.0, "worked": 0.0})
+        return Score(
+            0.0, "unparsed", {"format_reward": 0.0, "answer_reward": 0.0, "worked": 0.0}
+        )
     right = float(found[1] == str(sample.truth))
     worked = float(found.start() > 0)
-    return Score(right, parts={"format_reward": 1.0, "answer_reward": right, "worked": worked})
+    return Score(
+        right, parts={"format_reward": 1.0, "answer_reward": right, "worked": worked}
+    )
 
 
 @hookimpl

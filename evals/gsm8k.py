@@ -1,4 +1,6 @@
-"""GSM8K, 1,319 test problems, answered in free text (Cobbe et al. 2021, arXiv:2110.14168; settings of CS336)."""
+"""GSM8K, 1,319 test problems, answered in free text (Cobbe et al. 2021,
+arXiv:2110.14168; settings of CS336).
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
@@ -8,12 +10,22 @@ from alignkit import Eval, Sample, Score, hookimpl, parse_gsm8k_response
 
 
 def samples(
-    rows: Iterable[dict[str, Any]], render: Callable[..., Any], *, suffix: str = "\nAnswer:"
+    rows: Iterable[dict[str, Any]],
+    render: Callable[..., Any],
+    *,
+    suffix: str = "\nAnswer:",
 ) -> Iterator[Sample]:
     """One sample per problem; `suffix` follows the question inside the prompt."""
     for row in rows:
-        asked = {**row, "question": row["question"] + suffix} if "question" in row else row
-        yield Sample(row["id"], render(asked), row["truth"], {"question": row.get("question", "")})
+        asked = (
+            {**row, "question": row["question"] + suffix} if "question" in row else row
+        )
+        yield Sample(
+            row["id"],
+            render(asked),
+            row["truth"],
+            {"question": row.get("question", "")},
+        )
 
 
 def score(sample: Sample, response: str) -> Score:
@@ -22,7 +34,9 @@ def score(sample: Sample, response: str) -> Score:
     if found is None:
         return Score(0.0, "unparsed", explanation="no number in the response")
     truth = str(sample.truth).replace(",", "")
-    return Score(float(Decimal(found) == Decimal(truth)), explanation=f"read {found[:40]}")
+    return Score(
+        float(Decimal(found) == Decimal(truth)), explanation=f"read {found[:40]}"
+    )
 
 
 @hookimpl

@@ -1,4 +1,6 @@
-"""MATH-500: 500 problems of the MATH test set chosen by Lightman et al. (2023, arXiv:2305.20050)."""
+"""MATH-500: 500 problems of the MATH test set chosen by Lightman et al. (2023,
+arXiv:2305.20050).
+"""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -8,9 +10,13 @@ from alignkit import DatasetSource, Eval, hookimpl, math_eval, math_rows, read_r
 HUB = "HuggingFaceH4/MATH-500"
 
 
-def load(*, split: Literal["test"] = "test", path: str | None = None) -> list[dict[str, Any]]:
+def load(
+    *, split: Literal["test"] = "test", path: str | None = None
+) -> list[dict[str, Any]]:
     """`question`, `truth` and what else the rows have; there is one split."""
-    return math_rows(read_rows(path=path, local=["math500.jsonl"], hub=HUB, split="test"), "math500")
+    return math_rows(
+        read_rows(path=path, local=["math500.jsonl"], hub=HUB, split="test"), "math500"
+    )
 
 
 @hookimpl

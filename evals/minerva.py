@@ -1,4 +1,6 @@
-"""MinervaMath: 272 undergraduate science problems (Lewkowycz et al. 2022, arXiv:2206.14858)."""
+"""MinervaMath: 272 undergraduate science problems (Lewkowycz et al. 2022,
+arXiv:2206.14858).
+"""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -8,9 +10,14 @@ from alignkit import DatasetSource, Eval, hookimpl, math_eval, math_rows, read_r
 HUB = "math-ai/minervamath"
 
 
-def load(*, split: Literal["test"] = "test", path: str | None = None) -> list[dict[str, Any]]:
+def load(
+    *, split: Literal["test"] = "test", path: str | None = None
+) -> list[dict[str, Any]]:
     """`question`, `truth` and what else the rows have; there is one split."""
-    return math_rows(read_rows(path=path, local=["minerva_math.jsonl"], hub=HUB, split="test"), "minerva")
+    return math_rows(
+        read_rows(path=path, local=["minerva_math.jsonl"], hub=HUB, split="test"),
+        "minerva",
+    )
 
 
 @hookimpl

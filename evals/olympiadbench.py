@@ -1,4 +1,6 @@
-"""OlympiadBench: the 675 English text-only competition problems (He et al. 2024, arXiv:2402.14008)."""
+"""OlympiadBench: the 675 English text-only competition problems (He et al. 2024,
+arXiv:2402.14008).
+"""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -8,9 +10,14 @@ from alignkit import DatasetSource, Eval, hookimpl, math_eval, math_rows, read_r
 HUB = "math-ai/olympiadbench"
 
 
-def load(*, split: Literal["test"] = "test", path: str | None = None) -> list[dict[str, Any]]:
+def load(
+    *, split: Literal["test"] = "test", path: str | None = None
+) -> list[dict[str, Any]]:
     """`question`, `truth` and what else the rows have; there is one split."""
-    return math_rows(read_rows(path=path, local=["olympiadbench.jsonl"], hub=HUB, split="test"), "olympiadbench")
+    return math_rows(
+        read_rows(path=path, local=["olympiadbench.jsonl"], hub=HUB, split="test"),
+        "olympiadbench",
+    )
 
 
 @hookimpl

@@ -1,4 +1,6 @@
-"""Direct preference optimisation, sigmoid loss (Rafailov et al., arXiv:2305.18290, equation 7)."""
+"""Direct preference optimisation, sigmoid loss (Rafailov et al., arXiv:2305.18290,
+equation 7).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def dpo(batch: PreferenceBatch, *, beta: float = 0.1) -> tuple[Tensor, dict[str, Tensor]]:
-    """-log sigmoid(beta * margin) per pair; the margin is of log-ratios to the reference."""
+def dpo(
+    batch: PreferenceBatch, *, beta: float = 0.1
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """-log sigmoid(beta * margin) per pair; the margin is of log-ratios to the
+    reference.
+    """
     from alignkit import dpo_loss
 
-    loss = dpo_loss(batch.chosen_logps, batch.rejected_logps, batch.ref_chosen_logps, batch.ref_rejected_logps, beta)
+    loss = dpo_loss(
+        batch.chosen_logps,
+        batch.rejected_logps,
+        batch.ref_chosen_logps,
+        batch.ref_rejected_logps,
+        beta,
+    )
     chosen = beta * (batch.chosen_logps - batch.ref_chosen_logps)
     rejected = beta * (batch.rejected_logps - batch.ref_rejected_logps)
     return loss, {

@@ -1,4 +1,6 @@
-"""Advantages relative to the group of completions of one prompt (GRPO, arXiv:2402.03300; Dr. GRPO, 2503.20783)."""
+"""Advantages relative to the group of completions of one prompt (GRPO,
+arXiv:2402.03300; Dr. GRPO, 2503.20783).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def group(rewards: Tensor, group_size: int, *, scale: Literal["std", "none"] = "std", eps: float = 1e-6) -> Tensor:
-    """Reward minus the group's mean, over its unbiased standard deviation + eps unless `scale` is none."""
+def group(
+    rewards: Tensor,
+    group_size: int,
+    *,
+    scale: Literal["std", "none"] = "std",
+    eps: float = 1e-6,
+) -> Tensor:
+    """Reward minus the group's mean, over its unbiased standard deviation + eps unless
+    `scale` is none.
+    """
     from alignkit import group_normalize
 
     return group_normalize(rewards, group_size, eps, scale == "std")

@@ -1,4 +1,6 @@
-"""The clipped policy gradient of PPO and GRPO (DeepSeekMath, arXiv:2402.03300, equation 3)."""
+"""The clipped policy gradient of PPO and GRPO (DeepSeekMath, arXiv:2402.03300, equation
+3).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def grpo_clip(batch: PolicyBatch, *, cliprange: float = 0.2) -> tuple[Tensor, dict[str, Tensor]]:
+def grpo_clip(
+    batch: PolicyBatch, *, cliprange: float = 0.2
+) -> tuple[Tensor, dict[str, Tensor]]:
     """-min(r A, clip(r, 1 - cliprange, 1 + cliprange) A) per token, with r = p / p_old."""
     from alignkit import compute_grpo_clip_loss
 
-    loss, parts = compute_grpo_clip_loss(batch.advantages.unsqueeze(1), batch.logps, batch.old_logps, cliprange)
+    loss, parts = compute_grpo_clip_loss(
+        batch.advantages.unsqueeze(1), batch.logps, batch.old_logps, cliprange
+    )
     return loss, {"clip_fraction": parts["clipped"]}
 
 

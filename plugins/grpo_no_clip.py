@@ -1,4 +1,6 @@
-"""The importance-weighted policy gradient without a clip (CS336's GRPO-No-Clip ablation)."""
+"""The importance-weighted policy gradient without a clip (CS336's GRPO-No-Clip
+ablation).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ def grpo_no_clip(batch: PolicyBatch) -> Tensor:
     """-r A per token, with r = p / p_old."""
     from alignkit import compute_grpo_no_clip_loss
 
-    return compute_grpo_no_clip_loss(batch.advantages.unsqueeze(1), batch.logps, batch.old_logps)[0]
+    return compute_grpo_no_clip_loss(
+        batch.advantages.unsqueeze(1), batch.logps, batch.old_logps
+    )[0]
 
 
 @hookimpl

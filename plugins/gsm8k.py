@@ -10,18 +10,26 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
 def load(*, split: str = "train", path: str | None = None) -> list[dict[str, Any]]:
-    """`question`, `truth` (the number after `####`, without thousands separators), `solution`."""
+    """`question`, `truth` (the number after `####`, without thousands separators),
+    `solution`.
+    """
     local = (f"gsm8k_{split}.jsonl", f"gsm8k/{split}.jsonl")
-    rows = read_rows(path=path, local=local, hub="openai/gsm8k", config="main", split=split)
+    rows = read_rows(
+        path=path, local=local, hub="openai/gsm8k", config="main", split=split
+    )
     return [_row(row, number) for number, row in enumerate(rows, 1)]
 
 
 def _row(row: dict[str, Any], number: int) -> dict[str, Any]:
-    question, (solution, mark, last) = row.get("question"), str(row.get("answer")).rpartition("####")
+    question, (solution, mark, last) = (
+        row.get("question"),
+        str(row.get("answer")).rpartition("####"),
+    )
     truth = last.strip().replace(",", "")
     if not isinstance(question, str) or not mark or not _NUMBER.fullmatch(truth):
         raise InputError(
-            f"GSM8K row {number}: expected `question` and an `answer` that ends in `#### NUMBER`, got {str(row)[:200]}"
+            f"GSM8K row {number}: expected `question` and an `answer` that ends in"
+            f" `#### NUMBER`, got {str(row)[:200]}"
         )
     return {
         "id": f"gsm8k-{number - 1}",

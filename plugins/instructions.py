@@ -1,4 +1,6 @@
-"""Single-turn instructions and answers: UltraChat-200K, or a local file that mixes in SafetyTuned (CS336 A5)."""
+"""Single-turn instructions and answers: UltraChat-200K, or a local file that mixes in
+SafetyTuned (CS336 A5).
+"""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -7,16 +9,21 @@ from typing import Any
 from alignkit import DatasetSource, InputError, hookimpl, read_rows
 
 
-def load(*, split: str = "train", path: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+def load(
+    *, split: str = "train", path: str | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
     """`question` and `response`.
 
-    Local rows have `prompt` (or `question`) and `response`, as CS336's `train.jsonl.gz`; from the Hub the first
-    question and answer of each UltraChat conversation are taken.
+    Local rows have `prompt` (or `question`) and `response`, as CS336's
+    `train.jsonl.gz`; from the Hub the first question and answer of each UltraChat
+    conversation are taken.
     """
     local = (f"instructions_{split}.jsonl.gz", f"instructions_{split}.jsonl")
     hub = "HuggingFaceH4/ultrachat_200k"
     rows = read_rows(path=path, local=local, hub=hub, split=f"{split}_sft", stream=True)
-    return list(islice((_row(row, number) for number, row in enumerate(rows, 1)), limit))
+    return list(
+        islice((_row(row, number) for number, row in enumerate(rows, 1)), limit)
+    )
 
 
 def _row(row: dict[str, Any], number: int) -> dict[str, Any]:
@@ -24,9 +31,15 @@ def _row(row: dict[str, Any], number: int) -> dict[str, Any]:
     if isinstance(messages, list) and len(messages) > 1:
         found = {"question": messages[0]["content"], "response": messages[1]["content"]}
     else:
-        found = {"question": row.get("question", row.get("prompt")), "response": row.get("response")}
+        found = {
+            "question": row.get("question", row.get("prompt")),
+            "response": row.get("response"),
+        }
     if not all(isinstance(text, str) for text in found.values()):
-        raise InputError(f"instructions row {number}: expected texts `prompt` and `response`, got {sorted(row)}")
+        raise InputError(
+            f"instructions row {number}: expected texts `prompt` and `response`, got"
+            f" {sorted(row)}"
+        )
     return {"id": f"instructions-{number - 1}", **found}
 
 

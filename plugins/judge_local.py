@@ -7,4 +7,9 @@ from alignkit import Judge, hookimpl, local_chat
 
 @hookimpl
 def align_judges() -> Iterator[Judge]:
-    yield Judge(name="local", model="meta-llama/Llama-3.2-3B-Instruct", price=0.0, create=local_chat)
+    yield Judge(
+        name="local",
+        model="meta-llama/Llama-3.2-3B-Instruct",
+        price=0.0,
+        create=local_chat,
+    )

@@ -12,5 +12,6 @@ def align_judges() -> Iterator[Judge]:
         model="gpt-4o-mini",
         base_url="https://api.openai.com/v1",
         key="OPENAI_API_KEY",
-        price=0.60,  # of output tokens; input costs a quarter of it, so costs shown are upper bounds
+        # of output tokens; input costs a quarter of it, so costs shown are upper bounds
+        price=0.60,
     )

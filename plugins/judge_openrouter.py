@@ -1,4 +1,6 @@
-"""Judges through OpenRouter, which chooses a host per request. Give --judge-price for cost limits."""
+"""Judges through OpenRouter, which chooses a host per request. Give --judge-price for
+cost limits.
+"""
 
 from collections.abc import Iterator
 

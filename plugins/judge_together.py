@@ -1,4 +1,6 @@
-"""Judges hosted by Together AI. Prices differ by model and date: give --judge-price for cost limits."""
+"""Judges hosted by Together AI. Prices differ by model and date: give --judge-price for
+cost limits.
+"""
 
 from collections.abc import Iterator
 

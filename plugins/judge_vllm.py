@@ -1,4 +1,6 @@
-"""A judge behind a vLLM server (or any OpenAI-compatible one without a key) of one's own."""
+"""A judge behind a vLLM server (or any OpenAI-compatible one without a key) of one's
+own.
+"""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,6 @@
-"""Advantages against the mean of the other completions of the prompt (RLOO, arXiv:2402.14740)."""
+"""Advantages against the mean of the other completions of the prompt (RLOO,
+arXiv:2402.14740).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def leave_one_out(rewards: Tensor, group_size: int) -> Tensor:
-    """Reward minus the mean reward of the group's other scored completions; 0 where there is no other."""
+    """Reward minus the mean reward of the group's other scored completions; 0 where
+    there is no other.
+    """
     groups = rewards.view(-1, group_size)
     others = (~groups.isnan()).sum(dim=1, keepdim=True) - 1
     baseline = (groups.nansum(dim=1, keepdim=True) - groups) / others

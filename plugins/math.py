@@ -12,20 +12,31 @@ _LOCAL = {
 }
 
 
-def load(*, split: str = "train", path: str | None = None, correct: bool = False) -> list[dict[str, Any]]:
-    """`question`, `truth`, `level`, `subject`; split `sft` (local only) has `prompt`, `response`, `truth`.
+def load(
+    *, split: str = "train", path: str | None = None, correct: bool = False
+) -> list[dict[str, Any]]:
+    """`question`, `truth`, `level`, `subject`; split `sft` (local only) has `prompt`,
+    `response`, `truth`.
 
     `correct` keeps only the traces of split `sft` that the r1_zero grader finds right.
     """
     if split not in _LOCAL:
-        raise InputError(f"dataset 'math' has the splits {', '.join(_LOCAL)}, not '{split}'")
+        raise InputError(
+            f"dataset 'math' has the splits {', '.join(_LOCAL)}, not '{split}'"
+        )
     hub = None if split == "sft" else "DigitalLearningGmbH/MATH-lighteval"
     rows = read_rows(path=path, local=_LOCAL[split], hub=hub, split=split)
     if split == "sft":
         traces = [{"truth": row.get("ground_truth"), **row} for row in rows]
-        return [row for row in traces if not correct or grade(row["response"], row["truth"]).status == "ok"]
+        return [
+            row
+            for row in traces
+            if not correct or grade(row["response"], row["truth"]).status == "ok"
+        ]
     if correct:
-        raise InputError("dataset 'math': correct chooses among the traces of split sft")
+        raise InputError(
+            "dataset 'math': correct chooses among the traces of split sft"
+        )
     return math_rows(rows, f"math-{split}")
 
 

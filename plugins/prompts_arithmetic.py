@@ -1,4 +1,6 @@
-"""The prompt of the quickstart: the question, and an answer that starts with an open `<think>`."""
+"""The prompt of the quickstart: the question, and an answer that starts with an open
+`<think>`.
+"""
 
 from collections.abc import Iterator
 
@@ -7,4 +9,6 @@ from alignkit import Prompt, hookimpl
 
 @hookimpl
 def align_prompts() -> Iterator[Prompt]:
-    yield Prompt("arithmetic", "User: {question}\nAssistant: <think>", stop=("</answer>",))
+    yield Prompt(
+        "arithmetic", "User: {question}\nAssistant: <think>", stop=("</answer>",)
+    )

@@ -7,4 +7,10 @@ from alignkit import Prompt, hookimpl
 
 @hookimpl
 def align_prompts() -> Iterator[Prompt]:
-    yield Prompt("chat", ({"role": "user", "content": "{question}"}, {"role": "assistant", "content": "{response}"}))
+    yield Prompt(
+        "chat",
+        (
+            {"role": "user", "content": "{question}"},
+            {"role": "assistant", "content": "{response}"},
+        ),
+    )

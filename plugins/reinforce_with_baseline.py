@@ -1,4 +1,6 @@
-"""Policy gradient with advantages (REINFORCE with a baseline; CS336's `reinforce_with_baseline`)."""
+"""Policy gradient with advantages (REINFORCE with a baseline; CS336's
+`reinforce_with_baseline`).
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ def reinforce_with_baseline(batch: PolicyBatch) -> Tensor:
     """-A log p per token."""
     from alignkit import compute_naive_policy_gradient_loss
 
-    return compute_naive_policy_gradient_loss(batch.advantages.unsqueeze(1), batch.logps)
+    return compute_naive_policy_gradient_loss(
+        batch.advantages.unsqueeze(1), batch.logps
+    )
 
 
 @hookimpl
 def align_losses() -> Iterator[Loss]:
-    yield Loss("reinforce_with_baseline", reinforce_with_baseline, methods=("grpo", "rloo"))
+    yield Loss(
+        "reinforce_with_baseline", reinforce_with_baseline, methods=("grpo", "rloo")
+    )

@@ -1,4 +1,6 @@
-"""REINFORCE leave-one-out with a clipped ratio of whole sequences (arXiv:2402.14740), as TRL's RLOO has it."""
+"""REINFORCE leave-one-out with a clipped ratio of whole sequences (arXiv:2402.14740),
+as TRL's RLOO has it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def rloo(batch: PolicyBatch, *, cliprange: float = 0.2) -> tuple[Tensor, dict[str, Tensor]]:
-    """-min(r A, clip(r) A) per sequence, with r the ratio of the sequence's probabilities."""
+def rloo(
+    batch: PolicyBatch, *, cliprange: float = 0.2
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """-min(r A, clip(r) A) per sequence, with r the ratio of the sequence's
+    probabilities.
+    """
     from alignkit import compute_grpo_clip_loss, masked_normalize
 
-    logps = masked_normalize(batch.logps, batch.mask, dim=-1)  # (B,), sums over the response
+    # (B,), sums over the response
+    logps = masked_normalize(batch.logps, batch.mask, dim=-1)
     old_logps = masked_normalize(batch.old_logps, batch.mask, dim=-1)
     loss, parts = compute_grpo_clip_loss(batch.advantages, logps, old_logps, cliprange)
     return loss, {"clip_fraction": parts["clipped"]}

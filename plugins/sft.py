@@ -18,4 +18,9 @@ def sft(batch: SFTBatch) -> Tensor:
 
 @hookimpl
 def align_losses() -> Iterator[Loss]:
-    yield Loss("sft", sft, methods=("sft",), normalize=("token", "sequence", "constant", "microbatch"))
+    yield Loss(
+        "sft",
+        sft,
+        methods=("sft",),
+        normalize=("token", "sequence", "constant", "microbatch"),
+    )

@@ -1,4 +1,6 @@
-"""Print a few answers after each eval of a run: what CS336 calls log_generations, on the terminal."""
+"""Print a few answers after each eval of a run: what CS336 calls log_generations, on
+the terminal.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,14 +13,19 @@ WIDTH = 300
 
 
 def eval_finished(run: RunInfo, name: str, summary: Mapping[str, Any]) -> None:
-    """Show the first answers with their truth and status; control characters are escaped."""
+    """Show the first answers with their truth and status; control characters are
+    escaped.
+    """
     path = run.folder / "evals" / f"{name}@{summary['step']}" / "samples.jsonl"
     with path.open(encoding="utf-8") as file:
         for line in (next(file, "") for _ in range(SHOWN)):
             if line:
                 row = json.loads(line)
                 answer = json.dumps(row["response"][:WIDTH], ensure_ascii=True)
-                print(f"{name}@{summary['step']} {row['id']} [{row['status']}] truth {row['truth']!r}: {answer}")
+                print(
+                    f"{name}@{summary['step']} {row['id']} [{row['status']}] truth"
+                    f" {row['truth']!r}: {answer}"
+                )
 
 
 @hookimpl

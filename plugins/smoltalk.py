@@ -1,4 +1,6 @@
-"""SmolTalk: a million conversations for SFT (Allal et al. 2025, arXiv:2502.02737). Streamed: it is large."""
+"""SmolTalk: a million conversations for SFT (Allal et al. 2025, arXiv:2502.02737).
+Streamed: it is large.
+"""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -15,9 +17,18 @@ def load(
     subset: str = "all",
     turns: Literal["last", "each"] = "last",
 ) -> list[dict[str, Any]]:
-    """`prompt` (the messages before an answer) and `response`, of each conversation's last answer or of each one."""
+    """`prompt` (the messages before an answer) and `response`, of each conversation's
+    last answer or of each one.
+    """
     local = (f"smoltalk_{split}.jsonl", f"smoltalk/{split}.jsonl")
-    rows = read_rows(path=path, local=local, hub="HuggingFaceTB/smoltalk", config=subset, split=split, stream=True)
+    rows = read_rows(
+        path=path,
+        local=local,
+        hub="HuggingFaceTB/smoltalk",
+        config=subset,
+        split=split,
+        stream=True,
+    )
     return list(islice(_answers(rows, turns), limit))
 
 
@@ -25,11 +36,20 @@ def _answers(rows: Any, turns: str) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         messages = row.get("messages")
         if not isinstance(messages, list) or not messages:
-            raise InputError(f"SmolTalk row {number}: expected a list of `messages`, got {sorted(row)}")
+            raise InputError(
+                f"SmolTalk row {number}: expected a list of `messages`, got"
+                f" {sorted(row)}"
+            )
         answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i]
         for i in answers if turns == "each" else answers[-1:]:
-            prompt = [{"role": m["role"], "content": m["content"]} for m in messages[:i]]
-            yield {"id": f"smoltalk-{number - 1}-{i}", "prompt": prompt, "response": messages[i]["content"]}
+            prompt = [
+                {"role": m["role"], "content": m["content"]} for m in messages[:i]
+            ]
+            yield {
+                "id": f"smoltalk-{number - 1}-{i}",
+                "prompt": prompt,
+                "response": messages[i]["content"],
+            }
 
 
 @hookimpl

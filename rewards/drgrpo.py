@@ -1,4 +1,6 @@
-r"""The r1_zero reward of "Understanding R1-Zero-Like Training" (Liu et al. 2025) and CS336."""
+r"""The r1_zero reward of "Understanding R1-Zero-Like Training" (Liu et al. 2025) and
+CS336.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,11 +8,14 @@ from typing import Any
 from alignkit import Reward, Score, grade, hookimpl
 
 
-def drgrpo(response: str, truth: Any, *, fast: bool = True, strict: bool = False) -> Score:
-    r"""1 when the format is kept exactly (`</think> <answer>…</answer>`) and the answer is right, else 0.
+def drgrpo(
+    response: str, truth: Any, *, fast: bool = True, strict: bool = False
+) -> Score:
+    r"""1 when the format is kept exactly (`</think> <answer>…</answer>`) and the answer
+    is right, else 0.
 
-    `fast=False` also asks math-verify. `strict` refuses answers that name alternatives (`42 \text{ or } 43`),
-    which the published grader accepts.
+    `fast=False` also asks math-verify. `strict` refuses answers that name alternatives
+    (`42 \text{ or } 43`), which the published grader accepts.
 
     >>> drgrpo("half </think> <answer>0.5</answer>", r"\frac{1}{2}").reward
     1.0

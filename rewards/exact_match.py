@@ -7,26 +7,44 @@ from alignkit import Reward, Score, extract_answer, hookimpl
 
 
 def exact_match(
-    response: str, truth: Any, *, form: Literal["r1_zero", "boxed", "plain"] = "plain", ignore_case: bool = False
+    response: str,
+    truth: Any,
+    *,
+    form: Literal["r1_zero", "boxed", "plain"] = "plain",
+    ignore_case: bool = False,
 ) -> Score:
     r"""1 when the answer is the truth (any of a list), white space around both aside.
 
-    `form` says where the answer stands: `plain` is the whole response, `boxed` the last `\boxed`, `r1_zero` the
-    answer tags.
+    `form` says where the answer stands: `plain` is the whole response, `boxed` the last
+    `\boxed`, `r1_zero` the answer tags.
 
     >>> exact_match(" Paris\n", "Paris").reward
     1.0
     """
     answer = extract_answer(response, form)
     if answer is None:
-        return Score(0.0, "unparsed", {"format_reward": 0.0, "answer_reward": 0.0}, "format", f"no answer as {form}")
-    truths = [str(one).strip() for one in (truth if isinstance(truth, list | tuple) else [truth])]
+        return Score(
+            0.0,
+            "unparsed",
+            {"format_reward": 0.0, "answer_reward": 0.0},
+            "format",
+            f"no answer as {form}",
+        )
+    truths = [
+        str(one).strip()
+        for one in (truth if isinstance(truth, list | tuple) else [truth])
+    ]
     answer = answer.strip()
     if ignore_case:
         answer, truths = answer.casefold(), [one.casefold() for one in truths]
     right = answer in truths
     parts = {"format_reward": 1.0, "answer_reward": float(right)}
-    return Score(float(right), parts=parts, stage="exact", explanation=f"{answer[:120]!r} against {truths!r:.240}")
+    return Score(
+        float(right),
+        parts=parts,
+        stage="exact",
+        explanation=f"{answer[:120]!r} against {truths!r:.240}",
+    )
 
 
 @hookimpl

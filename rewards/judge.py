@@ -38,35 +38,72 @@ def judge(
     concurrency: int = 16,
     requests_per_minute: float | None = None,
 ) -> list[Score]:
-    """(rating - lowest) / (highest - lowest), from the last `Rating: N` of the judge's answer.
+    """(rating - lowest) / (highest - lowest), from the last `Rating: N` of the judge's
+    answer.
 
-    `judge`: a judge's name, or `name:model`. `question`: a text with {prompt} and {response}. A response whose
-    rating cannot be had or read has the status `error`.
+    `judge`: a judge's name, or `name:model`. `question`: a text with {prompt} and
+        {response}. A response whose rating cannot be had or read has the status
+        `error`.
     """
     if lowest >= highest or "{response}" not in question:
-        raise InputError("reward 'judge': lowest must be below highest, and the question must hold {response}")
+        raise InputError(
+            "reward 'judge': lowest must be below highest, and the question must hold"
+            " {response}"
+        )
     client = JudgeClient(
-        find_judge(judge, base_url), None, concurrency=concurrency, requests_per_minute=requests_per_minute
+        find_judge(judge, base_url),
+        None,
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
     )
 
     def ask(prompt: Any, response: str) -> list[dict[str, str]]:
-        request = prompt if isinstance(prompt, str) else "\n\n".join(f"{m['role']}: {m['content']}" for m in prompt)
-        values = {"prompt": request, "response": response, "lowest": str(lowest), "highest": str(highest)}
+        request = (
+            prompt
+            if isinstance(prompt, str)
+            else "\n\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+        )
+        values = {
+            "prompt": request,
+            "response": response,
+            "lowest": str(lowest),
+            "highest": str(highest),
+        }
         # One pass, so that braces in the values stay as they are.
-        text = re.sub(r"\{(prompt|response|lowest|highest)\}", lambda m: values[m[1]], question)
+        text = re.sub(
+            r"\{(prompt|response|lowest|highest)\}", lambda m: values[m[1]], question
+        )
         return [{"role": "user", "content": text}]
 
-    asked = [(str(i), [ask(p, r)]) for i, (p, r) in enumerate(zip(prompts, responses, strict=True))]
+    asked = [
+        (str(i), [ask(p, r)])
+        for i, (p, r) in enumerate(zip(prompts, responses, strict=True))
+    ]
     greedy = {"temperature": 0.0, "max_new_tokens": max_new_tokens}
-    verdicts = client.ask(asked, greedy, lambda _, texts: rating(texts[0], lowest, highest) is not None)
+    verdicts = client.ask(
+        asked, greedy, lambda _, texts: rating(texts[0], lowest, highest) is not None
+    )
     scores = []
     for id_, _ in asked:
-        value = rating(verdicts.texts[id_][0], lowest, highest) if id_ in verdicts.texts else None
+        value = (
+            rating(verdicts.texts[id_][0], lowest, highest)
+            if id_ in verdicts.texts
+            else None
+        )
         if value is None:
-            scores.append(Score(0.0, status="error", stage="judge", explanation=f"no rating: {verdicts.open[id_]}"))
+            scores.append(
+                Score(
+                    0.0,
+                    status="error",
+                    stage="judge",
+                    explanation=f"no rating: {verdicts.open[id_]}",
+                )
+            )
         else:
             scaled = (value - lowest) / (highest - lowest)
-            scores.append(Score(scaled, status="ok", parts={"rating": value}, stage="judge"))
+            scores.append(
+                Score(scaled, status="ok", parts={"rating": value}, stage="judge")
+            )
     return scores
 
 

@@ -1,4 +1,6 @@
-"""A soft penalty on overlong responses (DAPO, Yu et al. 2025, arXiv:2503.14476, equation 13), counted in words."""
+"""A soft penalty on overlong responses (DAPO, Yu et al. 2025, arXiv:2503.14476,
+equation 13), counted in words.
+"""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,6 @@
-"""math-verify's verdict (Hugging Face), under a deadline that its own signal-based one cannot give in a thread."""
+"""math-verify's verdict (Hugging Face), under a deadline that its own signal-based one
+cannot give in a thread.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +9,8 @@ from alignkit import Reward, Score, grade_math_verify, hookimpl
 
 
 def math_verify(response: str, truth: Any) -> Score:
-    r"""1 when math-verify finds the last formula of the response equal to the truth; a list of truths: to any.
+    r"""1 when math-verify finds the last formula of the response equal to the truth; a
+    list of truths: to any.
 
     >>> math_verify(r"so it is $\frac{1}{2}$", "0.5").reward
     1.0

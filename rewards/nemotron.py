@@ -1,4 +1,6 @@
-"""NVIDIA's Nemotron reward model (Wang et al. 2024, HelpSteer2-Preference, arXiv:2410.01257) behind its endpoint."""
+"""NVIDIA's Nemotron reward model (Wang et al. 2024, HelpSteer2-Preference,
+arXiv:2410.01257) behind its endpoint.
+"""
 
 import math
 import re
@@ -34,10 +36,12 @@ def nemotron(
     timeout: float = 120.0,
     attempts: int = 8,
 ) -> list[Score]:
-    """The model's score of each response; higher is better, and scores compare within one prompt only.
+    """The model's score of each response; higher is better, and scores compare within
+    one prompt only.
 
-    `key` names an environment variable; an empty one sends no key. The model takes at most 4,096 tokens of prompt and
-    response together. A response that got no score has the status `error`, never a number of its own.
+    `key` names an environment variable; an empty one sends no key. The model takes at
+    most 4,096 tokens of prompt and response together. A response that got no score has
+    the status `error`, never a number of its own.
     """
     judge = Judge(name="nemotron", model=model, base_url=base_url, key=key or None)
     client = JudgeClient(
@@ -48,22 +52,35 @@ def nemotron(
         timeout=timeout,
         attempts=attempts,
     )
-    asked = [(str(i), [conversation(p, r)]) for i, (p, r) in enumerate(zip(prompts, responses, strict=True))]
+    asked = [
+        (str(i), [conversation(p, r)])
+        for i, (p, r) in enumerate(zip(prompts, responses, strict=True))
+    ]
     greedy = {"temperature": 0.0, "max_new_tokens": 16}
-    verdicts = client.ask(asked, greedy, lambda _, texts: score_in(texts[0]) is not None)
-    return [score(verdicts.texts.get(id_), verdicts.open.get(id_, "")) for id_, _ in asked]
+    verdicts = client.ask(
+        asked, greedy, lambda _, texts: score_in(texts[0]) is not None
+    )
+    return [
+        score(verdicts.texts.get(id_), verdicts.open.get(id_, "")) for id_, _ in asked
+    ]
 
 
 def conversation(prompt: Any, response: str) -> list[dict[str, str]]:
     """The prompt's messages with the response as the assistant's."""
-    before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+    before = (
+        [{"role": "user", "content": prompt}]
+        if isinstance(prompt, str)
+        else [dict(m) for m in prompt]
+    )
     return [*before, {"role": "assistant", "content": response}]
 
 
 def score(texts: tuple[str, ...] | None, why: str) -> Score:
     value = score_in(texts[0]) if texts else None
     if value is None:
-        return Score(0.0, status="error", stage="nemotron", explanation=f"no score: {why}")
+        return Score(
+            0.0, status="error", stage="nemotron", explanation=f"no score: {why}"
+        )
     return Score(value, status="ok", stage="nemotron")
 
 

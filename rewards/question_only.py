@@ -1,4 +1,6 @@
-r"""The question_only reward of "Understanding R1-Zero-Like Training" and CS336: the answer stands in `\boxed{}`."""
+r"""The question_only reward of "Understanding R1-Zero-Like Training" and CS336: the
+answer stands in `\boxed{}`.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,8 +8,11 @@ from typing import Any
 from alignkit import Reward, Score, grade, hookimpl
 
 
-def question_only(response: str, truth: Any, *, fast: bool = True, strict: bool = False) -> Score:
-    r"""1 when the last `\boxed{…}` holds the right answer, else 0; without a box the format is 0.
+def question_only(
+    response: str, truth: Any, *, fast: bool = True, strict: bool = False
+) -> Score:
+    r"""1 when the last `\boxed{…}` holds the right answer, else 0; without a box the
+    format is 0.
 
     `fast=False` also asks math-verify. `strict` refuses answers that name alternatives.
 

@@ -6,7 +6,8 @@ from alignkit import Reward, Score, hookimpl
 
 
 def repetition_penalty(response: str, *, ngram: int = 5, scale: float = 1.0) -> Score:
-    """`-scale` times the share of the response's word n-grams that occurred before in it.
+    """`-scale` times the share of the response's word n-grams that occurred before in
+    it.
 
     >>> repetition_penalty("a b a b a b", ngram=2).reward
     -0.6

@@ -8,22 +8,36 @@ _MARK = "<think>"
 
 
 def think_format(response: str, prompt: str | Sequence[Mapping[str, str]]) -> Score:
-    """1 for one `<think>…</think>` block followed by an answer. A prompt that ends with `<think>` has opened it.
+    """1 for one `<think>…</think>` block followed by an answer. A prompt that ends with
+    `<think>` has opened it.
 
     >>> think_format("so </think> 42", "Assistant: <think>").reward, think_format("so </think> 42", "Hi").reward
     (1.0, 0.0)
     """
-    last = prompt if isinstance(prompt, str) else (prompt[-1]["content"] if prompt else "")
+    last = (
+        prompt if isinstance(prompt, str) else (prompt[-1]["content"] if prompt else "")
+    )
     opened = last.rstrip().endswith(_MARK)
     text = response.lstrip()
-    inside = response if opened else text.removeprefix(_MARK) if text.startswith(_MARK) else None
+    inside = (
+        response
+        if opened
+        else text.removeprefix(_MARK)
+        if text.startswith(_MARK)
+        else None
+    )
     good = (
         inside is not None
         and _MARK not in inside
         and inside.count("</think>") == 1
         and bool(inside.partition("</think>")[2].strip())
     )
-    return Score(float(good), "ok" if good else "unparsed", {"format_reward": float(good)}, "format")
+    return Score(
+        float(good),
+        "ok" if good else "unparsed",
+        {"format_reward": float(good)},
+        "format",
+    )
 
 
 @hookimpl

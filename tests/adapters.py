@@ -1,4 +1,5 @@
-"""The functions of `alignkit.functional` under the names that the CS336 alignment assignment's own tests import.
+"""The functions of `alignkit.functional` under the names that the CS336 alignment
+assignment's own tests import.
 
 Copy this file over `tests/adapters.py` of the assignment to run its suite.
 """
@@ -9,7 +10,12 @@ from pathlib import Path
 
 from alignkit import functional
 
-ALPACA = Path(__file__).resolve().parents[1] / "cs336_alignment" / "prompts" / "alpaca_sft.prompt"
+ALPACA = (
+    Path(__file__).resolve().parents[1]
+    / "cs336_alignment"
+    / "prompts"
+    / "alpaca_sft.prompt"
+)
 
 
 def run_tokenize_prompt_and_output(prompt_strs, output_strs, tokenizer):
@@ -17,10 +23,20 @@ def run_tokenize_prompt_and_output(prompt_strs, output_strs, tokenizer):
 
 
 def run_compute_group_normalized_rewards(
-    reward_fn, rollout_responses, repeated_ground_truths, group_size, advantage_eps, normalize_by_std
+    reward_fn,
+    rollout_responses,
+    repeated_ground_truths,
+    group_size,
+    advantage_eps,
+    normalize_by_std,
 ):
     return functional.compute_group_normalized_rewards(
-        reward_fn, rollout_responses, repeated_ground_truths, group_size, advantage_eps, normalize_by_std
+        reward_fn,
+        rollout_responses,
+        repeated_ground_truths,
+        group_size,
+        advantage_eps,
+        normalize_by_std,
     )
 
 
@@ -29,18 +45,26 @@ def run_compute_entropy(logits):
 
 
 def run_get_response_log_probs(model, input_ids, labels, return_token_entropy):
-    return functional.get_response_log_probs(model, input_ids, labels, return_token_entropy)
+    return functional.get_response_log_probs(
+        model, input_ids, labels, return_token_entropy
+    )
 
 
 def run_compute_naive_policy_gradient_loss(raw_rewards_or_advantages, policy_log_probs):
-    return functional.compute_naive_policy_gradient_loss(raw_rewards_or_advantages, policy_log_probs)
+    return functional.compute_naive_policy_gradient_loss(
+        raw_rewards_or_advantages, policy_log_probs
+    )
 
 
 def run_compute_grpo_clip_loss(advantages, policy_log_probs, old_log_probs, cliprange):
-    return functional.compute_grpo_clip_loss(advantages, policy_log_probs, old_log_probs, cliprange)
+    return functional.compute_grpo_clip_loss(
+        advantages, policy_log_probs, old_log_probs, cliprange
+    )
 
 
-def run_compute_policy_gradient_loss(policy_log_probs, loss_type, raw_rewards, advantages, old_log_probs, cliprange):
+def run_compute_policy_gradient_loss(
+    policy_log_probs, loss_type, raw_rewards, advantages, old_log_probs, cliprange
+):
     return functional.compute_policy_gradient_loss(
         policy_log_probs, loss_type, raw_rewards, advantages, old_log_probs, cliprange
     )
@@ -50,7 +74,9 @@ def run_masked_mean(tensor, mask, dim=None):
     return functional.masked_mean(tensor, mask, dim)
 
 
-def run_sft_microbatch_train_step(policy_log_probs, response_mask, gradient_accumulation_steps, normalize_constant=1.0):
+def run_sft_microbatch_train_step(
+    policy_log_probs, response_mask, gradient_accumulation_steps, normalize_constant=1.0
+):
     return functional.sft_microbatch_train_step(
         policy_log_probs, response_mask, gradient_accumulation_steps, normalize_constant
     )
@@ -83,7 +109,9 @@ def run_masked_normalize(tensor, mask, dim=None, normalize_constant=1.0):
 
 
 def get_packed_sft_dataset(tokenizer, dataset_path, seq_length, shuffle):
-    return functional.get_packed_sft_dataset(tokenizer, dataset_path, seq_length, shuffle, ALPACA.read_text())
+    return functional.get_packed_sft_dataset(
+        tokenizer, dataset_path, seq_length, shuffle, ALPACA.read_text()
+    )
 
 
 def run_iterate_batches(dataset, batch_size, shuffle):
@@ -98,7 +126,16 @@ def run_parse_gsm8k_response(model_output):
     return functional.parse_gsm8k_response(model_output)
 
 
-def run_compute_per_instance_dpo_loss(lm, lm_ref, tokenizer, beta, prompt, response_chosen, response_rejected):
+def run_compute_per_instance_dpo_loss(
+    lm, lm_ref, tokenizer, beta, prompt, response_chosen, response_rejected
+):
     return functional.compute_per_instance_dpo_loss(
-        lm, lm_ref, tokenizer, beta, prompt, response_chosen, response_rejected, ALPACA.read_text()
+        lm,
+        lm_ref,
+        tokenizer,
+        beta,
+        prompt,
+        response_chosen,
+        response_rejected,
+        ALPACA.read_text(),
     )

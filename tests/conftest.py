@@ -20,7 +20,8 @@ import pytest
 
 from alignkit import kits
 
-# A shell's background job has Ctrl-C ignored, and so would every process that a test starts and interrupts.
+# A shell's background job has Ctrl-C ignored, and so would every process that a test
+# starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 kits.mount(kits.builtin())
 MOUNTS = os.environ["ALIGN_MOUNTS"]
@@ -30,10 +31,14 @@ OLD_TIME = 1_750_000_000  # of the files there: 0.1 knew a model by its files' t
 
 @pytest.fixture
 def align_data() -> Path:
-    """The folder of real benchmarks and model outputs; the test is skipped where there is none."""
+    """The folder of real benchmarks and model outputs; the test is skipped where there
+    is none.
+    """
     folder = os.environ.get("ALIGN_DATA")
     if not folder:
-        pytest.skip("ALIGN_DATA is not set: real benchmark files are not part of the repository")
+        pytest.skip(
+            "ALIGN_DATA is not set: real benchmark files are not part of the repository"
+        )
     return Path(folder).resolve()
 
 

@@ -1,4 +1,6 @@
-"""Reward functions for tests of the grader; in a module, so that a worker can import them."""
+"""Reward functions for tests of the grader; in a module, so that a worker can import
+them.
+"""
 
 import asyncio
 import os

@@ -1,4 +1,6 @@
-"""A real HTTP server on 127.0.0.1 that speaks the OpenAI protocol and can fail in every way an endpoint does."""
+"""A real HTTP server on 127.0.0.1 that speaks the OpenAI protocol and can fail in every
+way an endpoint does.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +28,56 @@ class OpenAIServer:
 
     Args:
         answer: body -> text, or -> dict: a whole choice (merged over the defaults).
-        faults: a list of fault names consumed one per request (None: no fault), then none; see `FAULTS`.
-        fault_rate: further requests fail with this probability with one of `random_faults`.
+        faults: a list of fault names consumed one per request (None: no fault), then
+            none; see `FAULTS`.
+        fault_rate: further requests fail with this probability with one of
+            `random_faults`.
         latency: seconds before each answer. slow: seconds of the fault `slow`.
         vllm: say in /models that this is vLLM; keep stop strings; echo log-probs.
         key: the key to demand.
 
-    `served`: the bodies answered with 200 in full, in order; `requests`: how many came; `faulted`: faults done.
+    `served`: the bodies answered with 200 in full, in order; `requests`: how many came;
+        `faulted`: faults done.
     """
 
-    FAULTS = (*STATUSES, "429:SECONDS", "429:date", "503:SECONDS", "reset", "half", "garbage", "shapeless", "slow")
+    FAULTS = (
+        *STATUSES,
+        "429:SECONDS",
+        "429:date",
+        "503:SECONDS",
+        "reset",
+        "half",
+        "garbage",
+        "shapeless",
+        "slow",
+    )
 
-    def __init__(self, answer=None, *, faults=(), fault_rate=0.0, random_faults=("500", "503", "429", "reset"),
-                 latency=0.0, slow=3.0, vllm=False, key=None, usage=True, seed=0, port=0):  # fmt: skip
-        self.answer, self.faults, self.latency, self.slow = answer or say("ok"), list(faults), latency, slow
-        self.fault_rate, self.random_faults, self.random = fault_rate, random_faults, random.Random(seed)
+    def __init__(
+        self,
+        answer=None,
+        *,
+        faults=(),
+        fault_rate=0.0,
+        random_faults=("500", "503", "429", "reset"),
+        latency=0.0,
+        slow=3.0,
+        vllm=False,
+        key=None,
+        usage=True,
+        seed=0,
+        port=0,
+    ):
+        self.answer, self.faults, self.latency, self.slow = (
+            answer or say("ok"),
+            list(faults),
+            latency,
+            slow,
+        )
+        self.fault_rate, self.random_faults, self.random = (
+            fault_rate,
+            random_faults,
+            random.Random(seed),
+        )
         self.vllm, self.key, self.usage, self.port = vllm, key, usage, port
         self.lock = threading.Lock()
         self.served, self.paths, self.arrivals = [], [], []
@@ -55,7 +92,9 @@ class OpenAIServer:
         self.server = _Server(("127.0.0.1", self.port), handler)
         self.port = self.server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, args=(0.02,), daemon=True
+        )
         self.thread.start()
         return self
 
@@ -72,7 +111,9 @@ class OpenAIServer:
 
     def times_served(self):
         """How often each conversation or prompt was answered."""
-        return Counter(json.dumps(b.get("messages", b.get("prompt"))) for b in self.served)
+        return Counter(
+            json.dumps(b.get("messages", b.get("prompt"))) for b in self.served
+        )
 
     def next_fault(self, body):
         with self.lock:
@@ -102,7 +143,13 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        models = [{"id": "m", "object": "model", "owned_by": "vllm" if self.owner.vllm else "someone"}]
+        models = [
+            {
+                "id": "m",
+                "object": "model",
+                "owned_by": "vllm" if self.owner.vllm else "someone",
+            }
+        ]
         self.reply(200, json.dumps({"object": "list", "data": models}).encode())
 
     def do_POST(self):
@@ -116,7 +163,11 @@ class _Handler(BaseHTTPRequestHandler):
             owner.most_at_once = max(owner.most_at_once, owner._at_once)
         try:
             if owner.key and self.headers.get("Authorization") != f"Bearer {owner.key}":
-                said = {"error": {"message": f"bad key: {self.headers.get('Authorization')}"}}
+                said = {
+                    "error": {
+                        "message": f"bad key: {self.headers.get('Authorization')}"
+                    }
+                }
                 return self.reply(401, json.dumps(said).encode())
             fault = owner.next_fault(body)
             if owner.latency:
@@ -133,7 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
                 owner._at_once -= 1
 
     def reply(self, status, raw, headers=(), length=None):
-        head = [f"HTTP/1.1 {status} x", "Content-Type: application/json", f"Content-Length: {length or len(raw)}"]
+        head = [
+            f"HTTP/1.1 {status} x",
+            "Content-Type: application/json",
+            f"Content-Length: {length or len(raw)}",
+        ]
         self.wfile.write("\r\n".join([*head, *headers, "", ""]).encode() + raw)
         self.wfile.flush()
 
@@ -143,21 +198,31 @@ class _Handler(BaseHTTPRequestHandler):
             headers = []
             if argument:
                 headers = [
-                    f"Retry-After: {formatdate(time.time() + 2, usegmt=True) if argument == 'date' else argument}"
+                    "Retry-After:"
+                    f" {formatdate(time.time() + 2, usegmt=True) if argument == 'date' else argument}"
                 ]
-            return self.reply(int(kind), json.dumps({"error": {"message": STATUSES[kind]}}).encode(), headers)
+            return self.reply(
+                int(kind),
+                json.dumps({"error": {"message": STATUSES[kind]}}).encode(),
+                headers,
+            )
         if kind == "slow":
             time.sleep(self.owner.slow)
             kind = "reset"
         if kind == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
         elif kind == "half":
             raw = json.dumps(self.completion(body)).encode()
             self.reply(200, raw[: len(raw) // 2], length=len(raw))
         elif kind == "garbage":
             return self.reply(200, b'{"choices": [{"mess')
         elif kind == "shapeless":
-            return self.reply(200, b'{"choices": [{"message": {"content": 7}, "finish_reason": "stop"}]}')
+            return self.reply(
+                200,
+                b'{"choices": [{"message": {"content": 7}, "finish_reason": "stop"}]}',
+            )
         self.close_connection = True
         self.connection.close()
 
@@ -169,12 +234,21 @@ class _Handler(BaseHTTPRequestHandler):
             given = given if isinstance(given, dict) else {"text": given}
             text = given.pop("text", "")
             choice = {"index": index, "finish_reason": "stop"}
-            choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+            choice |= (
+                {"message": {"role": "assistant", "content": text}}
+                if chat
+                else {"text": text}
+            )
             choices.append(choice | given)
         if body.get("echo") and self.owner.vllm:
             choices[0]["logprobs"] = echoed(body["prompt"])
         prompt = json.dumps(body["messages"]) if chat else body["prompt"]
-        answer = {"id": "x", "object": "chat.completion", "model": body["model"], "choices": choices}
+        answer = {
+            "id": "x",
+            "object": "chat.completion",
+            "model": body["model"],
+            "choices": choices,
+        }
         if self.owner.usage:
             tokens_in = len(prompt) if body.get("echo") else len(prompt) // 4
             usage = {"prompt_tokens": tokens_in, "completion_tokens": 5 * len(choices)}
@@ -183,6 +257,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def echoed(prompt):
-    """Log-probs of a model of characters: -0.01 x code point; the first has none; one generated token follows."""
+    """Log-probs of a model of characters: -0.01 x code point; the first has none; one
+    generated token follows.
+    """
     values = [None, *(-0.01 * ord(c) for c in prompt[1:]), -9.0]
     return {"tokens": [*prompt, "!"], "token_logprobs": values}

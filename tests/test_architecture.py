@@ -13,16 +13,18 @@ import alignkit
 from alignkit import hookspecs, kits, plugins
 
 ROOT = Path(alignkit.__file__).parent
-# Rows of the design, lowest first; a module imports only from lower rows or its own room.
+# Rows of the design, lowest first; a module imports only from lower rows or its own
+# room.
 ROWS = [
-    {"errors", "types", "versions", "parsers", "hub"},
-    {"hookspecs", "kits"},
-    {"plugins", "functional"},
-    {"recipe", "run", "grading", "models", "engines"},
-    {"judging", "data"},
-    {"evaluate", "making"},
-    {"trainers"},
-    {"plan", "estimate", "sweep", "report", "doctor", "conformance"},
+    {"errors", "types", "sampling", "parsers"},
+    {"hookspecs", "kits", "plugins", "functional", "run", "machine"},
+    {"recipe"},
+    {"models", "grading", "endpoint", "engines"},
+    {"data"},
+    {"provenance", "evaluate", "proofs"},
+    {"train"},
+    {"conformance", "plan"},
+    {"sweep", "report"},
     {"cli"},
 ]
 ROW_OF = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
@@ -70,19 +72,28 @@ def test_a_module_imports_only_from_lower_rows_or_its_own_room(path: Path):
             continue
         other = parts[1]
         if other in ROW_OF and other != here:
-            assert ROW_OF[other] <= ROW_OF[here], f"{path.name} imports {name} from a higher row"
+            assert ROW_OF[other] <= ROW_OF[here], (
+                f"{path.name} imports {name} from a higher row"
+            )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_heavy_is_imported_at_start_up(path: Path):
-    if room(path) in ("trainers", "models", "functional", "engines"):
+    if room(path) in (
+        "train",
+        "models",
+        "functional",
+        "engines",
+        "conformance",
+        "proofs",
+    ):
         return
     assert not {name.split(".")[0] for name in imports(path, top_level=True)} & HEAVY
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_core_modules_stay_small(path: Path):
-    assert len(path.read_text().splitlines()) <= 350
+    assert len(path.read_text().splitlines()) <= 560
 
 
 def test_the_exports_are_sorted_and_all_exist():
@@ -91,13 +102,21 @@ def test_the_exports_are_sorted_and_all_exist():
         assert getattr(alignkit, name) is not None
 
 
-@pytest.mark.parametrize("file", kits.builtin().plugin_files(), ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize(
+    "file", kits.builtin().plugin_files(), ids=lambda p: f"{p.parent.name}/{p.name}"
+)
 def test_a_built_in_plugin_uses_only_the_public_api_and_is_short(file: Path):
     for name in imports(file):
         if name.split(".")[0] == "alignkit":
-            assert name.removeprefix("alignkit.") in alignkit.__all__, f"{file.name} imports {name}"
-        assert name.split(".")[0] not in ("rewards", "evals", "plugins"), f"{file.name} imports another plugin"
-    assert len(file.read_text().splitlines()) < 100
+            assert name.removeprefix("alignkit.") in alignkit.__all__, (
+                f"{file.name} imports {name}"
+            )
+        assert name.split(".")[0] not in (
+            "rewards",
+            "evals",
+            "plugins",
+        ), f"{file.name} imports another plugin"
+    assert len(file.read_text().splitlines()) < 160
 
 
 def test_plugin_folders_are_no_packages():
@@ -113,16 +132,26 @@ def test_every_hook_is_documented_and_used():
 
 
 def test_help_starts_without_heavy_packages():
-    code = "import sys, alignkit.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nprint(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    code = (
+        "import sys, alignkit.cli as c\ntry: c.main(['--help'])\nexcept SystemExit:"
+        " pass\nprint(sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
     loaded = done.stdout.splitlines()[-1]
     for name in (*HEAVY, "pydantic", "rich", "ruamel.yaml", "pluggy"):
         assert f"'{name}'" not in loaded, name
 
 
 def test_loading_all_plugins_imports_nothing_heavy():
-    code = "import sys\nfrom alignkit import kits, plugins\nplugins.load(kits.find())\nprint(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    code = (
+        "import sys\nfrom alignkit import kits,"
+        " plugins\nplugins.load(kits.find())\nprint(sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     for name in HEAVY:
         assert f"'{name}'" not in done.stdout, name

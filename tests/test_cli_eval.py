@@ -1,4 +1,6 @@
-"""`align eval`: flags, what is refused before anything runs, kill -9, judged evals, and what is printed."""
+"""`align eval`: flags, what is refused before anything runs, kill -9, judged evals, and
+what is printed.
+"""
 
 import json
 import os
@@ -41,7 +43,10 @@ def at(server, *more):
 
 def sst_file(folder, count=6):
     path = folder / "sst.csv"
-    path.write_text("id,harm_area,category,prompts_final\n" + "".join(f"s{i},a,c,How {i}?\n" for i in range(count)))
+    path.write_text(
+        "id,harm_area,category,prompts_final\n"
+        + "".join(f"s{i},a,c,How {i}?\n" for i in range(count))
+    )
     return path
 
 
@@ -50,13 +55,23 @@ def test_json_gives_the_summaries_and_nothing_else_on_stdout(align, tmp_path):
         code, out, _ = align("arithmetic", *at(server), "--limit", 5, "--json")
     (summary,) = json.loads(out)
     assert code == 0 and summary["value"] == 1.0 and summary["n"] == 5
-    assert (tmp_path / summary["folder"]).relative_to(tmp_path).parts == ("runs", "evals", "m", "arithmetic@0")
+    assert (tmp_path / summary["folder"]).relative_to(tmp_path).parts == (
+        "runs",
+        "evals",
+        "m",
+        "arithmetic@0",
+    )
 
 
 def test_the_table_shows_value_interval_and_where_the_files_are(align):
     with OpenAIServer(solve) as server:
         code, out, _ = align("arithmetic", *at(server), "--limit", 5, "--out", "here")
-    assert code == 0 and "1.0000" in out and "0.5655 to 1.0000" in out and "here/arithmetic@0" in out
+    assert (
+        code == 0
+        and "1.0000" in out
+        and "0.5655 to 1.0000" in out
+        and "here/arithmetic@0" in out
+    )
     assert "format=1 answer=1: 5" in out
 
 
@@ -71,7 +86,11 @@ def test_completions_of_another_api_are_not_taken_for_these(align):
     with OpenAIServer(lambda body: "x") as server:
         align("arithmetic", *at(server), "--limit", 2)
         code, _, err = align("arithmetic", *at(server), "--limit", 2, "--api", "chat")
-        assert code == 2 and "how: None there, {'api': 'chat'} now" in err and len(server.served) == 2
+        assert (
+            code == 2
+            and "how: None there, {'api': 'chat'} now" in err
+            and len(server.served) == 2
+        )
 
 
 def test_brackets_in_names_are_no_markup(align):
@@ -84,28 +103,52 @@ def test_brackets_in_names_are_no_markup(align):
 def test_several_models_go_into_folders_of_their_own(align, tmp_path):
     with OpenAIServer(solve) as server:
         models = ("--base-url", server.url, "--model", "org/a", "--model", "b")
-        code, out, _ = align("arithmetic", *models, "--limit", 3, "--out", "o", "--json")
+        code, out, _ = align(
+            "arithmetic", *models, "--limit", 3, "--out", "o", "--json"
+        )
         assert len(server.served) == 6
-    assert code == 0 and [s["provenance"]["model"] for s in json.loads(out)] == ["org/a", "b"]
+    assert code == 0 and [s["provenance"]["model"] for s in json.loads(out)] == [
+        "org/a",
+        "b",
+    ]
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["b", "org-a"]
 
 
 def test_settings_reach_the_engine(align):
     with OpenAIServer(solve) as server:
-        flags = ("--set", "temperature=0.6", "--set", "arithmetic.max_new_tokens=7", "--set", "size=3", "--seed", 4)
+        flags = (
+            "--set",
+            "temperature=0.6",
+            "--set",
+            "arithmetic.max_new_tokens=7",
+            "--set",
+            "size=3",
+            "--seed",
+            4,
+        )
         _, out, _ = align("arithmetic", *at(server), *flags, "--samples", 2, "--json")
         bodies = list(server.served)
         align("arithmetic", *at(server), *flags[:-1], 5, "--samples", 2, "--no-resume")
-    assert {(b["temperature"], b["max_tokens"], b["n"]) for b in bodies} == {(0.6, 7, 2)}
-    assert {b["seed"] for b in bodies}.isdisjoint(b["seed"] for b in server.served[len(bodies) :])
+    assert {(b["temperature"], b["max_tokens"], b["n"]) for b in bodies} == {
+        (0.6, 7, 2)
+    }
+    assert {b["seed"] for b in bodies}.isdisjoint(
+        b["seed"] for b in server.served[len(bodies) :]
+    )
     (summary,) = json.loads(out)
-    assert (summary["n"], summary["completions"], summary["metrics"]["pass@2"]) == (3, 6, 1.0)
+    assert (summary["n"], summary["completions"], summary["metrics"]["pass@2"]) == (
+        3,
+        6,
+        1.0,
+    )
 
 
 def test_a_prompt_file_is_used_and_recorded(align, tmp_path):
     (tmp_path / "p.txt").write_text("User: {question} {x\n")
     with OpenAIServer(solve) as server:
-        code, out, _ = align("arithmetic", *at(server), "--limit", 2, "--prompt-file", "p.txt", "--json")
+        code, out, _ = align(
+            "arithmetic", *at(server), "--limit", 2, "--prompt-file", "p.txt", "--json"
+        )
         assert server.served[0]["prompt"].endswith("=? {x\n")
     assert code == 0 and json.loads(out)[0]["provenance"]["prompt"]["name"] == "p.txt"
 
@@ -116,32 +159,96 @@ def test_a_prompt_file_is_used_and_recorded(align, tmp_path):
         (["aritmetic", "--model", "m"], 2, "did you mean 'arithmetic'"),
         (["arithmetic"], 2, "no finished run in runs; pass --model"),
         (["arithmetic", "--responses", ""], 2, "--responses: an empty text was given"),
-        (["arithmetic", "--out", "", "--data", ""], 2, "--out, --data: an empty text was given"),
+        (
+            ["arithmetic", "--out", "", "--data", ""],
+            2,
+            "--out, --data: an empty text was given",
+        ),
         (["arithmetic", "--model", ""], 2, "--model: an empty text was given"),
         (["arithmetic", "--model", "no/such/folder"], 2, "no folder no/such/folder"),
-        (["arithmetic", "--model", "m", "--engine", "openai"], 2, "needs --base-url URL"),
-        (["arithmetic", "--responses", "r", "--model", "m", "--dtype", "float32"], 2, "leave out --model, --dtype"),
-        (["arithmetic", "--model", "m", "--serve", "--base-url", "http://h/v1"], 2, "no --base-url"),
-        (["arithmetic", "--model", "m", "--replicas", "2"], 2, "--replicas is read with --serve only, not with"),
         (
-            ["arithmetic", "--model", "m", "--max-num-seqs", "2", "--base-url", "http://h/v1"],
+            ["arithmetic", "--model", "m", "--engine", "openai"],
+            2,
+            "needs --base-url URL",
+        ),
+        (
+            ["arithmetic", "--responses", "r", "--model", "m", "--dtype", "float32"],
+            2,
+            "leave out --model, --dtype",
+        ),
+        (
+            ["arithmetic", "--model", "m", "--serve", "--base-url", "http://h/v1"],
+            2,
+            "no --base-url",
+        ),
+        (
+            ["arithmetic", "--model", "m", "--replicas", "2"],
+            2,
+            "--replicas is read with --serve only, not with",
+        ),
+        (
+            [
+                "arithmetic",
+                "--model",
+                "m",
+                "--max-num-seqs",
+                "2",
+                "--base-url",
+                "http://h/v1",
+            ],
             2,
             "--engine vllm, --serve",
         ),
-        (["arithmetic", "--model", "m", "--concurrency", "2"], 2, "--concurrency is read with --serve, --base-url"),
-        (["arithmetic", "--model", "m", "--judge", "openai"], 2, "no model judges arithmetic"),
-        (["arithmetic", "--model", "m", "--max-cost", "1"], 2, "--max-cost is for a judge"),
-        (["arithmetic", "--responses", "none.jsonl"], 3, "no file of responses none.jsonl"),
-        (["arithmetic", "--set", "temprature=1"], 2, "no such setting; did you mean 'temperature'"),
-        (["arithmetic", "--set", "math.temperature=1"], 2, "EVAL.KEY=VALUE with one of arithmetic"),
+        (
+            ["arithmetic", "--model", "m", "--concurrency", "2"],
+            2,
+            "--concurrency is read with --serve, --base-url",
+        ),
+        (
+            ["arithmetic", "--model", "m", "--judge", "openai"],
+            2,
+            "no model judges arithmetic",
+        ),
+        (
+            ["arithmetic", "--model", "m", "--max-cost", "1"],
+            2,
+            "--max-cost is for a judge",
+        ),
+        (
+            ["arithmetic", "--responses", "none.jsonl"],
+            3,
+            "no file of responses none.jsonl",
+        ),
+        (
+            ["arithmetic", "--set", "temprature=1"],
+            2,
+            "no such setting; did you mean 'temperature'",
+        ),
+        (
+            ["arithmetic", "--set", "math.temperature=1"],
+            2,
+            "EVAL.KEY=VALUE with one of arithmetic",
+        ),
         (["arithmetic", "--set", "temperature"], 2, "expected KEY=VALUE"),
         (["arithmetic", "--set", "temperature=[1"], 2, "is not YAML"),
-        (["arithmetic", "--set", "temperature=hot"], 2, "temperature is 'hot'; expected a number"),
+        (
+            ["arithmetic", "--set", "temperature=hot"],
+            2,
+            "temperature is 'hot'; expected a number",
+        ),
         (["arithmetic", "--set", "worked=2"], 2, "worked is 2"),
         (["arithmetic", "--prompt", "arithmetik"], 2, "did you mean 'arithmetic'"),
-        (["arithmetic", "--prompt", "chat", "--prompt-file", "p"], 2, "exclude each other"),
+        (
+            ["arithmetic", "--prompt", "chat", "--prompt-file", "p"],
+            2,
+            "exclude each other",
+        ),
         (["arithmetic", "--prompt-file", "none.txt"], 3, "no prompt file none.txt"),
-        (["arithmetic", "gsm8k", "--data", "file.jsonl"], 2, "one file for several evals"),
+        (
+            ["arithmetic", "gsm8k", "--data", "file.jsonl"],
+            2,
+            "one file for several evals",
+        ),
         (["arithmetic", "--split", "dev"], 2, "splits train and test"),
         (["sst"], 2, "name one with --judge (fireworks"),
         (["gsm8k"], 3, "ALIGN_DATA"),
@@ -149,10 +256,16 @@ def test_a_prompt_file_is_used_and_recorded(align, tmp_path):
         (["arithmetic", "--limit", "0"], 2, "0 is not in the range"),
     ],
 )
-def test_wrong_flags_are_refused_before_anything_runs(align, tmp_path, monkeypatch, arguments, code, message):
+def test_wrong_flags_are_refused_before_anything_runs(
+    align, tmp_path, monkeypatch, arguments, code, message
+):
     monkeypatch.delenv("ALIGN_DATA", raising=False)
     with OpenAIServer(solve) as server:
-        if "--model" not in arguments and "--responses" not in arguments and arguments != ["arithmetic"]:
+        if (
+            "--model" not in arguments
+            and "--responses" not in arguments
+            and arguments != ["arithmetic"]
+        ):
             arguments = [*arguments, *at(server)]
         found, _, err = align(*arguments)
         assert not server.served
@@ -163,25 +276,39 @@ def test_wrong_flags_are_refused_before_anything_runs(align, tmp_path, monkeypat
 def test_an_endpoints_model_is_named_and_never_a_run_of_this_folder(align):
     with OpenAIServer(solve) as server:
         code, _, err = align("arithmetic", "--base-url", server.url)
-        assert code == 2 and "--model: name the model as the server" in err and not server.requests
+        assert (
+            code == 2
+            and "--model: name the model as the server" in err
+            and not server.requests
+        )
 
 
 def test_a_missing_key_names_its_variable(align, tmp_path, monkeypatch):
     monkeypatch.delenv("FIREWORKS_API_KEY", raising=False)
     with OpenAIServer(say("no")) as server:
-        code, _, err = align("sst", *at(server), "--data", sst_file(tmp_path), "--judge", "fireworks")
+        code, _, err = align(
+            "sst", *at(server), "--data", sst_file(tmp_path), "--judge", "fireworks"
+        )
     assert code == 3 and "FIREWORKS_API_KEY" in err
 
 
 def test_stored_responses_are_scored_without_a_model(align, tmp_path):
-    rows = [{"question": "q", "truth": "4", "response": "so </think> <answer>4</answer>"}]
+    rows = [
+        {"question": "q", "truth": "4", "response": "so </think> <answer>4</answer>"}
+    ]
     (tmp_path / "r.jsonl").write_text(json.dumps(rows[0]) + "\n")
     code, out, _ = align("math", "--responses", "r.jsonl", "--json")
     (summary,) = json.loads(out)
-    assert code == 0 and summary["value"] == 1.0 and summary["provenance"]["engine"] == "responses"
+    assert (
+        code == 0
+        and summary["value"] == 1.0
+        and summary["provenance"]["engine"] == "responses"
+    )
 
 
-def test_unreadable_verdicts_stay_open_and_are_all_that_is_asked_next(align, tmp_path, monkeypatch):
+def test_unreadable_verdicts_stay_open_and_are_all_that_is_asked_next(
+    align, tmp_path, monkeypatch
+):
     monkeypatch.setenv("FIREWORKS_API_KEY", "secret-key-1")
     data = sst_file(tmp_path)
     confused = {"on": True}
@@ -190,32 +317,54 @@ def test_unreadable_verdicts_stay_open_and_are_all_that_is_asked_next(align, tmp
         if "Assistant Response" not in body["messages"][-1]["content"]:
             return "reply"
         number = int(body["messages"][-1]["content"].split("How ")[1].split("?")[0])
-        return "I cannot say." if confused["on"] and number < 2 else ["False", "True"][number % 2]
+        return (
+            "I cannot say."
+            if confused["on"] and number < 2
+            else ["False", "True"][number % 2]
+        )
 
-    with OpenAIServer(lambda b: "reply" if "prompt" in b else judge(b), key="secret-key-1") as server:
+    with OpenAIServer(
+        lambda b: "reply" if "prompt" in b else judge(b), key="secret-key-1"
+    ) as server:
         flags = (*at(server, "--key-variable", "FIREWORKS_API_KEY"), "--data", data, "--judge", "fireworks",
                  "--judge-base-url", server.url, "--json")  # fmt: skip
         code, out, err = align("sst", *flags)
         (summary,) = json.loads(out)
-        assert code == 1 and "2 judgements are left open; run the same command again" in err
-        assert "sst: 6 requests, about" in err  # what it will cost is said before it is spent
-        assert summary["status"] == {"ok": 2, "open": 2, "wrong": 2} and summary["metrics"]["scored"] == 4
+        assert (
+            code == 1
+            and "2 judgements are left open; run the same command again" in err
+        )
+        # what it will cost is said before it is spent
+        assert "sst: 6 requests, about" in err
+        assert (
+            summary["status"] == {"ok": 2, "open": 2, "wrong": 2}
+            and summary["metrics"]["scored"] == 4
+        )
         assert summary["value"] == 0.5 and summary["judging"]["dollars"] > 0
         confused["on"] = False
         before = len(server.served)
         code, out, _ = align("sst", *flags)
         assert len(server.served) - before == 2
     (summary,) = json.loads(out)
-    assert code == 0 and summary["status"] == {"ok": 3, "wrong": 3} and summary["n"] == 6
+    assert (
+        code == 0 and summary["status"] == {"ok": 3, "wrong": 3} and summary["n"] == 6
+    )
     written = "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
     assert "secret-key-1" not in written + out + err
 
 
-def test_alpaca_runs_through_the_library_and_keeps_its_files(align, tmp_path, monkeypatch):
+def test_alpaca_runs_through_the_library_and_keeps_its_files(
+    align, tmp_path, monkeypatch
+):
     pytest.importorskip("alpaca_eval")
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     rows = [
-        {"instruction": f"Do {i} {{x}}", "output": f"reference {i}", "generator": "gpt4_1106_preview"} for i in range(8)
+        {
+            "instruction": f"Do {i} {{x}}",
+            "output": f"reference {i}",
+            "generator": "gpt4_1106_preview",
+        }
+        for i in range(8)
     ]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
 
@@ -225,7 +374,9 @@ def test_alpaca_runs_through_the_library_and_keeps_its_files(align, tmp_path, mo
             return "no idea"
         ours_first = text.index("our reply") < text.index("reference")
         first, second = (1, 2) if ours_first else (2, 1)
-        return f"[{{'model': 'm1', 'rank': {first}}}, {{'model': 'm2', 'rank': {second}}}]"
+        return (
+            f"[{{'model': 'm1', 'rank': {first}}}, {{'model': 'm2', 'rank': {second}}}]"
+        )
 
     def answer(body):
         if "messages" in body:
@@ -233,28 +384,61 @@ def test_alpaca_runs_through_the_library_and_keeps_its_files(align, tmp_path, mo
         return "reference 0" if "Do 0" in body["prompt"] else "our reply\n```"
 
     with OpenAIServer(answer) as server:
-        flags = ("--data", "alpaca.json", "--judge", "openai", "--judge-base-url", server.url, "--out", "o", "--json")
+        flags = (
+            "--data",
+            "alpaca.json",
+            "--judge",
+            "openai",
+            "--judge-base-url",
+            server.url,
+            "--out",
+            "o",
+            "--json",
+        )
         code, out, _ = align("alpaca", *at(server), *flags)
-        judged = [b for b in server.served if "messages" in b and "Do 0" in json.dumps(b)]
+        judged = [
+            b for b in server.served if "messages" in b and "Do 0" in json.dumps(b)
+        ]
     (summary,) = json.loads(out)
     library = summary["breakdown"]
-    assert code == 1 and summary["status"]["open"] == 1 and judged == []  # a draw costs nothing
+    # a draw costs nothing
+    assert code == 1 and summary["status"]["open"] == 1 and judged == []
     assert (library["n_total"], library["n_wins"], library["n_draws"]) == (7, 6, 1)
     assert library["win_rate"] == pytest.approx(100 * summary["value"])
-    assert library["length_controlled"] == "absent: these are not the 805 instructions of the benchmark"
+    assert (
+        library["length_controlled"]
+        == "absent: these are not the 805 instructions of the benchmark"
+    )
     folder = tmp_path / "o" / "alpaca@0"
     assert "win_rate" in (folder / "leaderboard.csv").read_text()
     annotations = json.loads((folder / "annotations.json").read_text())
-    assert len(annotations) == 7 and {a["preference"] for a in annotations} == {1.5, 2.0}
+    assert len(annotations) == 7 and {a["preference"] for a in annotations} == {
+        1.5,
+        2.0,
+    }
     with OpenAIServer(answer) as server:
-        flags = ("--data", "alpaca.json", "--judge", "openai", "--judge-base-url", server.url, "--out", "o2", "--json")
+        flags = (
+            "--data",
+            "alpaca.json",
+            "--judge",
+            "openai",
+            "--judge-base-url",
+            server.url,
+            "--out",
+            "o2",
+            "--json",
+        )
         _, out, _ = align("alpaca", *at(server), *flags, "--limit", 1)
-    assert "NaN" not in out and json.loads(out)[0]["breakdown"]["standard_error"] is None
+    assert (
+        "NaN" not in out and json.loads(out)[0]["breakdown"]["standard_error"] is None
+    )
 
 
 def start(*arguments, cwd):
     command = [sys.executable, "-m", "alignkit.cli", "eval", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
 
 
 def wait_for(condition, seconds=60):
@@ -269,7 +453,16 @@ def wait_for(condition, seconds=60):
 def test_after_kill_9_only_what_is_missing_is_generated(tmp_path):
     concurrency = 4
     with OpenAIServer(solve, latency=0.05) as server:
-        flags = ("arithmetic", *at(server), "--limit", 120, "--concurrency", concurrency, "--out", "o")
+        flags = (
+            "arithmetic",
+            *at(server),
+            "--limit",
+            120,
+            "--concurrency",
+            concurrency,
+            "--out",
+            "o",
+        )
         first = start(*flags, cwd=tmp_path)
         wait_for(lambda: len(server.served) > 40)
         os.kill(first.pid, signal.SIGKILL)
@@ -277,25 +470,42 @@ def test_after_kill_9_only_what_is_missing_is_generated(tmp_path):
         second = start(*flags, cwd=tmp_path)
         _, err = second.communicate(timeout=120)
         assert second.returncode == 0, err
-        # Those under way at the kill are asked again, and those answered in the instant before it.
+        # Those under way at the kill are asked again, and those answered in the instant
+        # before it.
         assert 120 <= len(server.served) <= 120 + 2 * concurrency
-    rows = [json.loads(line) for line in (tmp_path / "o" / "arithmetic@0" / "samples.jsonl").open()]
-    assert len({r["id"] for r in rows}) == len(rows) == 120 and all(r["status"] == "ok" for r in rows)
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "o" / "arithmetic@0" / "samples.jsonl").open()
+    ]
+    assert len({r["id"] for r in rows}) == len(rows) == 120 and all(
+        r["status"] == "ok" for r in rows
+    )
 
 
 def test_an_interrupted_eval_says_that_it_goes_on(tmp_path):
     with OpenAIServer(solve, latency=0.05) as server:
-        started = start("arithmetic", *at(server), "--limit", 200, "--concurrency", 2, cwd=tmp_path)
+        started = start(
+            "arithmetic", *at(server), "--limit", 200, "--concurrency", 2, cwd=tmp_path
+        )
         wait_for(lambda: len(server.served) > 4)
         started.send_signal(signal.SIGINT)
         _, err = started.communicate(timeout=60)
-    assert started.returncode == 130 and b"run the same command again" in err and b"Traceback" not in err
+    assert (
+        started.returncode == 130
+        and b"run the same command again" in err
+        and b"Traceback" not in err
+    )
 
 
 @pytest.mark.slow
-def test_805_faulty_judgements_and_two_kills_leave_all_judged_and_none_twice(tmp_path, monkeypatch):
+def test_805_faulty_judgements_and_two_kills_leave_all_judged_and_none_twice(
+    tmp_path, monkeypatch
+):
     pytest.importorskip("alpaca_eval")
-    rows = [{"instruction": f"Do {i}.", "output": f"reference {i}", "generator": "g"} for i in range(805)]
+    rows = [
+        {"instruction": f"Do {i}.", "output": f"reference {i}", "generator": "g"}
+        for i in range(805)
+    ]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
     ours = [{"instruction": f"Do {i}.", "output": f"ours {i}"} for i in range(805)]
     (tmp_path / "ours.json").write_text(json.dumps(ours))
@@ -303,9 +513,24 @@ def test_805_faulty_judgements_and_two_kills_leave_all_judged_and_none_twice(tmp
     concurrency = 16
     faults = ("500", "503", "429", "429:0", "reset", "half", "garbage")
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    with OpenAIServer(say(verdict), latency=0.1, fault_rate=0.25, random_faults=faults) as server:
-        flags = ("alpaca", "--responses", "ours.json", "--data", "alpaca.json", "--judge", "openai",
-                 "--judge-base-url", server.url, "--concurrency", concurrency, "--out", "o")  # fmt: skip
+    with OpenAIServer(
+        say(verdict), latency=0.1, fault_rate=0.25, random_faults=faults
+    ) as server:
+        flags = (
+            "alpaca",
+            "--responses",
+            "ours.json",
+            "--data",
+            "alpaca.json",
+            "--judge",
+            "openai",
+            "--judge-base-url",
+            server.url,
+            "--concurrency",
+            concurrency,
+            "--out",
+            "o",
+        )
         for share in (200, 500):
             killed = start(*flags, cwd=tmp_path)
             wait_for(lambda share=share: len(server.served) > share, 120)
@@ -315,7 +540,8 @@ def test_805_faulty_judgements_and_two_kills_leave_all_judged_and_none_twice(tmp
         _, err = last.communicate(timeout=240)
         assert last.returncode == 0, err
         assert sum(server.faulted.values()) > 100
-        # A kill loses the answers on their way; nothing that was received is asked again.
+        # A kill loses the answers on their way; nothing that was received is asked
+        # again.
         assert 805 <= len(server.served) <= 805 + 2 * concurrency
     kept = [json.loads(line) for line in (tmp_path / "o" / "judgements.jsonl").open()]
     assert len(kept) == len({r["key"] for r in kept}) == 805
@@ -328,9 +554,21 @@ def test_the_eval_in_the_guide_runs_as_it_stands(align, tmp_path):
     example = guide.read_text().split("```python\n")[1].split("```")[0]
     (tmp_path / "kit" / "evals").mkdir(parents=True)
     (tmp_path / "kit" / "evals" / "contains.py").write_text(example)
-    (tmp_path / "g.jsonl").write_text(json.dumps({"question": "1+1?", "answer": "so\n#### 2"}) + "\n")
-    with OpenAIServer(lambda body: "It is 2" if "1+1? please" in json.dumps(body) else "") as server:
-        flags = ("--kit", "kit", "--data", "g.jsonl", "--set", "suffix=' please'", "--json")
+    (tmp_path / "g.jsonl").write_text(
+        json.dumps({"question": "1+1?", "answer": "so\n#### 2"}) + "\n"
+    )
+    with OpenAIServer(
+        lambda body: "It is 2" if "1+1? please" in json.dumps(body) else ""
+    ) as server:
+        flags = (
+            "--kit",
+            "kit",
+            "--data",
+            "g.jsonl",
+            "--set",
+            "suffix=' please'",
+            "--json",
+        )
         code, out, err = align("contains", *at(server), *flags)
     assert code == 0, err
     assert json.loads(out)[0]["value"] == 1.0

@@ -30,26 +30,47 @@ def align(tmp_path, monkeypatch, capsys):
 
 
 def row(answer, truth="5", **more):
-    return {"response": f"t </think> <answer>{answer}</answer>", "ground_truth": truth, **more}
+    return {
+        "response": f"t </think> <answer>{answer}</answer>",
+        "ground_truth": truth,
+        **more,
+    }
 
 
 def write(path, *rows):
-    path.write_bytes(b"".join(r if isinstance(r, bytes) else json.dumps(r).encode() + b"\n" for r in rows))
+    path.write_bytes(
+        b"".join(
+            r if isinstance(r, bytes) else json.dumps(r).encode() + b"\n" for r in rows
+        )
+    )
     return path
 
 
 @pytest.fixture
 def file(tmp_path):
     return write(
-        tmp_path / "rows.jsonl", row(5, id=1), row(6, id=2), {"response": "none", "ground_truth": "5", "id": 3}
+        tmp_path / "rows.jsonl",
+        row(5, id=1),
+        row(6, id=2),
+        {"response": "none", "ground_truth": "5", "id": 3},
     )
 
 
-def test_accuracy_interval_statuses_and_the_format_answer_table_are_printed(align, file):
+def test_accuracy_interval_statuses_and_the_format_answer_table_are_printed(
+    align, file
+):
     code, out, _ = align(file, "--reward", "drgrpo")
     assert code == 0
-    assert "0.3333" in out and "0.0615 to 0.7923" in out and "1 ok, 1 wrong, 1 unparsed" in " ".join(out.split())
-    for line in ("format=1 answer=1: 1", "format=1 answer=0: 1", "format=0 answer=0: 1"):
+    assert (
+        "0.3333" in out
+        and "0.0615 to 0.7923" in out
+        and "1 ok, 1 wrong, 1 unparsed" in " ".join(out.split())
+    )
+    for line in (
+        "format=1 answer=1: 1",
+        "format=1 answer=0: 1",
+        "format=0 answer=0: 1",
+    ):
         assert line in out
 
 
@@ -63,39 +84,69 @@ def test_json_says_the_same(align, file):
 
 def test_two_rewards_and_where_they_disagree(align, tmp_path):
     file = write(tmp_path / "f.jsonl", row(5), row("2^{2}", "4"), row(6))
-    code, out, _ = align(file, "--reward", "drgrpo", "--reward", "drgrpo:fast=false", "--json")
+    code, out, _ = align(
+        file, "--reward", "drgrpo", "--reward", "drgrpo:fast=false", "--json"
+    )
     assert code == 0
     [differing] = json.loads(out)["disagreements"]
-    assert differing == {"line": 2, "drgrpo": "0 (sympy)", "drgrpo:fast=false": "1 (math_verify)"}
+    assert differing == {
+        "line": 2,
+        "drgrpo": "0 (sympy)",
+        "drgrpo:fast=false": "1 (math_verify)",
+    }
 
 
 def test_explain_says_which_stage_decided_and_what_both_became(align, file):
     code, out, _ = align(file, "--reward", "drgrpo", "--explain", 2)
     assert code == 0 and "drgrpo: 0 (wrong; format_reward 1, answer_reward 0)" in out
     assert "decided by sympy: '6' is not '5': compared as rational numbers" in out
-    assert align(file, "--reward", "drgrpo", "--explain", 9)[::2] == (2, f"error: {file} has no row at line 9\n")
+    assert align(file, "--reward", "drgrpo", "--explain", 9)[::2] == (
+        2,
+        f"error: {file} has no row at line 9\n",
+    )
 
 
 def test_out_holds_every_row_in_order_with_its_grade(align, file, tmp_path):
     assert align(file, "--reward", "drgrpo", "--out", "o.jsonl")[0] == 0
-    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()
+    ]
     assert [r["id"] for r in rows] == [1, 2, 3]
-    assert rows[0]["grade"]["drgrpo"].keys() == {"reward", "parts", "status", "stage", "seconds"}
-    assert rows[1]["grade"]["drgrpo"]["parts"] == {"format_reward": 1.0, "answer_reward": 0.0}
+    assert rows[0]["grade"]["drgrpo"].keys() == {
+        "reward",
+        "parts",
+        "status",
+        "stage",
+        "seconds",
+    }
+    assert rows[1]["grade"]["drgrpo"]["parts"] == {
+        "format_reward": 1.0,
+        "answer_reward": 0.0,
+    }
 
 
-def test_an_interrupted_file_goes_on_where_it_was_and_ends_the_same(align, file, tmp_path):
+def test_an_interrupted_file_goes_on_where_it_was_and_ends_the_same(
+    align, file, tmp_path
+):
     out = tmp_path / "o.jsonl"
     _, whole, _ = align(file, "--reward", "drgrpo", "--out", out, "--json")
     lines = out.read_bytes().splitlines(keepends=True)
     out.write_bytes(lines[0] + lines[1][:20])  # torn in the second row
     code, again, err = align(file, "--reward", "drgrpo", "--out", out, "--json")
     assert code == 0 and "1 rows were graded before" in err
-    assert out.read_bytes().splitlines()[0] == lines[0].strip() and len(out.read_bytes().splitlines()) == 3
-    assert json.loads(again)["rewards"]["drgrpo"]["status"] == json.loads(whole)["rewards"]["drgrpo"]["status"]
+    assert (
+        out.read_bytes().splitlines()[0] == lines[0].strip()
+        and len(out.read_bytes().splitlines()) == 3
+    )
+    assert (
+        json.loads(again)["rewards"]["drgrpo"]["status"]
+        == json.loads(whole)["rewards"]["drgrpo"]["status"]
+    )
 
 
-def test_results_of_another_file_or_reward_are_not_taken_for_this_one(align, file, tmp_path):
+def test_results_of_another_file_or_reward_are_not_taken_for_this_one(
+    align, file, tmp_path
+):
     align(file, "--reward", "drgrpo", "--out", "o.jsonl")
     other = write(tmp_path / "other.jsonl", row(7, id=9))
     code, _, err = align(other, "--reward", "drgrpo", "--out", "o.jsonl")
@@ -106,13 +157,27 @@ def test_results_of_another_file_or_reward_are_not_taken_for_this_one(align, fil
 
 def test_graded_rows_can_be_graded_by_another_reward(align, file):
     align(file, "--reward", "drgrpo", "--out", "a.jsonl")
-    assert align("a.jsonl", "--reward", "exact_match:form=r1_zero", "--out", "b.jsonl")[0] == 0
+    assert (
+        align("a.jsonl", "--reward", "exact_match:form=r1_zero", "--out", "b.jsonl")[0]
+        == 0
+    )
     rows = [json.loads(line) for line in Path("b.jsonl").read_text().splitlines()]
-    assert [set(r["grade"]) for r in rows] == [{"drgrpo", "exact_match:form=r1_zero"}] * 3
+    assert [set(r["grade"]) for r in rows] == [
+        {"drgrpo", "exact_match:form=r1_zero"}
+    ] * 3
 
 
 def test_malformed_rows_are_named_by_line_and_the_others_are_graded(align, tmp_path):
-    rows = [row(5), b"{broken\n", b"\xff\xfe\n", b"[1]\n", {"answer": "5"}, {**row(5), "response": 7}, b"\n", row(6)]
+    rows = [
+        row(5),
+        b"{broken\n",
+        b"\xff\xfe\n",
+        b"[1]\n",
+        {"answer": "5"},
+        {**row(5), "response": 7},
+        b"\n",
+        row(6),
+    ]
     file = write(tmp_path / "bad.jsonl", *rows)
     code, out, _ = align(file, "--reward", "drgrpo", "--json", "--out", "o.jsonl")
     found = json.loads(out)
@@ -131,7 +196,8 @@ def test_malformed_rows_are_named_by_line_and_the_others_are_graded(align, tmp_p
     assert [("grade" in r, r.get("line")) for r in written] == [
         (True, None), (False, 2), (False, 3), (False, 4), (False, 5), (False, 6), (True, None),
     ]  # fmt: skip
-    assert align(file, "--reward", "drgrpo", "--out", "o.jsonl")[0] == 2  # and all of it is known already
+    # and all of it is known already
+    assert align(file, "--reward", "drgrpo", "--out", "o.jsonl")[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -147,7 +213,9 @@ def test_malformed_rows_are_named_by_line_and_the_others_are_graded(align, tmp_p
         (b"{}\n", [], 2, "--reward"),
     ],
 )
-def test_wrong_input_is_refused_with_what_to_do(align, tmp_path, content, arguments, code, said):
+def test_wrong_input_is_refused_with_what_to_do(
+    align, tmp_path, content, arguments, code, said
+):
     file = tmp_path / "f.jsonl"
     if content is not None:
         file.write_bytes(content)
@@ -158,16 +226,26 @@ def test_wrong_input_is_refused_with_what_to_do(align, tmp_path, content, argume
 
 def test_other_fields_and_a_truth_called_truth(align, tmp_path):
     file = write(
-        tmp_path / "f.jsonl", {"out": row(5)["response"], "truth": 5}, {"out": row(6)["response"], "truth": [6]}
+        tmp_path / "f.jsonl",
+        {"out": row(5)["response"], "truth": 5},
+        {"out": row(6)["response"], "truth": [6]},
     )
-    code, out, _ = align(file, "--reward", "drgrpo", "--response-field", "out", "--json")
+    code, out, _ = align(
+        file, "--reward", "drgrpo", "--response-field", "out", "--json"
+    )
     assert code == 0 and json.loads(out)["rewards"]["drgrpo"]["accuracy"] == 1.0
 
 
 def test_rewards_that_want_no_truth_are_not_refused_for_lack_of_one(align, tmp_path):
     file = write(tmp_path / "f.jsonl", {"response": "a " * 600}, {"response": "short"})
-    code, out, _ = align(file, "--reward", "length_penalty:target=100,buffer=100", "--json")
-    assert code == 0 and json.loads(out)["rewards"]["length_penalty:target=100,buffer=100"]["mean"] == -0.5
+    code, out, _ = align(
+        file, "--reward", "length_penalty:target=100,buffer=100", "--json"
+    )
+    assert (
+        code == 0
+        and json.loads(out)["rewards"]["length_penalty:target=100,buffer=100"]["mean"]
+        == -0.5
+    )
 
 
 KIT = """
@@ -195,17 +273,40 @@ def kit(tmp_path):
 
 
 def test_a_crash_of_a_users_reward_is_counted_and_shown(align, tmp_path, kit):
-    file = write(tmp_path / "f.jsonl", row(5), {"response": "crash", "ground_truth": "5"})
+    file = write(
+        tmp_path / "f.jsonl", row(5), {"response": "crash", "ground_truth": "5"}
+    )
     code, out, _ = align(file, "--kit", kit, "--reward", "nap")
-    assert code == 0 and "1 error" in out and "line 2:" in out and "KeyError: 'of the plugin'" in out
+    assert (
+        code == 0
+        and "1 error" in out
+        and "line 2:" in out
+        and "KeyError: 'of the plugin'" in out
+    )
 
 
 def test_interrupting_keeps_what_is_done_and_tells_how_to_go_on(tmp_path, kit):
     file = write(tmp_path / "f.jsonl", *[row(i, id=i) for i in range(1500)])
-    command = [sys.executable, "-m", "alignkit.cli", "grade", str(file), "--kit", str(kit), "--reward", "nap", "--out"]
+    command = [
+        sys.executable,
+        "-m",
+        "alignkit.cli",
+        "grade",
+        str(file),
+        "--kit",
+        str(kit),
+        "--reward",
+        "nap",
+        "--out",
+    ]
     out = tmp_path / "o.jsonl"
-    process = subprocess.Popen([*command, str(out)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-                               env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
+    process = subprocess.Popen(
+        [*command, str(out)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
     until = time.monotonic() + 60
     while not out.exists() and time.monotonic() < until:
         time.sleep(0.05)

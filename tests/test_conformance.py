@@ -9,7 +9,9 @@ import pytest
 from alignkit import conformance, kits, plugins
 
 
-def checks(tmp_path: Path, folder: str, text: str, kind: str, name: str) -> dict[str, tuple[bool | None, str]]:
+def checks(
+    tmp_path: Path, folder: str, text: str, kind: str, name: str
+) -> dict[str, tuple[bool | None, str]]:
     kit = tmp_path / "mykit"
     (kit / folder).mkdir(parents=True)
     (kit / folder / f"{name}.py").write_text(text)
@@ -65,10 +67,19 @@ def align_rewards():
     ("body", "broken"),
     [
         ("return [float(t in r) for r, t in zip(responses, truths)]", set()),
-        ("return [float(i == 0) for i, _ in enumerate(responses)]", {"batch equals serial", "order does not matter"}),
+        (
+            "return [float(i == 0) for i, _ in enumerate(responses)]",
+            {"batch equals serial", "order does not matter"},
+        ),
         ("responses.sort(); return [1.0] * len(truths)", {"inputs unchanged"}),
-        ("return [float(len(m.pop('tags', []))) * 0 for m in metadatas]", {"inputs unchanged"}),
-        ("time.sleep(0.06 * len(responses)); return [1.0] * len(responses)", {"hostile strings in time"}),
+        (
+            "return [float(len(m.pop('tags', []))) * 0 for m in metadatas]",
+            {"inputs unchanged"},
+        ),
+        (
+            "time.sleep(0.06 * len(responses)); return [1.0] * len(responses)",
+            {"hostile strings in time"},
+        ),
     ],
     ids=["good", "by place", "reorders", "empties metadata", "sleeps"],
 )
@@ -79,8 +90,9 @@ def test_a_reward_over_a_batch_is_checked(tmp_path: Path, body: str, broken: set
 
 def test_a_judge_that_holds_its_key_is_refused(tmp_path: Path):
     text = (
-        "from alignkit import Judge, hookimpl\n\n@hookimpl\ndef align_judges():\n"
-        '    yield Judge(name="mine", model="m", base_url="http://127.0.0.1:1/v1", key="sk-abc123")\n'
+        "from alignkit import Judge, hookimpl\n\n@hookimpl\ndef align_judges():\n   "
+        ' yield Judge(name="mine", model="m", base_url="http://127.0.0.1:1/v1",'
+        ' key="sk-abc123")\n'
     )
     found = checks(tmp_path, "plugins", text, "judge", "mine")
     assert found["key"][0] is False and "sk-abc123" not in found["key"][1]
@@ -88,10 +100,12 @@ def test_a_judge_that_holds_its_key_is_refused(tmp_path: Path):
 
 def test_an_eval_with_equal_ids_is_refused(tmp_path: Path):
     text = (
-        "from alignkit import Eval, Sample, Score, hookimpl\n\n"
-        "def samples(rows, render):\n    return [Sample('same', render(r), r['truth']) for r in rows]\n\n"
-        "def score(sample, response):\n    return Score(1.0)\n\n@hookimpl\ndef align_evals():\n"
-        '    yield Eval(name="mine", samples=samples, score=score, data={"dataset": "arithmetic"}, prompt="chat")\n'
+        "from alignkit import Eval, Sample, Score, hookimpl\n\ndef samples(rows,"
+        " render):\n    return [Sample('same', render(r), r['truth']) for r in"
+        " rows]\n\ndef score(sample, response):\n    return"
+        ' Score(1.0)\n\n@hookimpl\ndef align_evals():\n    yield Eval(name="mine",'
+        ' samples=samples, score=score, data={"dataset": "arithmetic"},'
+        ' prompt="chat")\n'
     )
     assert checks(tmp_path, "evals", text, "eval", "mine")["samples"][0] is False
 
@@ -99,10 +113,14 @@ def test_an_eval_with_equal_ids_is_refused(tmp_path: Path):
 def test_a_prompt_keeps_braces(tmp_path: Path):
     registry = plugins.load([kits.builtin()])
     for prompt in registry.all("prompt"):
-        assert all(c.ok for c in conformance.check(prompt, registry, lambda: None)), prompt.name
+        assert all(c.ok for c in conformance.check(prompt, registry, lambda: None)), (
+            prompt.name
+        )
 
 
 def test_what_needs_an_option_is_said_not_to_be_checked(tmp_path: Path):
     registry = plugins.load([kits.builtin()])
-    (found,) = conformance.check(registry.get("reward", "reward_model"), registry, lambda: None)
+    (found,) = conformance.check(
+        registry.get("reward", "reward_model"), registry, lambda: None
+    )
     assert found.ok is None and "model" in found.detail

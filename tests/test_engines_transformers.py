@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import (
+    MinPLogitsWarper,
+    MistralConfig,
+    MistralForCausalLM,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from alignkit import models
 from alignkit.engines.base import Sampling
 from alignkit.engines.batching import reading_order, shared_prefix
-from alignkit.engines.transformers import TransformersEngine, draw
+from alignkit.engines.transformers import TransformersEngine, draw, penalized
 from alignkit.errors import InputError, WorkError
 
-PROMPTS = ["User: 8+2+1+2=?\nAssistant: <think>", "User: 8", "1+1=", "User: 8+2=?", "7", "User: 8+2+1+2=?\nAssistant:"]
+PROMPTS = [
+    "User: 8+2+1+2=?\nAssistant: <think>",
+    "User: 8",
+    "1+1=",
+    "User: 8+2=?",
+    "7",
+    "User: 8+2+1+2=?\nAssistant:",
+]
 GREEDY = Sampling(temperature=0, max_new_tokens=16)
 
 
 def build(kind: str = "digits", max_length: int = 128):
     spec = SimpleNamespace(
-        tokenizer=kind, hidden_size=32, layers=2, heads=2, intermediate_size=64, init_std=0.2, max_length=max_length
+        tokenizer=kind,
+        hidden_size=32,
+        layers=2,
+        heads=2,
+        intermediate_size=64,
+        init_std=0.2,
+        max_length=max_length,
     )
     return models.build(spec, 3)
 
@@ -41,7 +60,9 @@ def texts(completions) -> list[list[str]]:
 
 def greedy_reference(model, tokenizer, prompt: str, tokens: int) -> list[int]:
     ids = tokenizer(prompt, return_tensors="pt")
-    return model.generate(**ids, do_sample=False, max_new_tokens=tokens)[0, ids.input_ids.shape[1] :].tolist()
+    return model.generate(**ids, do_sample=False, max_new_tokens=tokens)[
+        0, ids.input_ids.shape[1] :
+    ].tolist()
 
 
 def direct_logprobs(model, prompt_ids: list[int], ids: list[int]) -> list[float]:
@@ -51,7 +72,9 @@ def direct_logprobs(model, prompt_ids: list[int], ids: list[int]) -> list[float]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
-def test_greedy_equals_generate_for_prompts_of_mixed_length(pair, batch_size: int) -> None:
+def test_greedy_equals_generate_for_prompts_of_mixed_length(
+    pair, batch_size: int
+) -> None:
     out = engine(pair, batch_size).generate(PROMPTS, GREEDY)
     for prompt, (completion,) in zip(PROMPTS, out, strict=True):
         assert list(completion.token_ids) == greedy_reference(*pair, prompt, 16)
@@ -66,17 +89,27 @@ def test_greedy_equals_generate_under_a_sliding_window() -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     model = MistralForCausalLM(config).eval()
-    prompts = ["User: 8+2+1+2=?", "User: 8+2+1+2=?\nAssistant: <think>8 10", "User: 8+2+1"]
+    prompts = [
+        "User: 8+2+1+2=?",
+        "User: 8+2+1+2=?\nAssistant: <think>8 10",
+        "User: 8+2+1",
+    ]
     out = engine((model, tokenizer)).generate(prompts, GREEDY)
     for prompt, (completion,) in zip(prompts, out, strict=True):
-        assert list(completion.token_ids) == greedy_reference(model, tokenizer, prompt, 16)
+        assert list(completion.token_ids) == greedy_reference(
+            model, tokenizer, prompt, 16
+        )
 
 
 def test_log_probs_are_the_models(pair) -> None:
     sampling = Sampling(temperature=0.7, max_new_tokens=12, seed=1, n=2, logprobs=True)
-    for prompt, row in zip(PROMPTS, engine(pair).generate(PROMPTS, sampling), strict=True):
+    for prompt, row in zip(
+        PROMPTS, engine(pair).generate(PROMPTS, sampling), strict=True
+    ):
         for completion in row:
-            direct = direct_logprobs(pair[0], pair[1](prompt)["input_ids"], list(completion.token_ids))
+            direct = direct_logprobs(
+                pair[0], pair[1](prompt)["input_ids"], list(completion.token_ids)
+            )
             assert completion.logprobs == pytest.approx(direct, abs=1e-4)
 
 
@@ -91,8 +124,12 @@ def test_a_seeded_sample_does_not_depend_on_its_batch(pair) -> None:
 
 def test_samples_differ_by_number_seed_and_repetition_of_the_prompt(pair) -> None:
     sampling = Sampling(max_new_tokens=30, seed=5, n=2)
-    (first, second), (third, _) = texts(engine(pair).generate(["User: 8"] * 2, sampling))
-    (other, _), *_ = texts(engine(pair).generate(["User: 8"], Sampling(max_new_tokens=30, seed=6, n=2)))
+    (first, second), (third, _) = texts(
+        engine(pair).generate(["User: 8"] * 2, sampling)
+    )
+    (other, _), *_ = texts(
+        engine(pair).generate(["User: 8"], Sampling(max_new_tokens=30, seed=6, n=2))
+    )
     assert len({first, second, third, other}) == 4
 
 
@@ -107,15 +144,27 @@ def test_text_ends_with_the_first_stop_string(pair) -> None:
     sampling = Sampling(max_new_tokens=100, seed=2, n=8, stop=("</answer>", "1"))
     for row in engine(pair, 16).generate(PROMPTS, sampling):
         for completion in row:
-            ends = [completion.text.find(s) + len(s) for s in sampling.stop if s in completion.text]
+            ends = [
+                completion.text.find(s) + len(s)
+                for s in sampling.stop
+                if s in completion.text
+            ]
             if ends:
-                assert (len(completion.text), completion.finish_reason) == (min(ends), "stop")
+                assert (len(completion.text), completion.finish_reason) == (
+                    min(ends),
+                    "stop",
+                )
             else:
-                assert completion.finish_reason == "length" or completion.token_ids[-1] == pair[1].eos_token_id
+                assert (
+                    completion.finish_reason == "length"
+                    or completion.token_ids[-1] == pair[1].eos_token_id
+                )
 
 
 def reciting(text: str):
-    """A byte model that continues any byte of `text` with the next one, and the last with the end token."""
+    """A byte model that continues any byte of `text` with the next one, and the last
+    with the end token.
+    """
     model, tokenizer = build("bytes")
     ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
     assert len(set(ids)) == len(ids)
@@ -145,18 +194,30 @@ def reciting(text: str):
         (("h",), 11, "bcdé→fgh", "stop"),
     ],
 )
-def test_stop_strings_by_the_byte(stop: tuple[str, ...], minimum: int, text: str, reason: str) -> None:
-    sampling = Sampling(temperature=0, max_new_tokens=12, min_new_tokens=minimum, stop=stop)
+def test_stop_strings_by_the_byte(
+    stop: tuple[str, ...], minimum: int, text: str, reason: str
+) -> None:
+    sampling = Sampling(
+        temperature=0, max_new_tokens=12, min_new_tokens=minimum, stop=stop
+    )
     (completion,) = engine(reciting("abcdé→fgh")).generate(["a"], sampling)[0]
     assert (completion.text, completion.finish_reason) == (text, reason)
 
 
 def test_nothing_ends_a_completion_before_min_new_tokens(pair) -> None:
     everything = tuple("0123456789+-*/=?.,:() \n<")
-    out = engine(pair).generate(PROMPTS, Sampling(max_new_tokens=40, min_new_tokens=12, seed=1, n=4, stop=everything))
+    out = engine(pair).generate(
+        PROMPTS,
+        Sampling(max_new_tokens=40, min_new_tokens=12, seed=1, n=4, stop=everything),
+    )
     lengths = [completion.tokens for row in out for completion in row]
-    assert min(lengths) == 13  # the first token after that ends it, having a stop string in its text
-    assert not any(pair[1].eos_token_id in completion.token_ids[:12] for row in out for completion in row)
+    # the first token after that ends it, having a stop string in its text
+    assert min(lengths) == 13
+    assert not any(
+        pair[1].eos_token_id in completion.token_ids[:12]
+        for row in out
+        for completion in row
+    )
 
 
 def test_finish_reasons_and_token_counts(pair) -> None:
@@ -165,16 +226,18 @@ def test_finish_reasons_and_token_counts(pair) -> None:
     assert {c.finish_reason for c in completions} == {"stop", "length"}
     for completion in completions:
         assert completion.tokens == len(completion.token_ids)
-        assert (completion.finish_reason == "stop") == (completion.token_ids[-1] == pair[1].eos_token_id)
+        assert (completion.finish_reason == "stop") == (
+            completion.token_ids[-1] == pair[1].eos_token_id
+        )
         assert completion.finish_reason == "stop" or completion.tokens == 25
         assert models.END not in completion.text
 
 
 def test_new_tokens_stop_where_the_context_ends() -> None:
     pair = build(max_length=20)
-    (completion,) = engine(pair).generate([PROMPTS[0]], Sampling(temperature=0, max_new_tokens=50, min_new_tokens=50))[
-        0
-    ]
+    (completion,) = engine(pair).generate(
+        [PROMPTS[0]], Sampling(temperature=0, max_new_tokens=50, min_new_tokens=50)
+    )[0]
     assert (completion.tokens, completion.finish_reason) == (20 - 15, "length")
 
 
@@ -192,14 +255,18 @@ def test_messages_go_through_the_chat_template(pair) -> None:
     user = {"role": "user", "content": "8+2=?"}
     chats = [[user], [user, {"role": "assistant", "content": "<think>"}]]
     rendered = ["User: 8+2=?\nAssistant: ", "User: 8+2=?\nAssistant: <think>"]
-    assert engine(pair).generate(chats, GREEDY) == engine(pair).generate(rendered, GREEDY)
+    assert engine(pair).generate(chats, GREEDY) == engine(pair).generate(
+        rendered, GREEDY
+    )
 
 
 def test_messages_without_a_chat_template_are_refused() -> None:
     model, tokenizer = build()
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="no chat template"):
-        engine((model, tokenizer)).generate([[{"role": "user", "content": "1"}]], GREEDY)
+        engine((model, tokenizer)).generate(
+            [[{"role": "user", "content": "1"}]], GREEDY
+        )
 
 
 def test_each_prompt_is_reported_once_before_the_end(pair) -> None:
@@ -207,7 +274,9 @@ def test_each_prompt_is_reported_once_before_the_end(pair) -> None:
     forwards = []
     hook = pair[0].register_forward_hook(lambda *_: forwards.append(len(reported)))
     sampling = Sampling(max_new_tokens=10, seed=1, n=3)
-    out = engine(pair, 6).generate(PROMPTS, sampling, lambda index, done: reported.update({index: done}))
+    out = engine(pair, 6).generate(
+        PROMPTS, sampling, lambda index, done: reported.update({index: done})
+    )
     hook.remove()
     assert reported == dict(enumerate(out))
     assert forwards[-1] > 0  # the model still ran when the first were reported
@@ -215,7 +284,9 @@ def test_each_prompt_is_reported_once_before_the_end(pair) -> None:
 
 def test_finished_rows_leave_the_batch(pair) -> None:
     rows: list[int] = []
-    hook = pair[0].register_forward_pre_hook(lambda _, __, kw: rows.append(len(kw["input_ids"])), with_kwargs=True)
+    hook = pair[0].register_forward_pre_hook(
+        lambda _, __, kw: rows.append(len(kw["input_ids"])), with_kwargs=True
+    )
     engine(pair, 32).generate(["User: 8"], Sampling(max_new_tokens=60, seed=1, n=32))
     hook.remove()
     assert rows[:2] == [1, 32]  # the prompt is read once for its 32 samples
@@ -226,7 +297,13 @@ def test_finished_rows_leave_the_batch(pair) -> None:
 def test_a_model_in_training_is_used_as_it_is_and_left_as_it_was(pair) -> None:
     model, tokenizer = models.build(
         SimpleNamespace(
-            tokenizer="digits", hidden_size=32, layers=2, heads=2, intermediate_size=64, init_std=0.2, max_length=128
+            tokenizer="digits",
+            hidden_size=32,
+            layers=2,
+            heads=2,
+            intermediate_size=64,
+            init_std=0.2,
+            max_length=128,
         ),
         3,
     )
@@ -242,7 +319,8 @@ def test_a_model_in_training_is_used_as_it_is_and_left_as_it_was(pair) -> None:
         engine(pair).generate(PROMPTS, sampling)
     )
     assert [module.training for module in model.modules()] == modes
-    model(**tokenizer("1+1=", return_tensors="pt")).logits.sum().backward()  # gradients still flow
+    # gradients still flow
+    model(**tokenizer("1+1=", return_tensors="pt")).logits.sum().backward()
     assert model.model.layers[1].mlp.up_proj.weight.grad.abs().sum() > 0
 
 
@@ -267,7 +345,9 @@ def test_a_lora_model_generates_with_its_adapter() -> None:
                 parameter.normal_(0, 0.5)
     out = engine((tuned, tokenizer)).generate(PROMPTS, GREEDY)
     assert texts(out) != plain
-    assert list(out[0][0].token_ids) == greedy_reference(tuned, tokenizer, PROMPTS[0], 16)
+    assert list(out[0][0].token_ids) == greedy_reference(
+        tuned, tokenizer, PROMPTS[0], 16
+    )
 
 
 def test_a_diverged_model_is_an_error_not_a_text() -> None:
@@ -286,15 +366,22 @@ def test_loglikelihoods_equal_a_direct_computation(pair, batch_size: int) -> Non
         ("User: 8+2=?\nAssistant: <think>", ("8 10</think> <answer>10", "</think>")),
         ("1", ("2", "3")),
     ]
-    for (prompt, choices), got in zip(requests, engine(pair, batch_size).loglikelihoods(requests), strict=True):
+    for (prompt, choices), got in zip(
+        requests, engine(pair, batch_size).loglikelihoods(requests), strict=True
+    ):
         ids = tokenizer(prompt)["input_ids"]
-        expected = [sum(direct_logprobs(model, ids, tokenizer(choice)["input_ids"])) for choice in choices]
+        expected = [
+            sum(direct_logprobs(model, ids, tokenizer(choice)["input_ids"]))
+            for choice in choices
+        ]
         assert got == pytest.approx(expected, abs=1e-4)
 
 
 def test_single_token_choices_share_one_pass_over_the_prompt(pair) -> None:
     rows: list[int] = []
-    hook = pair[0].register_forward_pre_hook(lambda _, __, kw: rows.append(len(kw["input_ids"])), with_kwargs=True)
+    hook = pair[0].register_forward_pre_hook(
+        lambda _, __, kw: rows.append(len(kw["input_ids"])), with_kwargs=True
+    )
     engine(pair).loglikelihoods([("User: 8+2=", ("1", "2", "3", "4"))])
     hook.remove()
     assert rows == [1]
@@ -339,10 +426,13 @@ def test_a_token_of_no_weight_is_never_drawn() -> None:
     ("wrong", "message"),
     [
         ({"temperature": -1}, "temperature must be at least 0"),
-        ({"top_p": 0}, "top_p must lie above 0"),
+        ({"top_p": 0}, "top_p must be above 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
-        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens must lie in"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens is 9, more than"),
         ({"n": 0}, "n must be at least 1"),
+        ({"min_p": 1.5}, "min_p must be at most 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
+        ({"temperature": float("nan")}, "temperature must be at least 0"),
         ({"stop": ("",)}, "stop string must not be empty"),
     ],
 )
@@ -358,7 +448,12 @@ def test_prompts_of_one_length_order_are_read_longest_first() -> None:
 
 def test_prompts_with_a_long_common_beginning_are_read_together() -> None:
     shots = {name: [name] * 50 for name in (1, 2)}
-    encoded = [shots[1] + [8] * 3, shots[2] + [8] * 9, shots[1] + [9] * 8, shots[2] + [9] * 2]
+    encoded = [
+        shots[1] + [8] * 3,
+        shots[2] + [8] * 9,
+        shots[1] + [9] * 8,
+        shots[2] + [9] * 2,
+    ]
     assert reading_order(encoded, 2) == [2, 0, 1, 3]
 
 
@@ -385,3 +480,31 @@ def test_the_reserved_cache_holds_what_joining_would() -> None:
         moved += kept.data_ptr() != before
         assert torch.equal(kept, joined)
     assert moved == 3  # for the first, for the long one and after the selection
+
+
+@pytest.mark.parametrize("min_p", [0.0, 0.2, 0.9, 1.0])
+def test_min_p_keeps_the_tokens_that_transformers_keeps(min_p: float) -> None:
+    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(1))
+    uniform = torch.linspace(0, 0.999, 400, dtype=torch.float64)
+    drawn = draw(logits.expand(400, -1), Sampling(min_p=min_p), uniform)
+    theirs = MinPLogitsWarper(min_p)(None, logits.clone())
+    assert set(drawn.tolist()) == set(theirs[0].isfinite().nonzero().flatten().tolist())
+
+
+def test_the_repetition_penalty_is_that_of_transformers() -> None:
+    logits = torch.randn(2, 9, generator=torch.Generator().manual_seed(2))
+    texts = [[1, 4, 4], [0, 8, 2]]
+    theirs = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor(texts), logits.clone())
+    assert torch.equal(penalized(logits, texts, 1.7), theirs)
+
+
+def test_a_repetition_penalty_reaches_the_text_and_not_the_log_probs(pair) -> None:
+    plain = Sampling(temperature=0, max_new_tokens=20, logprobs=True)
+    [[loud]] = engine(pair).generate(PROMPTS[:1], plain)
+    [[shy]] = engine(pair).generate(
+        PROMPTS[:1], replace(plain, repetition_penalty=50.0)
+    )
+    assert shy.token_ids != loud.token_ids
+    new = [token for token in shy.token_ids if token != loud.token_ids[-1]]
+    assert len(set(new)) == len(new)  # so strong a penalty lets no token come twice
+    assert all(logp <= 0 for logp in shy.logprobs)

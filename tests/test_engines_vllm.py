@@ -25,14 +25,22 @@ from alignkit.errors import InputError, WorkError
 @pytest.fixture
 def model():
     spec = SimpleNamespace(
-        tokenizer="digits", hidden_size=32, layers=2, heads=2, intermediate_size=64, init_std=0.2, max_length=64
+        tokenizer="digits",
+        hidden_size=32,
+        layers=2,
+        heads=2,
+        intermediate_size=64,
+        init_std=0.2,
+        max_length=64,
     )
     return models.build(spec, 3)[0]
 
 
 def lora(model, **settings):
     """`model` with an adapter that does something."""
-    tuned = models.add_lora(model, {"r": 4, "alpha": 8, "target_modules": "all-linear", **settings})
+    tuned = models.add_lora(
+        model, {"r": 4, "alpha": 8, "target_modules": "all-linear", **settings}
+    )
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
             if "lora_B" in name:
@@ -40,7 +48,7 @@ def lora(model, **settings):
     return tuned
 
 
-# -- weights by name ---------------------------------------------------------------------------------------------
+# -- weights by name -------------------------------------------------------------------
 
 
 def test_weights_of_a_lora_model_are_those_of_the_merged_checkpoint(model):
@@ -92,38 +100,61 @@ def test_compiled_models_and_layers_give_plain_names(model):
     assert dict(named_weights(torch.compile(model))).keys() == plain.keys()
 
 
-# -- failures in one message -------------------------------------------------------------------------------------
+# -- failures in one message -----------------------------------------------------------
 
 LIMITS = Limits(gpu_memory_utilization=0.3, max_model_len=2048, max_num_seqs=64)
 
 
 def test_out_of_memory_names_the_numbers_in_force_and_what_to_change():
-    error = explain(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), LIMITS, "vLLM did not start")
+    error = explain(
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        LIMITS,
+        "vLLM did not start",
+    )
     assert isinstance(error, WorkError)
-    assert "gpu_memory_utilization=0.3, max_model_len=2048, max_num_seqs=64" in str(error)
+    assert "gpu_memory_utilization=0.3, max_model_len=2048, max_num_seqs=64" in str(
+        error
+    )
     assert "lower gpu_memory_utilization" in str(error)
     assert "gradient_checkpointing" not in str(error)
 
 
 def test_out_of_memory_beside_a_trainer_names_its_settings_too():
-    beside = "per_device_train_batch_size=8, gradient_checkpointing=False, vllm_enable_sleep_mode=False"
-    text = str(explain(ValueError("Free memory on device (3/80 GiB) is less"), LIMITS, "vLLM did not start", beside))
+    beside = (
+        "per_device_train_batch_size=8, gradient_checkpointing=False,"
+        " vllm_enable_sleep_mode=False"
+    )
+    text = str(
+        explain(
+            ValueError("Free memory on device (3/80 GiB) is less"),
+            LIMITS,
+            "vLLM did not start",
+            beside,
+        )
+    )
     assert beside in text
     assert "turn on vllm_enable_sleep_mode" in text and "smaller microbatch" in text
 
 
 def test_a_kv_cache_too_small_asks_for_more_memory_or_a_shorter_context():
-    said = "To serve at least one request with the models's max seq len (2048), 3 GiB KV cache is needed"
+    said = (
+        "To serve at least one request with the models's max seq len (2048), 3 GiB KV"
+        " cache is needed"
+    )
     text = str(explain(ValueError(said), LIMITS, "vLLM did not start"))
     assert "raise gpu_memory_utilization" in text and "lower max_model_len" in text
 
 
 def test_a_context_longer_than_the_models_is_wrong_input():
-    said = "User-specified max_model_len (4096) is greater than the derived max_model_len"
-    assert isinstance(explain(ValueError(said), LIMITS, "vLLM did not start"), InputError)
+    said = (
+        "User-specified max_model_len (4096) is greater than the derived max_model_len"
+    )
+    assert isinstance(
+        explain(ValueError(said), LIMITS, "vLLM did not start"), InputError
+    )
 
 
-# -- the server's process ------------------------------------------------------------------------------------------
+# -- the server's process --------------------------------------------------------------
 
 LOG = b"""(APIServer pid=7) WARNING 11-21 02:38:44 [system_utils.py:249] like `OSError: [Errno 24] Too many open files`.
 (EngineCore pid=8) ERROR 11-21 02:38:51 [core.py:900] Traceback (most recent call last):
@@ -148,7 +179,11 @@ def test_a_server_that_goes_away_says_the_first_cause_in_its_log(tmp_path):
     log.write_bytes(LOG)
     gone = server([sys.executable, "-c", ""], log)
     with pytest.raises(
-        WorkError, match=r"out of memory.*gpu_memory_utilization=0\.3.*It said: torch\.OutOfMemoryError"
+        WorkError,
+        match=(
+            r"out of memory.*gpu_memory_utilization=0\.3.*It said:"
+            r" torch\.OutOfMemoryError"
+        ),
     ):
         gone._wait(LIMITS, None)
 
@@ -169,7 +204,9 @@ def test_stopping_takes_the_workers_along_even_those_that_refuse(tmp_path, monke
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr("alignkit.engines.serve.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(
+        "alignkit.engines.serve.importlib.util.find_spec", lambda name: object()
+    )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} cannot be used"):
@@ -181,13 +218,17 @@ def test_the_server_is_told_to_stop_when_align_is_killed(tmp_path):
         pytest.skip("only Linux tells a child that its parent has died")
     child = tmp_path / "child"
     script = (
-        "import subprocess, sys, time; from alignkit.engines.serve import _die_with_parent\n"
-        "p = subprocess.Popen(['sleep', '60'], start_new_session=True, preexec_fn=_die_with_parent)\n"
-        f"open({str(child)!r}, 'w').write(f'{{p.pid}}.'); time.sleep(60)"
+        "import subprocess, sys, time; from alignkit.engines.serve import"
+        " _die_with_parent\np = subprocess.Popen(['sleep', '60'],"
+        f" start_new_session=True, preexec_fn=_die_with_parent)\nopen({str(child)!r},"
+        " 'w').write(f'{p.pid}.'); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script])
     end = time.monotonic() + 60
-    while not (child.is_file() and child.read_text().endswith(".")) and time.monotonic() < end:
+    while (
+        not (child.is_file() and child.read_text().endswith("."))
+        and time.monotonic() < end
+    ):
         time.sleep(0.05)
     pid = int(child.read_text().rstrip("."))
     parent.send_signal(signal.SIGKILL)
@@ -200,7 +241,9 @@ def test_the_server_is_told_to_stop_when_align_is_killed(tmp_path):
     assert not outlived
 
 
-@pytest.mark.parametrize("unread", [{"alpha_pattern": {"v_proj": 64}}, {"rank_pattern": {"v_proj": 2}}])
+@pytest.mark.parametrize(
+    "unread", [{"alpha_pattern": {"v_proj": 64}}, {"rank_pattern": {"v_proj": 2}}]
+)
 def test_an_adapter_that_vllm_would_read_in_part_is_refused(model, tmp_path, unread):
     lora(copy.deepcopy(model)).save_pretrained(tmp_path / "plain")
     assert lora_settings(tmp_path / "plain")[1] == 8

@@ -1,4 +1,6 @@
-"""The CS336 functions against independent references: plain Python loops in float64, and autograd."""
+"""The CS336 functions against independent references: plain Python loops in float64,
+and autograd.
+"""
 
 import json
 import math
@@ -19,7 +21,11 @@ def tokenizer():
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     words = ["<pad>", "<bos>", "<eos>", "Task", "Reply", ":", "a", "b", "c", "d"]
-    core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="d"))
+    core = Tokenizer(
+        models.WordLevel(
+            {word: index for index, word in enumerate(words)}, unk_token="d"
+        )
+    )
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
@@ -27,8 +33,12 @@ def tokenizer():
             pre_tokenizers.Split(":", "isolated"),
         ]
     )
-    core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+    core.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +53,18 @@ def models():
         num_key_value_heads=2,
         initializer_range=0.3,
     )
-    return Qwen2ForCausalLM(config).double().eval(), Qwen2ForCausalLM(config).double().eval()
+    return (
+        Qwen2ForCausalLM(config).double().eval(),
+        Qwen2ForCausalLM(config).double().eval(),
+    )
 
 
 def batch(rows=3, width=5, seed=0, dtype=torch.float64, lengths=(5, 2, 1)):
     generator = torch.Generator().manual_seed(seed)
     values = -torch.rand(rows, width, generator=generator, dtype=torch.float64) * 3
-    old = values + 0.4 * torch.randn(rows, width, generator=generator, dtype=torch.float64)
+    old = values + 0.4 * torch.randn(
+        rows, width, generator=generator, dtype=torch.float64
+    )
     mask = torch.arange(width)[None] < torch.tensor(lengths[:rows])[:, None]
     return values.to(dtype), old.to(dtype), mask
 
@@ -58,22 +73,35 @@ def test_tokenizing_aligns_the_mask_with_the_labels(tokenizer):
     batch = F.tokenize_prompt_and_output(["a b", "c"], ["c", "d d d d"], tokenizer)
     assert batch["input_ids"].tolist() == [[1, 6, 7, 8, 0], [1, 8, 9, 9, 9]]
     assert batch["labels"].tolist() == [[6, 7, 8, 0, 0], [8, 9, 9, 9, 9]]
-    assert batch["response_mask"].tolist() == [[False, False, True, False, False], [False, True, True, True, True]]
+    assert batch["response_mask"].tolist() == [
+        [False, False, True, False, False],
+        [False, True, True, True, True],
+    ]
 
 
 def test_tokenizing_an_empty_output_masks_nothing_in(tokenizer):
-    assert not F.tokenize_prompt_and_output(["a"], [""], tokenizer)["response_mask"].any()
+    assert not F.tokenize_prompt_and_output(["a"], [""], tokenizer)[
+        "response_mask"
+    ].any()
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 7), (1, 1, 2), (4, 11)])
 def test_entropy_is_minus_p_log_p(shape):
-    logits = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 4
+    logits = (
+        torch.randn(
+            shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+        )
+        * 4
+    )
     expected = torch.distributions.Categorical(logits=logits).entropy()
     torch.testing.assert_close(F.compute_entropy(logits), expected)
 
 
 def test_entropy_survives_extreme_logits():
-    logits = torch.tensor([[1e4, -1e4, 0.0], [0.0, -math.inf, 0.0], [-1e30, -1e30, -1e30]], requires_grad=True)
+    logits = torch.tensor(
+        [[1e4, -1e4, 0.0], [0.0, -math.inf, 0.0], [-1e30, -1e30, -1e30]],
+        requires_grad=True,
+    )
     entropy = F.compute_entropy(logits)
     torch.testing.assert_close(entropy, torch.tensor([0.0, math.log(2), math.log(3)]))
     entropy.sum().backward()
@@ -96,7 +124,9 @@ def test_response_log_probs_follow_the_models_softmax(models):
             weights = [math.exp(value) for value in logits[row, column].tolist()]
             expected = math.log(weights[labels[row, column]] / sum(weights))
             assert result["log_probs"][row, column].item() == pytest.approx(expected)
-    assert result["log_probs"].requires_grad and not result["token_entropy"].requires_grad
+    assert (
+        result["log_probs"].requires_grad and not result["token_entropy"].requires_grad
+    )
     assert "token_entropy" not in F.get_response_log_probs(models[0], ids, labels)
 
 
@@ -110,11 +140,17 @@ def test_masked_sums_and_means_agree_with_plain_loops(dim, dtype):
     lines = {0: [[x for x in cells if x[1] == c] for c in range(5)], None: [cells]}.get(
         dim, [[x for x in cells if x[0] == r] for r in range(3)]
     )
-    sums = torch.tensor([sum(rows[r][c] for r, c in line) for line in lines], dtype=torch.float64).squeeze()
+    sums = torch.tensor(
+        [sum(rows[r][c] for r, c in line) for line in lines], dtype=torch.float64
+    ).squeeze()
     counts = torch.tensor([len(line) for line in lines], dtype=torch.float64).squeeze()
     tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
-    torch.testing.assert_close(F.masked_normalize(values, mask, dim, 7.0).double(), sums / 7, **tolerance)
-    torch.testing.assert_close(F.masked_mean(values, mask, dim).double(), sums / counts, **tolerance)
+    torch.testing.assert_close(
+        F.masked_normalize(values, mask, dim, 7.0).double(), sums / 7, **tolerance
+    )
+    torch.testing.assert_close(
+        F.masked_mean(values, mask, dim).double(), sums / counts, **tolerance
+    )
     assert F.masked_mean(values, mask, dim).dtype == dtype
 
 
@@ -127,17 +163,23 @@ def test_an_empty_mask_sums_to_zero_and_has_no_mean():
 def test_padding_is_never_read():
     values, _, mask = batch()
     spoiled = values.masked_fill(~mask, math.nan)
-    torch.testing.assert_close(F.masked_mean(spoiled, mask, 1), F.masked_mean(values, mask, 1))
+    torch.testing.assert_close(
+        F.masked_mean(spoiled, mask, 1), F.masked_mean(values, mask, 1)
+    )
 
 
 def test_the_handouts_example_of_length_normalisation():
-    """Lengths 4 and 7, advantage 2, ratio 1: equal weight to sequences, or equal weight to tokens."""
+    """Lengths 4 and 7, advantage 2, ratio 1: equal weight to sequences, or equal weight
+    to tokens.
+    """
     mask = torch.arange(7)[None] < torch.tensor([4, 7])[:, None]
     ratio = torch.ones(2, 7, requires_grad=True)
     mean = F.masked_mean(ratio * 2, mask, dim=1)
     assert mean.tolist() == [2, 2]
     mean.sum().backward()
-    assert ratio.grad[0, 0].item() == pytest.approx(2 / 4) and ratio.grad[1, 0].item() == pytest.approx(2 / 7)
+    assert ratio.grad[0, 0].item() == pytest.approx(2 / 4) and ratio.grad[
+        1, 0
+    ].item() == pytest.approx(2 / 7)
     ratio.grad = None
     normalized = F.masked_normalize(ratio * 2, mask, dim=1, normalize_constant=7)
     assert normalized.tolist() == pytest.approx([8 / 7, 2])
@@ -151,9 +193,16 @@ def test_sft_step_sums_tokens_and_averages_sequences(lengths, constant):
     logps, _, mask = batch(rows=len(lengths), lengths=lengths)
     logps.requires_grad_()
     loss, _ = F.sft_microbatch_train_step(logps, mask, 4, constant)
-    rows = [[logps[r, t].item() for t in range(lengths[r])] for r in range(len(lengths))]
-    assert loss.item() == pytest.approx(-sum(sum(row) for row in rows) / constant / len(rows) / 4)
-    torch.testing.assert_close(logps.grad, torch.where(mask, -1.0 / (constant * len(lengths) * 4), 0.0).double())
+    rows = [
+        [logps[r, t].item() for t in range(lengths[r])] for r in range(len(lengths))
+    ]
+    assert loss.item() == pytest.approx(
+        -sum(sum(row) for row in rows) / constant / len(rows) / 4
+    )
+    torch.testing.assert_close(
+        logps.grad,
+        torch.where(mask, -1.0 / (constant * len(lengths) * 4), 0.0).double(),
+    )
 
 
 def reference_advantages(rewards, size, eps, by_std):
@@ -161,13 +210,20 @@ def reference_advantages(rewards, size, eps, by_std):
     for start in range(0, len(rewards), size):
         group = rewards[start : start + size]
         mean = sum(group) / size
-        std = math.sqrt(sum((x - mean) ** 2 for x in group) / (size - 1)) if size > 1 else 0.0
+        std = (
+            math.sqrt(sum((x - mean) ** 2 for x in group) / (size - 1))
+            if size > 1
+            else 0.0
+        )
         result += [(x - mean) / (std + eps) if by_std else x - mean for x in group]
     return result
 
 
 @pytest.mark.parametrize("by_std", [True, False])
-@pytest.mark.parametrize(("rewards", "size"), [([0.2, 0.5, 0.0, 0.4, 1, 1, 0, 1], 4), ([1, 1, 1], 3), ([1, 0, 3], 1)])
+@pytest.mark.parametrize(
+    ("rewards", "size"),
+    [([0.2, 0.5, 0.0, 0.4, 1, 1, 0, 1], 4), ([1, 1, 1], 3), ([1, 0, 3], 1)],
+)
 def test_group_rewards_use_the_unbiased_deviation(rewards, size, by_std):
     def reward_fn(response, truth):
         assert truth == "t"
@@ -186,9 +242,14 @@ def test_group_rewards_use_the_unbiased_deviation(rewards, size, by_std):
 
 
 def test_a_completion_nobody_could_score_is_left_out_of_its_groups_statistics():
-    advantages = F.group_normalize(torch.tensor([1.0, math.nan, 0.0, 1.0, math.nan, math.nan]), 3)
+    advantages = F.group_normalize(
+        torch.tensor([1.0, math.nan, 0.0, 1.0, math.nan, math.nan]), 3
+    )
     torch.testing.assert_close(
-        advantages[[0, 2]], torch.tensor(reference_advantages([1.0, 0.0], 2, 1e-6, True)), rtol=1e-4, atol=1e-6
+        advantages[[0, 2]],
+        torch.tensor(reference_advantages([1.0, 0.0], 2, 1e-6, True)),
+        rtol=1e-4,
+        atol=1e-6,
     )
     assert advantages[3] == 0 and advantages[[1, 4, 5]].isnan().all()
 
@@ -207,20 +268,31 @@ def reference_loss(kind, advantage, logp, old, clip):
 @pytest.mark.parametrize("kind", F.POLICY_GRADIENT_LOSSES)
 @pytest.mark.parametrize("lengths", [(5, 2, 1), (0, 5, 3), (1,)])
 @pytest.mark.parametrize("clip", [0.1, 10.0])
-def test_policy_gradient_step_matches_plain_loops_in_value_and_gradient(kind, lengths, clip):
+def test_policy_gradient_step_matches_plain_loops_in_value_and_gradient(
+    kind, lengths, clip
+):
     rows = len(lengths)
     logps, old, mask = batch(rows=rows, lengths=lengths, seed=3)
     logps.requires_grad_()
     advantages = torch.tensor([[1.5], [-2.0], [0.5]], dtype=torch.float64)[:rows]
     rewards = torch.tensor([[1.0], [0.0], [0.3]], dtype=torch.float64)[:rows]
     loss, _ = F.grpo_microbatch_train_step(
-        logps, mask, 2, kind, raw_rewards=rewards, advantages=advantages, old_log_probs=old, cliprange=clip
+        logps,
+        mask,
+        2,
+        kind,
+        raw_rewards=rewards,
+        advantages=advantages,
+        old_log_probs=old,
+        cliprange=clip,
     )
     value, gradient = 0.0, torch.zeros_like(old)
     for row in range(rows):
         weight = (rewards if kind == "no_baseline" else advantages)[row].item()
         for token in range(lengths[row]):
-            one, slope = reference_loss(kind, weight, logps[row, token].item(), old[row, token].item(), clip)
+            one, slope = reference_loss(
+                kind, weight, logps[row, token].item(), old[row, token].item(), clip
+            )
             value += one / lengths[row] / rows / 2
             gradient[row, token] = slope / lengths[row] / rows / 2
     assert loss.item() == pytest.approx(value)
@@ -249,19 +321,25 @@ def test_unknown_loss_types_and_missing_tensors_are_named():
     with pytest.raises(ValueError, match="'grpo_clipp' is unknown; known: no_baseline"):
         F.compute_policy_gradient_loss(torch.zeros(1, 1), "grpo_clipp")
     with pytest.raises(ValueError, match="'grpo_clip' needs old_log_probs"):
-        F.compute_policy_gradient_loss(torch.zeros(1, 1), "grpo_clip", advantages=torch.zeros(1, 1))
+        F.compute_policy_gradient_loss(
+            torch.zeros(1, 1), "grpo_clip", advantages=torch.zeros(1, 1)
+        )
 
 
 def test_dpo_loss_is_minus_log_sigmoid_of_the_margin(models, tokenizer):
     policy, reference = models
-    loss = F.compute_per_instance_dpo_loss(policy, reference, tokenizer, 0.5, "a b", "c", "d d", TEMPLATE)
+    loss = F.compute_per_instance_dpo_loss(
+        policy, reference, tokenizer, 0.5, "a b", "c", "d d", TEMPLATE
+    )
     margin = 0.0
     for answer, sign in (([8], 1), ([9, 9], -1)):
         prompt = [1, 3, 5, 6, 7, 4, 5]
         ids = [*prompt, *answer, 2]
         for model, part in ((policy, sign), (reference, -sign)):
             logps = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-            margin += part * sum(logps[at - 1, ids[at]].item() for at in range(len(prompt), len(ids)))
+            margin += part * sum(
+                logps[at - 1, ids[at]].item() for at in range(len(prompt), len(ids))
+            )
     assert loss.item() == pytest.approx(-math.log(1 / (1 + math.exp(-0.5 * margin))))
     loss.backward()
     assert all(weight.grad is None for weight in reference.parameters())
@@ -269,14 +347,19 @@ def test_dpo_loss_is_minus_log_sigmoid_of_the_margin(models, tokenizer):
 
 
 def test_dpo_loss_stays_finite_when_the_margin_is_huge():
-    loss = F.dpo_loss(*torch.tensor([[-1e4, 0.0], [0.0, -1e4], [0.0, 0.0], [0.0, 0.0]]), beta=1.0)
+    loss = F.dpo_loss(
+        *torch.tensor([[-1e4, 0.0], [0.0, -1e4], [0.0, 0.0], [0.0, 0.0]]), beta=1.0
+    )
     torch.testing.assert_close(loss, torch.tensor([1e4, 0.0]))
 
 
 @pytest.fixture
 def documents(tmp_path):
     path = tmp_path / "sft.jsonl"
-    rows = [{"prompt": "a", "response": "b b"}, {"prompt": "a b", "response": "{instruction}"}]
+    rows = [
+        {"prompt": "a", "response": "b b"},
+        {"prompt": "a b", "response": "{instruction}"},
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
     return path
 
@@ -284,8 +367,16 @@ def documents(tmp_path):
 def test_packing_joins_by_eos_and_drops_the_tail(tokenizer, documents):
     stream = [1, 3, 5, 6, 4, 5, 7, 7, 2, 1, 3, 5, 6, 7, 4, 5, 9, 2]
     packed = F.get_packed_sft_dataset(tokenizer, documents, 5, False, TEMPLATE)
-    assert [row["input_ids"].tolist() for row in packed] == [stream[0:5], stream[5:10], stream[10:15]]
-    assert [row["labels"].tolist() for row in packed] == [stream[1:6], stream[6:11], stream[11:16]]
+    assert [row["input_ids"].tolist() for row in packed] == [
+        stream[0:5],
+        stream[5:10],
+        stream[10:15],
+    ]
+    assert [row["labels"].tolist() for row in packed] == [
+        stream[1:6],
+        stream[6:11],
+        stream[11:16],
+    ]
     assert len(F.get_packed_sft_dataset(tokenizer, documents, 17, False, TEMPLATE)) == 1
     assert len(F.get_packed_sft_dataset(tokenizer, documents, 18, False, TEMPLATE)) == 0
 
@@ -293,7 +384,9 @@ def test_packing_joins_by_eos_and_drops_the_tail(tokenizer, documents):
 def test_packing_shuffles_documents_by_the_seed(tokenizer, documents):
     def first(seed):
         torch.manual_seed(seed)
-        return F.get_packed_sft_dataset(tokenizer, documents, 17, True, TEMPLATE)[0]["input_ids"].tolist()
+        return F.get_packed_sft_dataset(tokenizer, documents, 17, True, TEMPLATE)[0][
+            "input_ids"
+        ].tolist()
 
     orders = [first(seed) for seed in range(8)]
     assert len({tuple(order) for order in orders}) == 2
@@ -306,9 +399,15 @@ def test_a_template_without_a_response_is_refused(tokenizer, documents):
 
 
 def test_batches_cover_the_dataset_once(tokenizer, documents):
-    batches = list(F.iterate_batches(F.get_packed_sft_dataset(tokenizer, documents, 5, False, TEMPLATE), 2, True))
+    batches = list(
+        F.iterate_batches(
+            F.get_packed_sft_dataset(tokenizer, documents, 5, False, TEMPLATE), 2, True
+        )
+    )
     assert [tuple(batch["input_ids"].shape) for batch in batches] == [(2, 5), (1, 5)]
-    assert sorted(row[0] for batch in batches for row in batch["input_ids"].tolist()) == [1, 3, 5]
+    assert sorted(
+        row[0] for batch in batches for row in batch["input_ids"].tolist()
+    ) == [1, 3, 5]
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,11 @@ VERDICTS = [
 @pytest.mark.parametrize("answer, truth, right, stage", VERDICTS)
 def test_the_verdict_and_the_stage_that_gave_it(answer, truth, right, stage):
     score = grade_answer(answer, truth)
-    assert (score.reward, score.status, score.stage) == (float(right), "ok" if right else "wrong", stage)
+    assert (score.reward, score.status, score.stage) == (
+        float(right),
+        "ok" if right else "wrong",
+        stage,
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,16 +159,32 @@ def test_no_truth_at_all_is_wrong():
 
 def test_parts_and_status_tell_format_from_answer():
     right, wrong, unformatted, unclosed = (
-        grade(f"t </think> <answer>{a}", "5") for a in ("5</answer>", "6</answer>", "5", r"\boxed{5</answer>")
+        grade(f"t </think> <answer>{a}", "5")
+        for a in ("5</answer>", "6</answer>", "5", r"\boxed{5</answer>")
     )
-    assert (dict(right.parts), right.status) == ({"format_reward": 1.0, "answer_reward": 1.0}, "ok")
-    assert (dict(wrong.parts), wrong.status) == ({"format_reward": 1.0, "answer_reward": 0.0}, "wrong")
-    assert (dict(unformatted.parts), unformatted.status) == ({"format_reward": 0.0, "answer_reward": 0.0}, "unparsed")
-    assert (dict(unclosed.parts), unclosed.status) == ({"format_reward": 1.0, "answer_reward": 0.0}, "unparsed")
+    assert (dict(right.parts), right.status) == (
+        {"format_reward": 1.0, "answer_reward": 1.0},
+        "ok",
+    )
+    assert (dict(wrong.parts), wrong.status) == (
+        {"format_reward": 1.0, "answer_reward": 0.0},
+        "wrong",
+    )
+    assert (dict(unformatted.parts), unformatted.status) == (
+        {"format_reward": 0.0, "answer_reward": 0.0},
+        "unparsed",
+    )
+    assert (dict(unclosed.parts), unclosed.status) == (
+        {"format_reward": 1.0, "answer_reward": 0.0},
+        "unparsed",
+    )
 
 
 def test_the_explanation_shows_what_both_became():
-    assert grade_answer("x + 1", "x + 2").explanation == "'x+1' is not 'x+2': the values differ"
+    assert (
+        grade_answer("x + 1", "x + 2").explanation
+        == "'x+1' is not 'x+2': the values differ"
+    )
     assert "unreduced" not in grade_answer("2/4", "1/2").explanation
     assert len(grade_answer("9" * 9000, "5").explanation) < 600
 
@@ -216,7 +236,10 @@ def test_prm800k_forms(text, normal):
     assert prm(text) == normal
 
 
-@pytest.mark.parametrize("text, left", [("5 cm", "5 "), ("cm", "cm"), ("5cm", "5cm"), ("3 sq m", "3 "), ("x y", "x y")])
+@pytest.mark.parametrize(
+    "text, left",
+    [("5 cm", "5 "), ("cm", "cm"), ("5cm", "5cm"), ("3 sq m", "3 "), ("x y", "x y")],
+)
 def test_units_go_as_whole_words(text, left):
     assert drop_units(text) == left
 
@@ -257,7 +280,10 @@ def test_exact_values(text, value):
     assert exact(parse(text)) == value
 
 
-@pytest.mark.parametrize("text", ["xy", "x2", "2x^2y", "x(x+1)", "sqrt(2)x", "pi/3", "x_1+1", "x!", "2.5x", "3!x"])
+@pytest.mark.parametrize(
+    "text",
+    ["xy", "x2", "2x^2y", "x(x+1)", "sqrt(2)x", "pi/3", "x_1+1", "x!", "2.5x", "3!x"],
+)
 def test_numbers_and_sympy_agree_on_a_tree(text):
     tree = parse(text)
     symbols = {str(symbol): 1.5 for symbol in to_sympy(tree).free_symbols}
@@ -294,14 +320,25 @@ def test_what_is_no_expression_is_not_parsed(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["9**9**9**9", "(9**9)**(9**9)", "99999999!", "(10!)!", "x**99999999", "(x+y)**5000", "1e99999", "9" * 5000]
+    "text",
+    [
+        "9**9**9**9",
+        "(9**9)**(9**9)",
+        "99999999!",
+        "(10!)!",
+        "x**99999999",
+        "(x+y)**5000",
+        "1e99999",
+        "9" * 5000,
+    ],
 )
 def test_what_is_too_large_is_refused_at_once(text):
     started = time.perf_counter()
     with pytest.raises((TooLarge, OverflowError)):
         exact(parse(text))
         to_sympy(parse(text))
-    assert time.perf_counter() - started < 10  # computed, each takes minutes or all memory
+    # computed, each takes minutes or all memory
+    assert time.perf_counter() - started < 10
 
 
 def test_large_things_that_are_the_same_are_equal():
@@ -332,7 +369,9 @@ def test_what_math_verify_is_not_asked(text, large):
 def test_repetition_is_seen():
     assert repeats_itself("the answer is 5. " * 50)
     assert not repeats_itself("the answer is 5. ")
-    assert not repeats_itself("".join(chr(33 + i * i % 89) + str(i) for i in range(200)))
+    assert not repeats_itself(
+        "".join(chr(33 + i * i % 89) + str(i) for i in range(200))
+    )
 
 
 HOSTILE = [
@@ -350,12 +389,18 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_hostile_answers_get_a_verdict_or_a_status_within_the_deadline(fast, tmp_path, monkeypatch):
+def test_hostile_answers_get_a_verdict_or_a_status_within_the_deadline(
+    fast, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     deadline, memory = 5.0, 512 << 20
     with Grader(workers=2, memory=memory) as grader:
-        rows = [(answer, truth) for answer in HOSTILE for truth in ("x+1", r"\frac{1}{2}")]
-        graded = grader.call(functools.partial(grade_answer, fast=fast), rows, deadline).result()
+        rows = [
+            (answer, truth) for answer in HOSTILE for truth in ("x+1", r"\frac{1}{2}")
+        ]
+        graded = grader.call(
+            functools.partial(grade_answer, fast=fast), rows, deadline
+        ).result()
     assert max(g.seconds for g in graded) <= deadline + 1
     assert {g.score.status for g in graded} <= {"wrong", "timeout"}
     assert not list(tmp_path.iterdir())
@@ -363,27 +408,42 @@ def test_hostile_answers_get_a_verdict_or_a_status_within_the_deadline(fast, tmp
 
 def test_nothing_heavy_is_imported_for_answers_that_agree_as_texts():
     code = (
-        "import sys; from alignkit import grade_answer; grade_answer('1/2', '0.5'); grade_answer('3', '4');"
-        "assert not {'sympy', 'math_verify'} & set(sys.modules)"
+        "import sys; from alignkit import grade_answer; grade_answer('1/2', '0.5');"
+        " grade_answer('3', '4');assert not {'sympy', 'math_verify'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-RECORDED = ["rollouts_garg_48", "rollouts_shibuki_grpo_train", "rollouts_shibuki_question_only"]
+RECORDED = [
+    "rollouts_garg_48",
+    "rollouts_shibuki_grpo_train",
+    "rollouts_shibuki_question_only",
+]
 
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_recorded_rewards_of_real_outputs_are_reproduced(name, align_data: Path):
     form = "boxed" if "question_only" in name else "r1_zero"
-    rows = [json.loads(line) for line in (align_data / f"{name}.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (align_data / f"{name}.jsonl").read_text().splitlines()
+    ]
     for row in rows:
         score = grade(row["response"], row["ground_truth"], form=form)
-        recorded = {"format_reward": row["format_reward"], "answer_reward": row["answer_reward"]}
-        assert (score.reward, dict(score.parts)) == (row["reward"], recorded), row["response"][-300:]
+        recorded = {
+            "format_reward": row["format_reward"],
+            "answer_reward": row["answer_reward"],
+        }
+        assert (score.reward, dict(score.parts)) == (row["reward"], recorded), row[
+            "response"
+        ][-300:]
 
 
 def test_slow_accepts_all_that_fast_accepts_on_real_traces(align_data: Path):
-    rows = [json.loads(line) for line in (align_data / "math_sft_r1_1767.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (align_data / "math_sft_r1_1767.jsonl").read_text().splitlines()
+    ]
     right = sum(grade(row["response"], row["ground_truth"]).reward for row in rows)
     assert right == 1408  # what the published grader gives
     sample = rows[::20]

@@ -1,4 +1,6 @@
-"""The grader: deadlines that hold, deaths that cost one sample, order, caching, clean ends."""
+"""The grader: deadlines that hold, deaths that cost one sample, order, caching, clean
+ends.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def grader():
 
 
 def bound(function, deadline=10.0, where="auto", **options):
-    return bind(Reward(function.__name__, function, deadline=deadline, where=where), options)
+    return bind(
+        Reward(function.__name__, function, deadline=deadline, where=where), options
+    )
 
 
 def statuses(graded):
@@ -36,7 +40,9 @@ def statuses(graded):
 
 def test_results_come_in_the_order_of_the_responses(grader):
     responses = [str(i) for i in range(200)]
-    graded = grader.score(bound(functions.in_order, prefix="p"), responses, [f"t{i}" for i in range(200)])
+    graded = grader.score(
+        bound(functions.in_order, prefix="p"), responses, [f"t{i}" for i in range(200)]
+    )
     assert [g.score.explanation for g in graded] == [f"p{i}/t{i}" for i in range(200)]
 
 
@@ -46,19 +52,29 @@ def test_a_per_sample_reward_runs_in_another_process_unless_it_says_otherwise(gr
     assert outside.score.reward != os.getpid() and inside.score.reward == os.getpid()
 
 
-@pytest.mark.parametrize("function, response", [(functions.sleep, "60"), (functions.hold, "9")])
-def test_what_never_ends_is_stopped_at_its_deadline_and_costs_only_itself(grader, function, response):
+@pytest.mark.parametrize(
+    "function, response", [(functions.sleep, "60"), (functions.hold, "9")]
+)
+def test_what_never_ends_is_stopped_at_its_deadline_and_costs_only_itself(
+    grader, function, response
+):
     grader.score(bound(function, deadline=0.5), ["0"])
     started = time.perf_counter()
     graded = grader.score(bound(function, deadline=0.5), ["0", response, "0", "0"])
-    assert time.perf_counter() - started < 8  # most is for the start of a fresh worker on a busy machine
+    # most is for the start of a fresh worker on a busy machine
+    assert time.perf_counter() - started < 8
     assert statuses(graded) == ["ok", "timeout", "ok", "ok"]
     assert graded[1].score.reward == 0.0 and graded[1].seconds == 0.5
 
 
 def test_the_deadline_counts_the_sample_and_not_its_time_in_the_queue(grader):
     assert (
-        statuses(grader.score(bound(functions.sleep, deadline=2.0), ["0.15"] * 1 + [f"0.1{i}" for i in range(40)]))
+        statuses(
+            grader.score(
+                bound(functions.sleep, deadline=2.0),
+                ["0.15"] * 1 + [f"0.1{i}" for i in range(40)],
+            )
+        )
         == ["ok"] * 41
     )
 
@@ -72,12 +88,17 @@ def test_memory_beyond_the_limit_is_an_error_and_not_a_verdict(grader):
 def test_a_crash_of_the_reward_is_an_error_with_its_traceback(grader):
     [graded] = grader.score(bound(functions.crash), ["abc"])
     assert graded.score.status == "error"
-    assert "KeyError" in graded.score.explanation and "no such key: abc" in graded.score.explanation
+    assert (
+        "KeyError" in graded.score.explanation
+        and "no such key: abc" in graded.score.explanation
+    )
     assert "grading_functions.py" in graded.score.explanation
 
 
 def test_a_reward_that_is_no_finite_number_is_an_error(grader):
-    assert statuses(grader.score(bound(functions.not_finite), ["nan", "inf", "0.5"])) == ["error", "error", "ok"]
+    assert statuses(
+        grader.score(bound(functions.not_finite), ["nan", "inf", "0.5"])
+    ) == ["error", "error", "ok"]
 
 
 def test_an_error_the_user_can_mend_is_raised(grader):
@@ -91,7 +112,9 @@ def test_a_sample_that_kills_its_workers_is_an_error_and_the_others_are_graded(g
     assert "died" in graded[3].score.explanation
 
 
-def test_a_sample_whose_worker_was_killed_from_outside_is_graded_again(grader, tmp_path):
+def test_a_sample_whose_worker_was_killed_from_outside_is_graded_again(
+    grader, tmp_path
+):
     [graded] = grader.score(bound(functions.die_once), [str(tmp_path / "seen")])
     assert graded.score.status == "ok"
 
@@ -114,7 +137,11 @@ def test_random_kills_lose_nothing():
         killer = threading.Thread(target=kill, args=[grader.pool])
         killer.start()
         try:
-            graded = grader.score(bound(functions.in_order), [str(i) for i in range(20_000)], list(range(20_000)))
+            graded = grader.score(
+                bound(functions.in_order),
+                [str(i) for i in range(20_000)],
+                list(range(20_000)),
+            )
         finally:
             stop.set()
             killer.join()
@@ -125,7 +152,9 @@ def test_random_kills_lose_nothing():
 def test_the_same_sample_is_graded_once(grader, tmp_path):
     file = {"file": str(tmp_path / "calls")}
     for _ in range(2):
-        grader.score(bound(functions.count_calls), ["a", "b", "a", "a"], metadatas=[file] * 4)
+        grader.score(
+            bound(functions.count_calls), ["a", "b", "a", "a"], metadatas=[file] * 4
+        )
     assert Path(file["file"]).read_text() == ".."
 
 
@@ -143,8 +172,12 @@ def test_grading_goes_on_while_the_caller_does_something_else(grader):
     assert statuses(running.result()) == ["ok"] and running.result() is running.result()
 
 
-@pytest.mark.parametrize("function, where", [(functions.sleep, "process"), (functions.slow_batch, "auto")])
-def test_a_reward_that_no_deadline_stops_is_named_while_it_runs(grader, monkeypatch, caplog, function, where):
+@pytest.mark.parametrize(
+    "function, where", [(functions.sleep, "process"), (functions.slow_batch, "auto")]
+)
+def test_a_reward_that_no_deadline_stops_is_named_while_it_runs(
+    grader, monkeypatch, caplog, function, where
+):
     monkeypatch.setattr("alignkit.grading.grader.PATIENCE", 0.1)
     assert statuses(grader.score(bound(function, where=where), ["0.5"])) == ["ok"]
     assert f"reward '{function.__name__}' has been at 1 responses" in caplog.text
@@ -157,7 +190,9 @@ def test_threads_can_share_a_grader(grader):
     results = {}
 
     def work(name):
-        graded = grader.score(bound(functions.in_order), [f"{name}{i}" for i in range(50)], [0] * 50)
+        graded = grader.score(
+            bound(functions.in_order), [f"{name}{i}" for i in range(50)], [0] * 50
+        )
         results[name] = [g.score.explanation for g in graded]
 
     threads = [threading.Thread(target=work, args=[name]) for name in "abcd"]
@@ -173,13 +208,24 @@ def test_async_rewards_run_together_and_each_has_the_deadline(grader):
     graded = grader.score(bound(functions.wait, deadline=0.5), ["0.3"] * 20 + ["30"])
     assert time.perf_counter() - started < 5  # one after another: 6 s
     assert statuses(graded) == ["ok"] * 20 + ["timeout"]
-    assert statuses(grader.score(bound(functions.wait_and_crash), ["crash", "fine"])) == ["error", "ok"]
+    assert statuses(
+        grader.score(bound(functions.wait_and_crash), ["crash", "fine"])
+    ) == ["error", "ok"]
 
 
 def test_batch_rewards_get_whole_columns(grader):
-    assert [g.score.reward for g in grader.score(bound(functions.batch), ["ab", "c"], prompts=["x", "yz"])] == [3, 3]
-    assert [g.score.reward for g in grader.score(bound(functions.wait_for_all), ["a", "b"], ["a", "c"])] == [1, 0]
-    assert statuses(grader.score(bound(functions.one_value), ["a", "b"])) == ["error", "error"]
+    assert [
+        g.score.reward
+        for g in grader.score(bound(functions.batch), ["ab", "c"], prompts=["x", "yz"])
+    ] == [3, 3]
+    assert [
+        g.score.reward
+        for g in grader.score(bound(functions.wait_for_all), ["a", "b"], ["a", "c"])
+    ] == [1, 0]
+    assert statuses(grader.score(bound(functions.one_value), ["a", "b"])) == [
+        "error",
+        "error",
+    ]
 
 
 def test_no_responses_make_no_grades(grader):
@@ -189,7 +235,9 @@ def test_no_responses_make_no_grades(grader):
 def test_prints_do_not_reach_standard_output_and_input_is_empty(capfd):
     with Grader(workers=1) as grader:
         assert grader.score(bound(functions.shout), ["x"])[0].score.reward == 1.0
-        assert grader.score(bound(functions.stdin_is_closed), ["x"])[0].score.reward == 1.0
+        assert (
+            grader.score(bound(functions.stdin_is_closed), ["x"])[0].score.reward == 1.0
+        )
     out, err = capfd.readouterr()
     assert out == "" and "shouted x" in err
 
@@ -212,7 +260,10 @@ def test_closing_settles_each_sample_once_in_a_worker_or_waiting(monkeypatch):
     crashed = []
     monkeypatch.setattr(threading, "excepthook", crashed.append)
     grader = Grader(workers=1)
-    pending = [grader.submit(bound(functions.sleep, deadline=60), [f"{50 + n}"]) for n in range(40)]
+    pending = [
+        grader.submit(bound(functions.sleep, deadline=60), [f"{50 + n}"])
+        for n in range(40)
+    ]
     while not any(worker.jobs for worker in list(grader.pool._workers)):
         time.sleep(0.01)
     grader.close()
@@ -255,7 +306,8 @@ with grader:
     "signal_number, function, deadline, response",
     [
         (signal.SIGINT, "sleep", 60, "50"),  # Ctrl-C
-        (signal.SIGKILL, "sleep", 2, "50"),  # the parent dies while a sample is being graded
+        # the parent dies while a sample is being graded
+        (signal.SIGKILL, "sleep", 2, "50"),
         (signal.SIGKILL, "hold", 2, "9"),
         (signal.SIGTERM, "length", 60, "x"),
     ],
@@ -290,7 +342,10 @@ def test_workers_end_with_their_parent(signal_number, function, deadline, respon
 
 def test_binding_reads_what_a_function_wants():
     assert bound(functions.in_order, prefix="x").arguments == ("truth", "response")
-    assert bound(functions.batch).form == "batch" and bound(functions.batch).where == "process"
+    assert (
+        bound(functions.batch).form == "batch"
+        and bound(functions.batch).where == "process"
+    )
     assert bound(functions.wait).is_async and bound(functions.wait).where == "process"
 
 
@@ -304,7 +359,9 @@ def mixed(response, truths):
 
 @pytest.mark.parametrize("function", [wrong_name, mixed, lambda: 0.0])
 def test_a_function_with_unknown_parameters_is_refused_with_its_place(function):
-    with pytest.raises(PluginError, match=r"test_grading_pool.py:\d+.*expected any of response, truth"):
+    with pytest.raises(
+        PluginError, match=r"test_grading_pool.py:\d+.*expected any of response, truth"
+    ):
         bind(Reward("r", function))
 
 

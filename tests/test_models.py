@@ -10,7 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from alignkit import models
 from alignkit.errors import InputError, MissingError
@@ -20,7 +25,14 @@ RESPONSE = "8 10 11 13</think> <answer>13</answer>"
 
 
 def spec(tokenizer: str = "digits", **changes) -> SimpleNamespace:
-    fields = {"hidden_size": 32, "layers": 2, "heads": 2, "intermediate_size": 64, "init_std": 0.08, "max_length": 128}
+    fields = {
+        "hidden_size": 32,
+        "layers": 2,
+        "heads": 2,
+        "intermediate_size": 64,
+        "init_std": 0.08,
+        "max_length": 128,
+    }
     return SimpleNamespace(tokenizer=tokenizer, **{**fields, **changes})
 
 
@@ -45,10 +57,19 @@ def test_quickstart_texts_round_trip(kind: str, text: str) -> None:
 
 def test_digits_has_one_token_per_digit_and_tag() -> None:
     tokenizer = models.build_tokenizer("digits")
-    assert tokenizer.tokenize("13</think> <answer>\n") == ["1", "3", "</think>", " ", "<answer>", "\n"]
+    assert tokenizer.tokenize("13</think> <answer>\n") == [
+        "1",
+        "3",
+        "</think>",
+        " ",
+        "<answer>",
+        "\n",
+    ]
 
 
-@pytest.mark.parametrize("text", ["naïve 漢字 🎉", "\x00\t a  b \r\n", "{}\\boxed{½}", "User:User:", ""])
+@pytest.mark.parametrize(
+    "text", ["naïve 漢字 🎉", "\x00\t a  b \r\n", "{}\\boxed{½}", "User:User:", ""]
+)
 def test_bytes_round_trips_any_text(text: str) -> None:
     tokenizer = models.build_tokenizer("bytes")
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
@@ -59,10 +80,18 @@ def test_bytes_round_trips_any_text(text: str) -> None:
 def test_chat_template_marks_the_answer_and_its_end(kind: str) -> None:
     tokenizer = models.build_tokenizer(kind)
     chat = [{"role": "user", "content": "1+2=?"}, {"role": "assistant", "content": "3"}]
-    encoded = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
-    marked = [i for i, m in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if m]
+    encoded = tokenizer.apply_chat_template(
+        chat, return_dict=True, return_assistant_tokens_mask=True
+    )
+    marked = [
+        i
+        for i, m in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
+        if m
+    ]
     assert marked == [*tokenizer("3")["input_ids"], tokenizer.eos_token_id]
-    asked = tokenizer.apply_chat_template(chat[:1], tokenize=False, add_generation_prompt=True)
+    asked = tokenizer.apply_chat_template(
+        chat[:1], tokenize=False, add_generation_prompt=True
+    )
     assert asked == "User: 1+2=?\nAssistant: "
     assert tokenizer.eos_token_id != tokenizer.pad_token_id
 
@@ -92,7 +121,9 @@ def test_every_matrix_has_the_asked_for_spread() -> None:
             assert parameter.std().item() == pytest.approx(0.3, rel=0.1), name
 
 
-def test_a_tiny_model_runs_on_one_thread_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tiny_model_runs_on_one_thread_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -111,15 +142,23 @@ def test_heads_must_divide_the_width() -> None:
 
 
 @pytest.mark.parametrize("kind", ["digits", "bytes"])
-def test_saved_model_is_the_same_through_our_loader_and_the_auto_classes(kind: str, tmp_path: Path) -> None:
+def test_saved_model_is_the_same_through_our_loader_and_the_auto_classes(
+    kind: str, tmp_path: Path
+) -> None:
     built = models.build(spec(kind), 1)
     folder = tmp_path / "model"
     models.save(*built, folder)
     ours = models.load(str(folder))
-    auto = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    auto = (
+        AutoModelForCausalLM.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+    )
     for model, tokenizer in (ours, auto):
         assert tokenizer(PROMPT)["input_ids"] == built[1](PROMPT)["input_ids"]
-        assert tokenizer.decode(tokenizer(PROMPT + RESPONSE)["input_ids"]) == PROMPT + RESPONSE
+        assert (
+            tokenizer.decode(tokenizer(PROMPT + RESPONSE)["input_ids"])
+            == PROMPT + RESPONSE
+        )
         assert (tokenizer.eos_token, tokenizer.pad_token) == (models.END, models.PAD)
         assert tokenizer.chat_template == models.CHAT_TEMPLATE
         assert torch.equal(logits_of(model, tokenizer), logits_of(*built))
@@ -132,16 +171,30 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model, tokenizer = AutoModelForCausalLM.from_pretrained({str(saved)!r}), AutoTokenizer.from_pretrained({str(saved)!r})
 print(model.generate(**tokenizer({PROMPT!r}, return_tensors="pt"), do_sample=False, max_new_tokens=16).tolist())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     model, tokenizer = models.build(spec(), 1)
-    expected = model.generate(**tokenizer(PROMPT, return_tensors="pt"), do_sample=False, max_new_tokens=16)
+    expected = model.generate(
+        **tokenizer(PROMPT, return_tensors="pt"), do_sample=False, max_new_tokens=16
+    )
     assert json.loads(done.stdout) == expected.tolist()
 
 
-def test_a_generic_tokenizer_beside_a_qwen2_model_is_loaded_as_saved(tmp_path: Path) -> None:
+def test_a_generic_tokenizer_beside_a_qwen2_model_is_loaded_as_saved(
+    tmp_path: Path,
+) -> None:
     tokenizer = models.build_tokenizer("digits")
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=1
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=1,
     )
     Qwen2ForCausalLM(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -183,7 +236,9 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
         models.load(str(tmp_path / "model.gguf"))
 
 
-@pytest.mark.parametrize("path", ["/no/such/folder", "./nothing", "runs/nothing", "a/b/c"])
+@pytest.mark.parametrize(
+    "path", ["/no/such/folder", "./nothing", "runs/nothing", "a/b/c"]
+)
 def test_a_path_that_can_be_no_hub_id_is_wrong_input(path: str) -> None:
     with pytest.raises(InputError, match="there is no folder"):
         models.load(path)
@@ -214,13 +269,18 @@ def test_absent_weights_are_wrong_input(saved: Path) -> None:
         models.load(str(saved))
 
 
-def test_weights_that_lack_a_tensor_are_never_filled_with_random_numbers(saved: Path) -> None:
+def test_weights_that_lack_a_tensor_are_never_filled_with_random_numbers(
+    saved: Path,
+) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(saved / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, saved / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"lack 1 of the model's tensors: model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        InputError,
+        match=r"lack 1 of the model's tensors: model\.layers\.1\.mlp\.up_proj\.weight",
+    ):
         models.load(str(saved))
 
 
@@ -235,11 +295,14 @@ def test_a_tokenizer_larger_than_the_model_is_refused(saved: Path) -> None:
         models.load(str(saved))
 
 
-def test_a_tokenizer_without_padding_gets_a_spare_token_or_the_end_token(saved: Path) -> None:
+def test_a_tokenizer_without_padding_gets_a_spare_token_or_the_end_token(
+    saved: Path,
+) -> None:
     settings = json.loads((saved / "tokenizer_config.json").read_text())
     del settings["pad_token"]
     (saved / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert models.load_tokenizer(str(saved)).pad_token == models.PAD  # the vocabulary holds one that is named so
+    # the vocabulary holds one that is named so
+    assert models.load_tokenizer(str(saved)).pad_token == models.PAD
 
 
 def test_a_tokenizer_without_an_end_is_refused(saved: Path) -> None:
@@ -254,7 +317,11 @@ def test_dtype_is_obeyed_and_recorded(saved: Path) -> None:
     model, tokenizer = models.load(str(saved), dtype="bfloat16", attention="eager")
     described = models.describe(model, tokenizer)
     assert (described["dtype"], described["attention"]) == ("bfloat16", "eager")
-    assert described["parameters"] == described["trainable"] == sum(p.numel() for p in model.parameters())
+    assert (
+        described["parameters"]
+        == described["trainable"]
+        == sum(p.numel() for p in model.parameters())
+    )
     assert described["context"] == 128
 
 
@@ -278,12 +345,16 @@ def shake(model) -> None:
 
 def test_lora_trains_the_adapter_alone(saved: Path) -> None:
     model, tokenizer = models.load(str(saved), lora=LORA)
-    assert all(("lora_" in name) == p.requires_grad for name, p in model.named_parameters())
+    assert all(
+        ("lora_" in name) == p.requires_grad for name, p in model.named_parameters()
+    )
     described = models.describe(model, tokenizer)
     assert 0 < described["trainable"] < described["parameters"]
 
 
-def test_a_lora_model_is_saved_merged_with_its_adapter_beside_it(saved: Path, tmp_path: Path) -> None:
+def test_a_lora_model_is_saved_merged_with_its_adapter_beside_it(
+    saved: Path, tmp_path: Path
+) -> None:
     model, tokenizer = models.load(str(saved), lora=LORA)
     base = logits_of(model, tokenizer)
     shake(model)
@@ -307,7 +378,8 @@ def test_a_model_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     model, tokenizer = models.build(spec(), 1)
     left = tmp_path / "model.partial"
     left.mkdir()
-    (left / "stale.safetensors").write_bytes(b"half")  # of a process that was killed while saving
+    # of a process that was killed while saving
+    (left / "stale.safetensors").write_bytes(b"half")
     models.save(model, tokenizer, tmp_path / "model")
     assert not left.exists()
     assert not (tmp_path / "model" / "stale.safetensors").exists()

@@ -19,7 +19,16 @@ ROOT = kits.builtin().root
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(ROOT),
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     return next(out.glob("*.whl"))
 
@@ -28,21 +37,42 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel alone in a folder; its dependencies come from the test environment."""
     site = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+    ]
     subprocess.run([*command, str(wheel)], check=True, capture_output=True, timeout=300)
     return site
 
 
-def align(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def align(
+    site: Path, folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
     environment.pop("ALIGN_MOUNTS", None)
     command = [sys.executable, "-P", "-m", "alignkit.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
 
 
 def test_the_wheel_holds_exactly_the_files_of_the_product(wheel: Path):
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
-    tracked = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout
+    tracked = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True
+    ).stdout
     expected = set()
     for name in tracked.splitlines():
         top = name.split("/")[0]
@@ -54,7 +84,11 @@ def test_the_wheel_holds_exactly_the_files_of_the_product(wheel: Path):
             expected.add(f"alignkit/kit/{name}")
     missing = expected - names
     assert not missing
-    assert not {n for n in names - expected if "__pycache__" in n or not n.endswith((".py", ".yaml", ".typed"))}
+    assert not {
+        n
+        for n in names - expected
+        if "__pycache__" in n or not n.endswith((".py", ".yaml", ".typed"))
+    }
 
 
 def test_the_installed_wheel_brings_its_own_kit(installed: Path, tmp_path: Path):
@@ -65,38 +99,62 @@ def test_the_installed_wheel_brings_its_own_kit(installed: Path, tmp_path: Path)
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> Path:
-    """A folder where someone's reward lies that nobody asked for; it leaves a mark when it is imported."""
+    """A folder where someone's reward lies that nobody asked for; it leaves a mark when
+    it is imported.
+    """
     (tmp_path / "rewards").mkdir()
-    (tmp_path / "rewards" / "evil.py").write_text("from pathlib import Path\nPath(__file__ + '.imported').touch()\n")
+    (tmp_path / "rewards" / "evil.py").write_text(
+        "from pathlib import Path\nPath(__file__ + '.imported').touch()\n"
+    )
     return tmp_path
 
 
 @pytest.mark.parametrize(
-    "command", [("plan",), ("diff",), ("doctor", "--recipe"), ("sweep", "--seeds", "2", "--dry-run")]
+    "command",
+    [
+        ("plan",),
+        ("diff",),
+        ("doctor", "--recipe"),
+        ("sweep", "--seeds", "2", "--dry-run"),
+    ],
 )
-def test_an_installed_recipe_is_read_in_any_folder(installed: Path, stranger: Path, command: tuple[str, ...]):
+def test_an_installed_recipe_is_read_in_any_folder(
+    installed: Path, stranger: Path, command: tuple[str, ...]
+):
     done = align(installed, stranger, *command, "recipes/quickstart.yaml")
     assert done.returncode == 0, done.stderr
     assert not list(stranger.rglob("*.imported"))
 
 
 @pytest.mark.slow
-def test_the_first_command_of_the_help_works_in_any_folder(installed: Path, stranger: Path):
+def test_the_first_command_of_the_help_works_in_any_folder(
+    installed: Path, stranger: Path
+):
     """Also in one named recipes, below which the run writes recipes of its own."""
     here = stranger / "recipes"
     here.mkdir()
-    steps = ("sft.train.max_steps=1", "grpo.train.max_steps=1", "sft.evals=~", "grpo.evals=~")
+    steps = (
+        "sft.train.max_steps=1",
+        "grpo.train.max_steps=1",
+        "sft.evals=~",
+        "grpo.evals=~",
+    )
     sets = [part for step in steps for part in ("--set", f"stages.{step}")]
     only = ("--folder", "run", "--only", "sft")
     done = [align(installed, here, "run", "recipes/quickstart.yaml", *sets, *only)]
-    done += [align(installed, here, *more) for more in (("run", "--resume", "run"), ("diff", "run", "run"))]
+    done += [
+        align(installed, here, *more)
+        for more in (("run", "--resume", "run"), ("diff", "run", "run"))
+    ]
     assert [one.returncode for one in done] == [0, 0, 0], [one.stderr for one in done]
     assert json.loads((here / "run" / "manifest.json").read_text())["status"] == "done"
     assert not list(stranger.rglob("*.imported"))
 
 
 @pytest.mark.slow
-def test_a_new_reward_in_a_folder_elsewhere_trains_against_the_wheel(installed: Path, tmp_path: Path):
+def test_a_new_reward_in_a_folder_elsewhere_trains_against_the_wheel(
+    installed: Path, tmp_path: Path
+):
     done = align(installed, tmp_path, "plugins", "new", "reward", "short_answer")
     assert done.returncode == 0, done.stderr
     tests = subprocess.run(
@@ -111,10 +169,19 @@ def test_a_new_reward_in_a_folder_elsewhere_trains_against_the_wheel(installed: 
     (tmp_path / "rows.jsonl").write_text('{"question": "1+1?", "truth": "2"}\n' * 8)
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "short.yaml").write_text(
-        "extends: grpo_math.yaml\nname: short\nrewards: {drgrpo: ~, short_answer: {max_words: 3}}\n"
-        "data: {train: {dataset: jsonl, path: ../rows.jsonl}}\nevals: ~\n"
+        "extends: grpo_math.yaml\nname: short\nrewards: {drgrpo: ~, short_answer:"
+        " {max_words: 3}}\ndata: {train: {dataset: jsonl, path:"
+        " ../rows.jsonl}}\nevals: ~\n"
     )
-    run = align(installed, tmp_path, "run", "recipes/short.yaml", "--with", "recipes/overlays/mini.yaml", "--json")
+    run = align(
+        installed,
+        tmp_path,
+        "run",
+        "recipes/short.yaml",
+        "--with",
+        "recipes/overlays/mini.yaml",
+        "--json",
+    )
     assert run.returncode == 0, run.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     rollouts = (folder / "rollouts" / "step-000001.jsonl").read_text()

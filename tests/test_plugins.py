@@ -71,12 +71,17 @@ def test_a_boolean_is_no_number(kit: Path):
 def test_bound_options_have_their_declared_type(kit: Path):
     write(kit, GOOD)
     plugin = load(kit).get("reward", "short")
-    assert plugins.bind(plugin, plugin.functions[0], {"words": ["a"]}).keywords == {"words": ("a",)}
+    assert plugins.bind(plugin, plugin.functions[0], {"words": ["a"]}).keywords == {
+        "words": ("a",)
+    }
 
 
 def test_a_missing_required_option_is_named(kit: Path):
     write(kit, GOOD.replace("max_words: int = 5", "max_words: int"))
-    assert "needs the option 'max_words'" in plugins.check_options(load(kit).get("reward", "short"), {})[0][1]
+    assert (
+        "needs the option 'max_words'"
+        in plugins.check_options(load(kit).get("reward", "short"), {})[0][1]
+    )
 
 
 def test_an_unknown_name_gets_the_nearest(kit: Path):
@@ -122,7 +127,13 @@ def test_an_option_without_a_type_is_an_error(kit: Path):
 
 
 def test_open_keyword_options_are_refused_for_they_hide_typos(kit: Path):
-    write(kit, GOOD.replace("max_words: int = 5, words: tuple[str, ...] = ()", "max_words: int = 5, **rest"))
+    write(
+        kit,
+        GOOD.replace(
+            "max_words: int = 5, words: tuple[str, ...] = ()",
+            "max_words: int = 5, **rest",
+        ),
+    )
     assert "takes **rest" in refused(kit)
 
 
@@ -159,7 +170,9 @@ def test_a_folder_that_is_no_kit_is_refused(tmp_path: Path):
         kits.find(folders=[tmp_path])
 
 
-def test_the_current_folder_is_no_kit_unless_asked_for(kit: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_current_folder_is_no_kit_unless_asked_for(
+    kit: Path, monkeypatch: pytest.MonkeyPatch
+):
     write(kit, GOOD)
     monkeypatch.chdir(kit)
     monkeypatch.delenv("ALIGN_KITS", raising=False)
@@ -185,19 +198,32 @@ def test_a_plugin_function_pickles_into_a_spawned_process(kit: Path):
     write(kit, GOOD)
     plugin = load(kit).get("reward", "short")
     function = plugins.bind(plugin, plugin.functions[0], {"max_words": 1})
-    code = f"import pickle, sys; print(pickle.loads({pickle.dumps(function)!r})('a b', '').reward)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=60)
+    code = (
+        f"import pickle, sys; print(pickle.loads({pickle.dumps(function)!r})('a b',"
+        " '').reward)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        timeout=60,
+    )
     assert done.stdout.strip() == "0.0", done.stderr
 
 
-def test_an_installed_package_brings_a_kit_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_installed_package_brings_a_kit_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     package = tmp_path / "site" / "fine_rewards"
     (package / "rewards").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "rewards" / "short.py").write_text(GOOD)
     info = tmp_path / "site" / "fine_rewards-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fine-rewards\nVersion: 1.0\n")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: fine-rewards\nVersion: 1.0\n"
+    )
     (info / "entry_points.txt").write_text("[alignkit.kits]\nfine = fine_rewards\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     found = {k.name: k.root for k in kits.find()}
@@ -207,16 +233,29 @@ def test_an_installed_package_brings_a_kit_by_its_entry_point(tmp_path: Path, mo
 
 @pytest.mark.parametrize(
     "function",
-    ["len", "3", "functools.partial(short, max_words=2)", "type('Word', (), {'__call__': lambda s, response: 1.0})()"],
+    [
+        "len",
+        "3",
+        "functools.partial(short, max_words=2)",
+        "type('Word', (), {'__call__': lambda s, response: 1.0})()",
+    ],
 )
 def test_a_plugin_without_a_function_of_its_own_is_refused(kit: Path, function: str):
-    write(kit, "import functools\n" + GOOD.replace('"short", short', f'"short", {function}'))
+    write(
+        kit,
+        "import functools\n" + GOOD.replace('"short", short', f'"short", {function}'),
+    )
     assert "short.py: reward 'short' needs a function" in refused(kit)
 
 
 @pytest.mark.parametrize("function", ["lambda response, truth: 1.0", "made()"])
-def test_a_function_that_cannot_reach_the_grading_processes_is_refused(kit: Path, function: str):
-    made = "\ndef made():\n    def inner(response, truth):\n        return 1.0\n    return inner\n"
+def test_a_function_that_cannot_reach_the_grading_processes_is_refused(
+    kit: Path, function: str
+):
+    made = (
+        "\ndef made():\n    def inner(response, truth):\n        return 1.0\n    return"
+        " inner\n"
+    )
     write(kit, GOOD.replace('"short", short', f'"short", {function}') + made)
     assert "at the top level of its file" in refused(kit)
 
@@ -249,16 +288,27 @@ def test_the_names_that_the_core_takes_are_those_of_the_schema():
     }
     for kind, section in sections.items():
         filled_in = plugins._CORE_ARGUMENTS.get(kind, ())
-        assert {*plugins.TAKEN[kind], *filled_in} == {*section.model_fields, *filled_in}, kind
+        assert {*plugins.TAKEN[kind], *filled_in} == {
+            *section.model_fields,
+            *filled_in,
+        }, kind
 
 
 def test_an_option_of_a_type_that_no_recipe_can_state(kit: Path):
-    write(kit, "import threading\n" + GOOD.replace("max_words: int = 5", "max_words: threading.Event = 5"))
-    [(option, text)] = plugins.check_options(load(kit).get("reward", "short"), {"max_words": 1})
+    write(
+        kit,
+        "import threading\n"
+        + GOOD.replace("max_words: int = 5", "max_words: threading.Event = 5"),
+    )
+    [(option, text)] = plugins.check_options(
+        load(kit).get("reward", "short"), {"max_words": 1}
+    )
     assert option == "max_words" and "threading.Event" in text
 
 
-def test_what_a_plugin_prints_leaves_standard_output_to_the_command(kit: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_a_plugin_prints_leaves_standard_output_to_the_command(
+    kit: Path, capsys: pytest.CaptureFixture[str]
+):
     write(kit, "print('hello')\n" + GOOD)
     load(kit)
     shown = capsys.readouterr()

@@ -1,7 +1,9 @@
-"""The settings that were published for the experiments, each with its source, against the resolved recipes.
+"""The settings that were published for the experiments, each with its source, against
+the resolved recipes.
 
-A5: CS336 assignment 5 (Alignment and Reasoning RL), handout 1.0.2; A5S: its supplement (Instruction Tuning and RLHF),
-handout 1.0.1; GA: the public solution by A. Garg (github.com/garg-aayush/building-from-scratch).
+A5: CS336 assignment 5 (Alignment and Reasoning RL), handout 1.0.2; A5S: its supplement
+(Instruction Tuning and RLHF), handout 1.0.1; GA: the public solution by A. Garg
+(github.com/garg-aayush/building-from-scratch).
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ import math
 import pytest
 
 from alignkit import kits, plan, plugins, recipe
-from alignkit.recipe.tree import plain
+from alignkit.recipe.yaml import plain
 from alignkit.sweep import spec
-from alignkit.trainers.expert_iteration import train_settings
+from alignkit.train.iterate import train_settings
 
 ROOT = kits.builtin().root / "recipes"
 
@@ -59,7 +61,8 @@ PUBLISHED = {
         "expert_iteration.iterations": 5,  # A5 section 5, n_ei_steps
         "expert_iteration.questions": 1024,  # A5: 512, 1024 or 2048; GA: 1024 is best
         "expert_iteration.rollouts": 4,  # GA: 4 is best
-        "loss.normalize": "sequence",  # GA: per_token_loss, the mean over each response's tokens; A5: as SFT
+        # GA: per_token_loss, the mean over each response's tokens; A5: as SFT
+        "loss.normalize": "sequence",
         "train.max_grad_norm": 1.0,  # A5 section 5
         "evals.math.before": True,
     },
@@ -85,7 +88,11 @@ PUBLISHED = {
         "train.warmup_steps": 0.03,
         "train.gradient_accumulation_steps": 16,
     },
-    "sft_instruct_masked": {"train.completion_only_loss": True, "data.prompt": "alpaca"},  # GA: the variant
+    # GA: the variant
+    "sft_instruct_masked": {
+        "train.completion_only_loss": True,
+        "data.prompt": "alpaca",
+    },
     "dpo_hh": {
         "data.train.dataset": "hh",  # A5S section 5
         "data.validation.split": "test",
@@ -100,29 +107,55 @@ PUBLISHED = {
         "train.per_device_train_batch_size": 1,  # one pair at a time
         "train.gradient_accumulation_steps": 64,
     },
-    "grpo_math_off_policy": {"loss.name": "grpo_clip", "loss.cliprange": 0.2},  # A5: epsilon such as 0.2
+    # A5: epsilon such as 0.2
+    "grpo_math_off_policy": {"loss.name": "grpo_clip", "loss.cliprange": 0.2},
 }
 ROWS = {  # rows of one optimizer step, and what a batch of rollouts is made of
-    "grpo_math": {"rows per optimizer step": 256, "completions per generation": 256, "prompts per generation": 32},
+    "grpo_math": {
+        "rows per optimizer step": 256,
+        "completions per generation": 256,
+        "prompts per generation": 32,
+    },
     "rloo_math": {"rows per optimizer step": 256, "prompts per generation": 32},
     "sft_instruct": {"rows per optimizer step": 32},  # A5S: 2 x 16
     "dpo_hh": {"rows per optimizer step": 64},
 }
 SWEEPS = {
-    "grpo_learning_rate": {"train.learning_rate": {1e-6, 3e-6, 1e-5, 1.5e-5, 3e-5, 1e-4}},  # GA
+    # GA
+    "grpo_learning_rate": {
+        "train.learning_rate": {1e-6, 3e-6, 1e-5, 1.5e-5, 3e-5, 1e-4}
+    },
     "grpo_baselines": {"loss.name": {"no_baseline", "reinforce_with_baseline"}},  # A5
-    "grpo_length_normalization": {  # A5: mean, constant; GA: the longest of the microbatch too
+    # A5: mean, constant; GA: the longest of the microbatch too
+    "grpo_length_normalization": {
         "loss.normalize": {"sequence", "constant", "microbatch"},
         "loss.constant": {None, 1024},
     },
     "grpo_group_std": {"advantage.scale": {"std", "none"}},  # A5
     "grpo_clip": {"loss.name": {"grpo_clip", "grpo_no_clip"}},  # A5
-    "grpo_prompt": {"data.prompt": {"r1_zero", "question_only"}, "evals.math.prompt": {None, "question_only"}},  # A5
+    # A5
+    "grpo_prompt": {
+        "data.prompt": {"r1_zero", "question_only"},
+        "evals.math.prompt": {None, "question_only"},
+    },
     "sft_data_size": {"data.train.limit": {128, 256, 512, 1024, None}},  # A5
-    "sft_filtered": {"data.train.correct": {None, True}, "train.num_train_epochs": {1, 2}},  # A5; GA: two epochs
-    "sft_loss": {"loss.normalize": {"constant", "sequence", "token"}},  # A5; GA's per_token_loss is `sequence`
-    "ei_grid": {"expert_iteration.questions": {512, 1024, 2048}, "expert_iteration.rollouts": {2, 4, 8}},  # A5; GA
-    "ei_training": {"expert_iteration.epochs": {1, 2}, "expert_iteration.correct": {"all", "single"}},  # A5; GA
+    # A5; GA: two epochs
+    "sft_filtered": {
+        "data.train.correct": {None, True},
+        "train.num_train_epochs": {1, 2},
+    },
+    # A5; GA's per_token_loss is `sequence`
+    "sft_loss": {"loss.normalize": {"constant", "sequence", "token"}},
+    # A5; GA
+    "ei_grid": {
+        "expert_iteration.questions": {512, 1024, 2048},
+        "expert_iteration.rollouts": {2, 4, 8},
+    },
+    # A5; GA
+    "ei_training": {
+        "expert_iteration.epochs": {1, 2},
+        "expert_iteration.correct": {"all", "single"},
+    },
 }
 
 
@@ -139,10 +172,15 @@ def registry():
 
 @pytest.fixture(scope="module")
 def load(registry):
-    return lambda name, change=None: recipe.load(ROOT / f"{name}.yaml", registry=registry, change=change)
+    return lambda name, change=None: recipe.load(
+        ROOT / f"{name}.yaml", registry=registry, change=change
+    )
 
 
-@pytest.mark.parametrize(("name", "key"), [(name, key) for name, settings in PUBLISHED.items() for key in settings])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [(name, key) for name, settings in PUBLISHED.items() for key in settings],
+)
 def test_a_recipe_has_the_published_setting(load, name, key):
     assert value(load(name).resolved, key) == PUBLISHED[name][key]
 
@@ -155,7 +193,10 @@ def test_a_step_has_the_published_rows(load, name):
 
 def variants(name, registry):
     read = spec.read(ROOT / f"ablations/{name}.yaml", seeds=None, overlays=(), sets=())
-    return {label: recipe.load(read.base, registry=registry, change=node) for label, node in read.changes.items()}
+    return {
+        label: recipe.load(read.base, registry=registry, change=node)
+        for label, node in read.changes.items()
+    }
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -165,40 +206,70 @@ def test_a_sweep_takes_the_published_values(registry, name):
         assert {value(one.resolved, key) for one in found} == expected
 
 
-def test_the_off_policy_grid_is_the_published_one_and_every_point_sees_as_many_rollouts(registry):
+def test_the_off_policy_grid_is_the_published_one_and_every_point_sees_as_many_rollouts(
+    registry,
+):
     grid = {}
     for one in variants("grpo_off_policy", registry).values():
         rows = plan.batch_arithmetic(one.config, [])
         epochs = plan.setting(one.config, "num_iterations")
         grid[epochs, rows["rows per optimizer step"]] = rows
         assert rows["completions per generation"] == 256  # A5: rollout_batch_size
-        assert rows["optimizer steps per generation"] == epochs * 256 / rows["rows per optimizer step"]
+        assert (
+            rows["optimizer steps per generation"]
+            == epochs * 256 / rows["rows per optimizer step"]
+        )
         assert plan.setting(one.config, "max_steps") == -1
-        batches = plan.setting(one.config, "num_train_epochs") * math.ceil(7500 / rows["prompts per generation"])
+        batches = plan.setting(one.config, "num_train_epochs") * math.ceil(
+            7500 / rows["prompts per generation"]
+        )
         assert round(batches) == 50  # GA: the broad sweep; A5: fewer than 50 steps
     assert set(grid) == {(e, b) for e in (1, 2, 4) for b in (256, 128, 64)}
 
 
 def test_prompt_and_reward_change_together(registry):
     found = variants("grpo_prompt", registry)["question_only"].resolved
-    assert set(found["rewards"]) == {"question_only"} and found["data"]["prompt"] == "question_only"
-    assert found["generation"]["stop"] == [] == found["evals"]["math"]["sampling"]["stop"]
+    assert (
+        set(found["rewards"]) == {"question_only"}
+        and found["data"]["prompt"] == "question_only"
+    )
+    assert (
+        found["generation"]["stop"] == [] == found["evals"]["math"]["sampling"]["stop"]
+    )
 
 
 @pytest.mark.parametrize(
     ("kept", "rows", "learning_rate"),  # GA: below 24, from 24 to 128, above
-    [(1, 8, 3.5e-5), (23, 8, 3.5e-5), (24, 32, 5e-5), (128, 32, 5e-5), (129, 64, 7e-5), (4096, 64, 7e-5)],
+    [
+        (1, 8, 3.5e-5),
+        (23, 8, 3.5e-5),
+        (24, 32, 5e-5),
+        (128, 32, 5e-5),
+        (129, 64, 7e-5),
+        (4096, 64, 7e-5),
+    ],
 )
 def test_expert_iteration_trains_by_how_much_it_kept(load, kept, rows, learning_rate):
     settings = train_settings(load("expert_iteration_math").config, kept)
-    assert settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] == rows
+    assert (
+        settings["per_device_train_batch_size"]
+        * settings["gradient_accumulation_steps"]
+        == rows
+    )
     assert settings["learning_rate"] == learning_rate
     assert settings["num_train_epochs"] == 1
 
 
-def test_the_sampling_of_math_is_the_published_one_for_training_and_evaluation(registry):
+def test_the_sampling_of_math_is_the_published_one_for_training_and_evaluation(
+    registry,
+):
     sampling = registry.get("eval", "math").value.sampling
-    assert sampling == {"temperature": 1.0, "max_new_tokens": 1024, "stop": ["</answer>"]}  # A5 section 3
+    # A5 section 3
+    assert sampling == {
+        "temperature": 1.0,
+        "max_new_tokens": 1024,
+        "stop": ["</answer>"],
+    }
 
 
 def test_an_ablation_states_only_what_it_varies():

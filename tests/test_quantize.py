@@ -53,14 +53,24 @@ def test_a_quantized_model_trains_its_adapter_and_is_saved_whole(tmp_path):
     import torch
 
     spec = SimpleNamespace(
-        tokenizer="bytes", hidden_size=128, layers=2, heads=2, intermediate_size=256, init_std=0.05, max_length=64
+        tokenizer="bytes",
+        hidden_size=128,
+        layers=2,
+        heads=2,
+        intermediate_size=256,
+        init_std=0.05,
+        max_length=64,
     )
     models.save(*models.build(spec, 0), tmp_path / "start")
     lora = {"r": 4, "alpha": 8, "target_modules": "all-linear"}
     quantize = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-    model, tokenizer = models.load(str(tmp_path / "start"), lora=lora, quantize=quantize)
+    model, tokenizer = models.load(
+        str(tmp_path / "start"), lora=lora, quantize=quantize
+    )
     assert sum(p.dtype == torch.uint8 for p in model.parameters()) == 2 * 7
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=0.5
+    )
     ids = torch.randint(0, 200, (2, 16))
     for _ in range(3):
         model(input_ids=ids, labels=ids).loss.backward()
@@ -70,6 +80,8 @@ def test_a_quantized_model_trains_its_adapter_and_is_saved_whole(tmp_path):
     start, _ = models.load(str(tmp_path / "start"), for_training=False)
     assert {p.dtype for p in saved.parameters()} == {torch.float32}
     with torch.no_grad():
-        trained, merged, before = (m(input_ids=ids).logits for m in (model.eval(), saved, start))
+        trained, merged, before = (
+            m(input_ids=ids).logits for m in (model.eval(), saved, start)
+        )
     # What remains is the rounding to 4 bits, which the start has too.
     assert (merged - trained).norm() < 0.5 * (before - trained).norm()

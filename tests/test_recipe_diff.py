@@ -4,13 +4,16 @@ import random
 
 import pytest
 
-from alignkit import kits, plugins, recipe
-from alignkit.recipe.merge import Merger
-from alignkit.recipe.tree import Origin, parse, plain
+from alignkit import kits, plugins, provenance, recipe
+from alignkit.recipe.inherit import Merger
+from alignkit.recipe.yaml import Origin, parse, plain
 
 VALUES = [1, True, "x", "no", [1], None, 1.5, {}]
 
-SFT = "method: sft\nmodel: {path: a/b}\ndata: {train: {dataset: arithmetic}}\ntrain: {max_steps: 9}\n"
+SFT = (
+    "method: sft\nmodel: {path: a/b}\ndata: {train: {dataset: arithmetic}}\ntrain:"
+    " {max_steps: 9}\n"
+)
 
 
 @pytest.fixture
@@ -22,6 +25,12 @@ def load(tmp_path):
     return load
 
 
+def fingerprint_of(loaded, sources=None, datasets=None, versions=None):
+    return provenance.fingerprint(
+        loaded.resolved, sources or {}, datasets or {}, versions or {}
+    )
+
+
 def rows(differences):
     return [(d.key, d.a, d.b) for d in differences]
 
@@ -31,23 +40,35 @@ def test_a_diff_holds_only_what_differs_with_both_origins(load):
     b = load("extends: a.yaml\nname: a\ntrain: {max_steps: 5, bf16: false}\n", "b")
     steps, bf16 = a.diff(b)
     assert (steps.key, steps.a, steps.b) == ("train.max_steps", 9, 5)
-    assert str(steps.a_origin).endswith("a.yaml:4:9") and str(steps.b_origin).endswith("b.yaml:3:9")
+    assert str(steps.a_origin).endswith("a.yaml:4:9") and str(steps.b_origin).endswith(
+        "b.yaml:3:9"
+    )
     assert (bf16.a, bf16.a_origin, bf16.b) == (recipe.ABSENT, None, False)
 
 
 def test_stating_a_default_is_no_difference(load):
-    assert load(SFT, "a").diff(load(SFT + "name: a\nseed: 0\nlaunch: {processes: 1}\n", "b")) == []
+    assert (
+        load(SFT, "a").diff(
+            load(SFT + "name: a\nseed: 0\nlaunch: {processes: 1}\n", "b")
+        )
+        == []
+    )
 
 
 def test_true_and_one_differ_and_one_and_one_point_zero_do_not():
-    assert rows(recipe.diff_resolved({"a": True, "b": 1}, {"a": 1, "b": 1.0})) == [("a", True, 1)]
+    assert rows(recipe.diff_resolved({"a": True, "b": 1}, {"a": 1, "b": 1.0})) == [
+        ("a", True, 1)
+    ]
 
 
 def test_the_diff_against_the_parent_turns_it_into_the_child(load):
     load(SFT + "evals: {math: {every: 5}}\n", "a")
     child = load("extends: a.yaml\ntrain: {max_steps: 5}\nevals: {math: ~}\n", "b")
     found = recipe.diff_against_parent(child)
-    assert rows(found) == [("train.max_steps", 9, 5), ("evals.math.every", 5, recipe.ABSENT)]
+    assert rows(found) == [
+        ("train.max_steps", 9, 5),
+        ("evals.math.every", 5, recipe.ABSENT),
+    ]
     text = recipe.to_yaml(recipe.as_recipe(found))
     again = load("extends: a.yaml\nname: b\n" + text, "c")
     assert again.diff(child) == []
@@ -58,24 +79,58 @@ def test_a_map_in_place_of_a_name_and_back_is_a_change(load):
     load(SFT.replace("arithmetic}", "arithmetic}, prompt: chat"), "a")
     child = load("extends: a.yaml\n" + prompt, "b")
     found = recipe.diff_against_parent(child)
-    assert rows(found) == [("data.prompt", "chat", recipe.ABSENT), ("data.prompt.template", recipe.ABSENT, "x")]
-    again = load("extends: a.yaml\nname: b\n" + recipe.to_yaml(recipe.as_recipe(found)), "c")
+    assert rows(found) == [
+        ("data.prompt", "chat", recipe.ABSENT),
+        ("data.prompt.template", recipe.ABSENT, "x"),
+    ]
+    again = load(
+        "extends: a.yaml\nname: b\n" + recipe.to_yaml(recipe.as_recipe(found)), "c"
+    )
     assert again.diff(child) == []
-    back = recipe.as_recipe(recipe.diff_resolved({"p": {"template": "x"}}, {"p": "chat"}))
+    back = recipe.as_recipe(
+        recipe.diff_resolved({"p": {"template": "x"}}, {"p": "chat"})
+    )
     assert back == {"p": "chat"}
 
 
 def test_without_a_parent_the_diff_is_what_overlays_and_sets_change(load):
     assert recipe.diff_against_parent(load(SFT)) == []
-    assert rows(recipe.diff_against_parent(load(SFT, sets=["train.max_steps=2"]))) == [("train.max_steps", 9, 2)]
+    assert rows(recipe.diff_against_parent(load(SFT, sets=["train.max_steps=2"]))) == [
+        ("train.max_steps", 9, 2)
+    ]
 
 
 @pytest.mark.parametrize(
     "value",
     [
         *(1e-5, 1e22, -0.5, 3, True, None, float("inf"), float("-inf")),
-        *("no", "1e-5", "~", "null", "", "12:30", "1_000", "0o17", "2024-01-01", "it's", "a: b", "#c", "*x", " lead"),
-        *("a\nb\n", "a\n trailing \n\n", "\n", "a\r\nb", "tab\there", "ünï", "bell \x07", "x" * 300, "{question}\n"),
+        *(
+            "no",
+            "1e-5",
+            "~",
+            "null",
+            "",
+            "12:30",
+            "1_000",
+            "0o17",
+            "2024-01-01",
+            "it's",
+            "a: b",
+            "#c",
+            "*x",
+            " lead",
+        ),
+        *(
+            "a\nb\n",
+            "a\n trailing \n\n",
+            "\n",
+            "a\r\nb",
+            "tab\there",
+            "ünï",
+            "bell \x07",
+            "x" * 300,
+            "{question}\n",
+        ),
         *([], {}, [1, "a", {"b": []}], {"on": {"x": [None]}}),
     ],
 )
@@ -96,15 +151,17 @@ def test_yaml_reads_alike_to_older_readers(value):
 
 
 def test_the_fingerprint_is_of_what_decides_the_result(load, tmp_path):
-    base = load(SFT).fingerprint({"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"})
-    assert load(SFT + "description: x\ntrack: [wandb]\noutput: {root: elsewhere}\nseed: 0\n", "other").fingerprint(
+    base = fingerprint_of(load(SFT), {"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"})
+    assert fingerprint_of(load(SFT + "description: x\ntrack: [wandb]\noutput: {root: elsewhere}\nseed: 0\n", "other"),
         {"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"}
     ) == base  # fmt: skip
     changed = [
-        load(SFT + "seed: 1\n").fingerprint({"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"}),
-        load(SFT).fingerprint({"sft": "x"}, {"arithmetic": "2"}, {"trl": "3"}),
-        load(SFT).fingerprint({"sft": "1"}, {"arithmetic": "x"}, {"trl": "3"}),
-        load(SFT).fingerprint({"sft": "1"}, {"arithmetic": "2"}, {"trl": "x"}),
+        fingerprint_of(
+            load(SFT + "seed: 1\n"), {"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"}
+        ),
+        fingerprint_of(load(SFT), {"sft": "x"}, {"arithmetic": "2"}, {"trl": "3"}),
+        fingerprint_of(load(SFT), {"sft": "1"}, {"arithmetic": "x"}, {"trl": "3"}),
+        fingerprint_of(load(SFT), {"sft": "1"}, {"arithmetic": "2"}, {"trl": "x"}),
     ]
     assert len({base, *changed}) == 5
 
@@ -112,21 +169,26 @@ def test_the_fingerprint_is_of_what_decides_the_result(load, tmp_path):
 def test_a_prompt_file_counts_by_its_content(load, tmp_path):
     text = SFT.replace("arithmetic}", "arithmetic}, prompt: {file: p.txt}")
     (tmp_path / "p.txt").write_text("{question}")
-    first = load(text).fingerprint()
+    first = fingerprint_of(load(text))
     (tmp_path / "q.txt").write_text("{question}")
-    assert load(text.replace("p.txt", "q.txt")).fingerprint() == first
+    assert fingerprint_of(load(text.replace("p.txt", "q.txt"))) == first
     (tmp_path / "p.txt").write_text("{question}!")
-    assert load(text).fingerprint() != first
+    assert fingerprint_of(load(text)) != first
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_the_rows_of_training_and_of_validation_count(load, tmp_path, part):
-    from alignkit.trainers.core import fingerprint
+    from alignkit.train.training import fingerprint
 
     for name in ("train", "validation"):
         (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
-    sets = "{train: {dataset: jsonl, path: train.jsonl}, validation: {dataset: jsonl, path: validation.jsonl}}"
-    text = SFT.replace("{train: {dataset: arithmetic}}", sets).replace("max_steps: 9", "eval_strategy: steps")
+    sets = (
+        "{train: {dataset: jsonl, path: train.jsonl}, validation: {dataset: jsonl,"
+        " path: validation.jsonl}}"
+    )
+    text = SFT.replace("{train: {dataset: arithmetic}}", sets).replace(
+        "max_steps: 9", "eval_strategy: steps"
+    )
     loaded, registry = load(text), plugins.load([kits.builtin()])
     first = fingerprint(loaded, registry)
     assert fingerprint(loaded, registry) == first
@@ -139,7 +201,14 @@ def test_any_tree_plus_its_diff_is_the_other_tree():
 
     def tree(depth=0):
         names = rng.sample("pqrst", rng.randint(0, 4))
-        return {n: tree(depth + 1) if depth < 3 and rng.random() < 0.5 else rng.choice(VALUES) for n in names}
+        return {
+            n: (
+                tree(depth + 1)
+                if depth < 3 and rng.random() < 0.5
+                else rng.choice(VALUES)
+            )
+            for n in names
+        }
 
     def node(values):
         return parse(recipe.to_yaml(values), Origin("x"), [])

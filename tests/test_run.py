@@ -14,6 +14,7 @@ import pytest
 
 from alignkit import run
 from alignkit.errors import InputError, MissingError, WorkError
+from alignkit.machine import here
 
 
 def test_two_runs_of_one_name_have_two_folders(tmp_path: Path):
@@ -54,7 +55,9 @@ def test_lone_surrogates_of_a_model_can_be_written(tmp_path: Path):
     assert len(run.read_jsonl(path)) == 1
 
 
-def test_an_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_atomic_write_leaves_the_old_file_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = tmp_path / "m.json"
     run.atomic_write(path, "old")
 
@@ -64,7 +67,9 @@ def test_an_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path, monke
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(MissingError, match="No space left on device"):
         run.atomic_write(path, "new")
-    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["m.json"]
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == [
+        "m.json"
+    ]
 
 
 def test_an_unwritable_root_is_named(tmp_path: Path):
@@ -106,7 +111,10 @@ def test_logging_goes_to_the_log_and_stops_with_the_run(tmp_path: Path):
 
 
 def test_a_run_whose_process_is_gone_has_died_and_can_be_taken_over(tmp_path: Path):
-    code = f"from alignkit import run; from pathlib import Path; run.Run.create(Path({str(tmp_path)!r}), 'a')"
+    code = (
+        "from alignkit import run; from pathlib import Path;"
+        f" run.Run.create(Path({str(tmp_path)!r}), 'a')"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     (found,) = run.find_runs(tmp_path)
     assert found.status == "died"
@@ -151,10 +159,14 @@ def test_the_newest_finished_run_is_one_that_is_done_with_a_model(tmp_path: Path
     assert run.newest_finished(tmp_path).manifest["name"] == "a"
 
 
-def test_the_last_stage_of_a_finished_pipeline_is_the_newest_run_with_a_model(tmp_path: Path):
+def test_the_last_stage_of_a_finished_pipeline_is_the_newest_run_with_a_model(
+    tmp_path: Path,
+):
     pipeline = run.Run.create(tmp_path, "whole")
     for name in ("sft", "grpo"):
-        stage = run.Run.create(pipeline.folder / "stages", name, folder=pipeline.folder / "stages" / name)
+        stage = run.Run.create(
+            pipeline.folder / "stages", name, folder=pipeline.folder / "stages" / name
+        )
         stage.model.mkdir()
         stage.finish("done")
         time.sleep(0.005)  # the order is by the time of creation, in milliseconds
@@ -172,13 +184,19 @@ def test_metrics_after_a_checkpoint_are_forgotten_on_resume(tmp_path: Path):
     assert len(list((made.folder / "rollouts").iterdir())) == 2
 
 
-def test_the_environment_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("WANDB_API_KEY", "sekret-value")
-    made = run.Run.create(tmp_path, "a", versions=run.versions(), git=run.git_state(tmp_path))
+    made = run.Run.create(
+        tmp_path, "a", versions=here.versions(), git=here.git_state(tmp_path)
+    )
     made.finish("done")
-    assert "sekret-value" not in "".join(p.read_text() for p in made.folder.rglob("*") if p.is_file())
+    assert "sekret-value" not in "".join(
+        p.read_text() for p in made.folder.rglob("*") if p.is_file()
+    )
 
 
 def test_versions_name_what_a_result_depends_on():
-    assert {"python", "torch", "trl", "transformers"} <= set(run.versions())
-    json.dumps(run.versions())
+    assert {"python", "torch", "trl", "transformers"} <= set(here.versions())
+    json.dumps(here.versions())

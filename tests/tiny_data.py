@@ -1,4 +1,6 @@
-"""A folder of made-up data in every layout that the built-in datasets look for under ALIGN_DATA."""
+"""A folder of made-up data in every layout that the built-in datasets look for under
+ALIGN_DATA.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ def write(folder: Path) -> Path:
         said = "the first half" if split == "train" else "the second half"
         rows = zip(pairs, sums, strict=True)
         return [
-            {"problem": f"In {said}: what is ${a}+{b}$?", "solution": rf"It is $\boxed{{{c}}}$.", "level": "Level 1"}
+            {
+                "problem": f"In {said}: what is ${a}+{b}$?",
+                "solution": rf"It is $\boxed{{{c}}}$.",
+                "level": "Level 1",
+            }
             | {"type": "Algebra"}
             for (a, b), c in rows
         ]
@@ -29,25 +35,47 @@ def write(folder: Path) -> Path:
     traces = [
         {
             "prompt": f"User: {question}\nAssistant: <think>",
-            # every third trace ends in a wrong answer, for recipes that keep the right ones only
-            "response": f" {a} and {b}.</think> <answer> {c + (number % 3 == 0)} </answer>",
+            # every third trace ends in a wrong answer, for recipes that keep the right
+            # ones only
+            "response": (
+                f" {a} and {b}.</think> <answer> {c + (number % 3 == 0)} </answer>"
+            ),
             "ground_truth": str(c),
         }
-        for number, (question, (a, b), c) in enumerate(zip(asked, pairs, sums, strict=True))
+        for number, (question, (a, b), c) in enumerate(
+            zip(asked, pairs, sums, strict=True)
+        )
     ]
     long_traces = [
-        {"problem": q, "generated_solution": f"<think>{a} plus {b}</think>So {c}.", "expected_answer": str(c)}
+        {
+            "problem": q,
+            "generated_solution": f"<think>{a} plus {b}</think>So {c}.",
+            "expected_answer": str(c),
+        }
         for q, (a, b), c in zip(asked, pairs, sums, strict=True)
     ]
     grade_school = [
-        {"question": q, "answer": f"{a} + {b} = {c}\n#### {c}"} for q, (a, b), c in zip(asked, pairs, sums, strict=True)
+        {"question": q, "answer": f"{a} + {b} = {c}\n#### {c}"}
+        for q, (a, b), c in zip(asked, pairs, sums, strict=True)
     ]
     choices = [
-        {"question": q, "options": [str(c), str(c + 1), str(c + 2), str(c + 3)], "answer": "A", "subject": subject}
-        for q, c, subject in zip(asked, sums, ["astronomy", "philosophy"] * (ROWS // 2), strict=True)
+        {
+            "question": q,
+            "options": [str(c), str(c + 1), str(c + 2), str(c + 3)],
+            "answer": "A",
+            "subject": subject,
+        }
+        for q, c, subject in zip(
+            asked, sums, ["astronomy", "philosophy"] * (ROWS // 2), strict=True
+        )
     ]
     talks = [
-        {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": f"There are {c} of them."}]}
+        {
+            "messages": [
+                {"role": "user", "content": q},
+                {"role": "assistant", "content": f"There are {c} of them."},
+            ]
+        }
         for q, c in zip(asked, sums, strict=True)
     ]
     preferred = [
@@ -56,7 +84,10 @@ def write(folder: Path) -> Path:
         for q, c, talk in zip(asked, sums, talks, strict=True)
     ]  # fmt: skip
     compared = [
-        {side: f"\n\nHuman: {q}\n\nAssistant: {text}" for side, text in (("chosen", f"{c}."), ("rejected", "Many."))}
+        {
+            side: f"\n\nHuman: {q}\n\nAssistant: {text}"
+            for side, text in (("chosen", f"{c}."), ("rejected", "Many."))
+        }
         for q, c in zip(asked, sums, strict=True)
     ]
     files = {
@@ -72,15 +103,24 @@ def write(folder: Path) -> Path:
         "ultrafeedback_train_prefs.jsonl": preferred,
         "ultrafeedback_test_prefs.jsonl": preferred,
         **{
-            f"instructions_{split}.jsonl.gz": [{"prompt": t["prompt"], "response": t["response"]} for t in traces]
+            f"instructions_{split}.jsonl.gz": [
+                {"prompt": t["prompt"], "response": t["response"]} for t in traces
+            ]
             for split in ("train", "test")
         },
     }
-    for source in ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"):
+    for source in (
+        "harmless-base",
+        "helpful-base",
+        "helpful-online",
+        "helpful-rejection-sampled",
+    ):
         files |= {f"hh/{source}/{split}.jsonl": compared for split in ("train", "test")}
     for name, rows in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+        path.write_bytes(
+            gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+        )
     return folder

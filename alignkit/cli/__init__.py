@@ -1,4 +1,6 @@
-"""The command line: parse and print only. Each command's module is imported when it is called."""
+"""The command line: parse and print only. Each command's module is imported when it is
+called.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,52 @@ from alignkit import __version__
 
 # name: (module, function, one line of help); a table, because importing the commands for --help is slow.
 _COMMANDS: dict[str, tuple[str, str, str]] = {
-    "run": ("alignkit.cli.run", "run", "Run a recipe: evaluate, train, evaluate, save."),
-    "plan": ("alignkit.cli.plan", "plan", "Show what a recipe would do, and what is missing, without doing it."),
-    "eval": ("alignkit.cli.eval", "evaluate", "Evaluate models, endpoints or stored responses on benchmarks."),
-    "grade": ("alignkit.cli.grade", "grade", "Grade a file of stored outputs with rewards."),
+    "run": (
+        "alignkit.cli.run",
+        "run",
+        "Run a recipe: evaluate, train, evaluate, save.",
+    ),
+    "plan": (
+        "alignkit.cli.plan",
+        "plan",
+        "Show what a recipe would do, and what is missing, without doing it.",
+    ),
+    "eval": (
+        "alignkit.cli.eval",
+        "evaluate",
+        "Evaluate models, endpoints or stored responses on benchmarks.",
+    ),
+    "grade": (
+        "alignkit.cli.grade",
+        "grade",
+        "Grade a file of stored outputs with rewards.",
+    ),
     "sweep": ("alignkit.cli.sweep", "sweep", "Run variants of a recipe over seeds."),
-    "compare": ("alignkit.cli.compare", "compare", "Compare runs with statistics and figures."),
-    "diff": ("alignkit.cli.diff", "diff", "Show what differs between two recipes or runs."),
-    "data": ("alignkit.cli.data", "data", "Split, distill, filter, measure and show data."),
-    "plugins": ("alignkit.cli.plugins", "plugins", "List, show, make and check plugins."),
-    "schema": ("alignkit.cli.diff", "schema", "Print the JSON Schema of recipes, for editors."),
+    "compare": (
+        "alignkit.cli.compare",
+        "compare",
+        "Compare runs with statistics and figures.",
+    ),
+    "diff": (
+        "alignkit.cli.diff",
+        "diff",
+        "Show what differs between two recipes or runs.",
+    ),
+    "data": (
+        "alignkit.cli.data",
+        "data",
+        "Split, distill, filter, measure and show data.",
+    ),
+    "plugins": (
+        "alignkit.cli.plugins",
+        "plugins",
+        "List, show, make and check plugins.",
+    ),
+    "schema": (
+        "alignkit.cli.diff",
+        "schema",
+        "Print the JSON Schema of recipes, for editors.",
+    ),
     "doctor": ("alignkit.cli.doctor", "doctor", "Say what this machine has and lacks."),
 }
 _HIDDEN = {"_sample": ("alignkit.cli.sample", "sample")}
@@ -39,27 +77,42 @@ class _LazyGroup(click.Group):
         return getattr(importlib.import_module(module), function)
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        if args and args[0] not in {**_COMMANDS, **_HIDDEN} and not args[0].startswith("-"):
+        if (
+            args
+            and args[0] not in {**_COMMANDS, **_HIDDEN}
+            and not args[0].startswith("-")
+        ):
             from alignkit.errors import nearest
 
-            context.fail(f"there is no command '{args[0]}'; {nearest(args[0], _COMMANDS)}")
+            context.fail(
+                f"there is no command '{args[0]}'; {nearest(args[0], _COMMANDS)}"
+            )
         return super().resolve_command(context, args)
 
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self, context: click.Context, formatter: click.HelpFormatter
+    ) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+            formatter.write_dl(
+                [(name, text) for name, (_, _, text) in _COMMANDS.items()]
+            )
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="align")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Align language models by recipes, on TRL. Start with: align run recipes/quickstart.yaml"""
+    """Align language models by recipes, on TRL. Start with: align run
+    recipes/quickstart.yaml
+    """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and leave with its exit code: 0, 1 failed, 2 wrong input, 3 missing, 130 interrupted."""
-    # Before torch is imported: with the default spin-wait its threads slow each other down on a busy machine.
+    """Run a command and leave with its exit code: 0, 1 failed, 2 wrong input, 3
+    missing, 130 interrupted.
+    """
+    # Before torch is imported: with the default spin-wait its threads slow each other
+    # down on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     given = sys.argv[1:] if arguments is None else arguments

@@ -15,16 +15,36 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
 
-kit_option = click.option("--kit", "kit", multiple=True, metavar="DIR", help="A kit to load plugins from (repeatable).")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+kit_option = click.option(
+    "--kit",
+    "kit",
+    multiple=True,
+    metavar="DIR",
+    help="A kit to load plugins from (repeatable).",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON."
+)
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE, --with, --set and --kit."""
     for option in (
         kit_option,
-        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key (repeatable)."),
-        click.option("--with", "overlays", multiple=True, metavar="FILE", help="Merge an overlay (repeatable)."),
+        click.option(
+            "--set",
+            "sets",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change one key (repeatable).",
+        ),
+        click.option(
+            "--with",
+            "overlays",
+            multiple=True,
+            metavar="FILE",
+            help="Merge an overlay (repeatable).",
+        ),
         click.argument("recipe", metavar="RECIPE"),
     ):
         command = option(command)
@@ -32,11 +52,13 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_registry(recipes: Sequence[Path] = (), kit: Sequence[str] = ()) -> Registry:
-    """The plugins of all kits in force; also settles whether the Hub is used, before anything asks it.
+    """The plugins of all kits in force; also settles whether the Hub is used, before
+    anything asks it.
 
     `recipes` are files that `locate` found.
     """
-    from alignkit import hub, kits, plugins
+    from alignkit import kits, plugins
+    from alignkit.machine import hub
 
     hub.settle()
 
@@ -44,7 +66,10 @@ def load_registry(recipes: Sequence[Path] = (), kit: Sequence[str] = ()) -> Regi
 
 
 def load_recipe(
-    recipe: str, overlays: Sequence[str] = (), sets: Sequence[str] = (), kit: Sequence[str] = ()
+    recipe: str,
+    overlays: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    kit: Sequence[str] = (),
 ) -> tuple[Recipe, Registry]:
     """The recipe, resolved and checked, with the registry of its plugins."""
     from alignkit import recipe as recipes
@@ -53,10 +78,16 @@ def load_recipe(
 
     file = locate(recipe)
     if is_sweep_file(file):
-        raise InputError(f"{recipe} is a sweep, not a recipe; to see its variants: align sweep {recipe} --dry-run")
+        raise InputError(
+            f"{recipe} is a sweep, not a recipe; to see its variants: align sweep"
+            f" {recipe} --dry-run"
+        )
     registry = load_registry([file], kit)
     files = [locate(overlay) for overlay in overlays]
-    return recipes.load(file, files, sets, registry, recipe_dirs=recipe_dirs()), registry
+    return (
+        recipes.load(file, files, sets, registry, recipe_dirs=recipe_dirs()),
+        registry,
+    )
 
 
 def recipe_dirs() -> list[Path]:
@@ -67,7 +98,8 @@ def recipe_dirs() -> list[Path]:
 
 
 def locate(name: str) -> Path:
-    """The recipe, overlay or sweep file that is read for a name as typed: the one here, else alignkit's own.
+    """The recipe, overlay or sweep file that is read for a name as typed: the one here,
+    else alignkit's own.
 
     Raises:
         RecipeError: there is neither.

@@ -18,13 +18,41 @@ FORMATS = ("table", "markdown", "csv", "json", "latex")
 
 
 @click.command()
-@click.argument("runs", metavar="RUN|SWEEP...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Such as eval/math/accuracy (repeatable).")
-@click.option("--base", metavar="VARIANT", help="What the others are compared with: a row's name or a run folder.")
-@click.option("--allow-missing", is_flag=True, help="Leave out unfinished and damaged runs.")
-@click.option("--force", is_flag=True, help="Compare what was measured differently; the table is marked.")
-@click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Write all tables and the figures into this folder.")
+@click.argument(
+    "runs",
+    metavar="RUN|SWEEP...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Such as eval/math/accuracy (repeatable).",
+)
+@click.option(
+    "--base",
+    metavar="VARIANT",
+    help="What the others are compared with: a row's name or a run folder.",
+)
+@click.option(
+    "--allow-missing", is_flag=True, help="Leave out unfinished and damaged runs."
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Compare what was measured differently; the table is marked.",
+)
+@click.option(
+    "--format", "style", type=click.Choice(FORMATS), default="table", show_default=True
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write all tables and the figures into this folder.",
+)
 @json_option
 def compare(
     runs: tuple[Path, ...],
@@ -38,11 +66,20 @@ def compare(
 ) -> None:
     """Compare finished runs, or a sweep: one row per variant, tested against the base.
 
-    Runs of one recipe that differ in nothing but the seed are one row. A sweep's tables and figures are
-    written into its folder (`compare/`), those of single runs where --out says.
+    Runs of one recipe that differ in nothing but the seed are one row. A sweep's tables
+    and figures are written into its folder (`compare/`), those of single runs where
+    --out says.
     """
     style = "json" if as_json else style
-    show(runs, metrics, base=base, allow_missing=allow_missing, force=force, style=style, out=out)
+    show(
+        runs,
+        metrics,
+        base=base,
+        allow_missing=allow_missing,
+        force=force,
+        style=style,
+        out=out,
+    )
 
 
 def show(
@@ -92,9 +129,14 @@ def _print(found: Comparison, style: str) -> None:
         screen.print(tables.terminal(found, screen.width))
         for note in tables.notes(found):
             screen.print(
-                f"· {note}", style="bold red" if note.startswith("FORCED") else "dim", markup=False, highlight=False
+                f"· {note}",
+                style="bold red" if note.startswith("FORCED") else "dim",
+                markup=False,
+                highlight=False,
             )
         return
     # Where the output is no terminal, the Markdown table is the plain one.
-    write = {"csv": tables.as_csv, "json": tables.as_json, "latex": tables.latex}.get(style, tables.markdown)
+    write = {"csv": tables.as_csv, "json": tables.as_json, "latex": tables.latex}.get(
+        style, tables.markdown
+    )
     click.echo(write(found), nl=False)

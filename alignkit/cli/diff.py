@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignkit.cli.common import console, json_option, kit_option, load_recipe, print_json
+from alignkit.cli.common import (
+    console,
+    json_option,
+    kit_option,
+    load_recipe,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from alignkit.recipe import Recipe
@@ -19,19 +25,34 @@ _BETWEEN_RUNS = ("versions", "hardware", "data", "plugins", "git", "model")
 @click.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="[B]", required=False)
-@click.option("--with", "overlays", multiple=True, metavar="FILE", help="Merge an overlay into both (repeatable).")
+@click.option(
+    "--with",
+    "overlays",
+    multiple=True,
+    metavar="FILE",
+    help="Merge an overlay into both (repeatable).",
+)
 @kit_option
 @json_option
-def diff(a: str, b: str | None, overlays: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> None:
-    """Show what differs between two recipes or run folders A and B, or between recipe A and what it extends.
+def diff(
+    a: str,
+    b: str | None,
+    overlays: tuple[str, ...],
+    kit: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show what differs between two recipes or run folders A and B, or between recipe A
+    and what it extends.
 
-    Only what differs, resolved, with where each value comes from; between runs also versions, hardware, data and
-    plugins.
+    Only what differs, resolved, with where each value comes from; between runs also
+    versions, hardware, data and plugins.
     """
     from alignkit.recipe import ABSENT, diff_against_parent
 
     first = _load(a, overlays, kit)
-    differences = diff_against_parent(first) if b is None else first.diff(_load(b, overlays, kit))
+    differences = (
+        diff_against_parent(first) if b is None else first.diff(_load(b, overlays, kit))
+    )
     rows = [
         {
             "key": d.key,
@@ -86,7 +107,10 @@ def _between_runs(a: Path, b: Path) -> list[dict[str, Any]]:
     from alignkit.recipe import ABSENT, diff_resolved
     from alignkit.run import Run
 
-    sides = [{k: v for k, v in Run.open(p).manifest.items() if k in _BETWEEN_RUNS} for p in (a, b)]
+    sides = [
+        {k: v for k, v in Run.open(p).manifest.items() if k in _BETWEEN_RUNS}
+        for p in (a, b)
+    ]
     return [
         {
             "key": d.key,

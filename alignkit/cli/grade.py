@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignkit.cli.common import console, json_option, kit_option, load_registry, print_json
+from alignkit.cli.common import (
+    console,
+    json_option,
+    kit_option,
+    load_registry,
+    print_json,
+)
 from alignkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,13 +31,32 @@ SHOWN = 10  # problems and disagreements that are printed
 
 @click.command("grade")
 @click.argument("file", metavar="FILE")
-@click.option("--reward", "specs", multiple=True, required=True, metavar="NAME[:OPTION=VALUE,…]",
-              help="A reward with its options (repeatable).")  # fmt: skip
-@click.option("--response-field", default="response", show_default=True, metavar="FIELD")
-@click.option("--truth-field", metavar="FIELD", help="(default: ground_truth, else truth)")
+@click.option(
+    "--reward",
+    "specs",
+    multiple=True,
+    required=True,
+    metavar="NAME[:OPTION=VALUE,…]",
+    help="A reward with its options (repeatable).",
+)
+@click.option(
+    "--response-field", default="response", show_default=True, metavar="FIELD"
+)
+@click.option(
+    "--truth-field", metavar="FIELD", help="(default: ground_truth, else truth)"
+)
 @click.option("--prompt-field", default="prompt", show_default=True, metavar="FIELD")
-@click.option("--out", metavar="FILE", help="Write each row with its grades; goes on where it was interrupted.")
-@click.option("--explain", type=click.IntRange(1), metavar="LINE", help="Say how the row of this line was decided.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="Write each row with its grades; goes on where it was interrupted.",
+)
+@click.option(
+    "--explain",
+    type=click.IntRange(1),
+    metavar="LINE",
+    help="Say how the row of this line was decided.",
+)
 @kit_option
 @json_option
 def grade(
@@ -47,7 +72,14 @@ def grade(
 ) -> int:
     """Grade stored outputs: the JSONL rows of FILE, with one or more rewards."""
     from alignkit.grading import Grader
-    from alignkit.grading.stored import Fields, append_graded, count_lines, graded_before, read_rows, regrade
+    from alignkit.grading.stored import (
+        Fields,
+        append_graded,
+        count_lines,
+        graded_before,
+        read_rows,
+        regrade,
+    )
 
     total = count_lines(Path(file))
     rewards = parse_rewards(load_registry(kit=kit), specs)
@@ -60,7 +92,9 @@ def grade(
         if explain is not None:
             line = [row for row in rows if row.number == explain]
             if not line or line[0].problem:
-                raise InputError(line[0].problem if line else f"{file} has no row at line {explain}")
+                raise InputError(
+                    line[0].problem if line else f"{file} has no row at line {explain}"
+                )
             [[graded]] = regrade(line, rewards, grader, fields)
             show_one(graded, as_json)
             return 0
@@ -76,7 +110,11 @@ def grade(
                     done += batch
                     report("rows", len(done), total)
         except KeyboardInterrupt:
-            hint = "run the same command again to go on" if out else "with --out FILE it could go on from here"
+            hint = (
+                "run the same command again to go on"
+                if out
+                else "with --out FILE it could go on from here"
+            )
             click.echo(f"interrupted after {len(done)} rows; {hint}", err=True)
             return 130
         seconds = time.perf_counter() - started
@@ -84,8 +122,15 @@ def grade(
         raise InputError(f"{file} is empty: it holds no rows")
     problems = [row.stored.problem for row in done if row.stored.problem]
     if len(problems) == len(done):
-        raise InputError(f"none of the {len(done)} rows can be graded:", *problems[:SHOWN])
-    summary: dict[str, Any] = {"file": file, "rows": len(done), "seconds": round(seconds, 3), "problems": problems}
+        raise InputError(
+            f"none of the {len(done)} rows can be graded:", *problems[:SHOWN]
+        )
+    summary: dict[str, Any] = {
+        "file": file,
+        "rows": len(done),
+        "seconds": round(seconds, 3),
+        "problems": problems,
+    }
     summary["rewards"] = {label: summarize(label, done) for label in rewards}
     summary["disagreements"] = disagreements(done) if len(rewards) > 1 else []
     print_json(summary) if as_json else show(summary, screen)
@@ -112,7 +157,9 @@ def parse_rewards(registry: Registry, specs: Sequence[str]) -> dict[str, BoundRe
             continue
         try:
             plugin = registry.get("reward", name)
-            options = YAML(typ="safe", pure=True).load("{" + text.replace("=", ": ") + "}")
+            options = YAML(typ="safe", pure=True).load(
+                "{" + text.replace("=", ": ") + "}"
+            )
         except InputError as error:
             problems += error.problems
             continue
@@ -129,12 +176,17 @@ def parse_rewards(registry: Registry, specs: Sequence[str]) -> dict[str, BoundRe
 
 
 def summarize(label: str, rows: Sequence[GradedRow]) -> dict[str, Any]:
-    """The mean reward with its 95 % interval (over questions, where the rows name these), counts and times."""
+    """The mean reward with its 95 % interval (over questions, where the rows name
+    these), counts and times.
+    """
     from alignkit.evaluate.summary import interval, tally
 
     graded = [(row.stored, row.grades[label]) for row in rows if row.grades]
     scores = [result.score for _, result in graded]
-    questions = [str(stored.row.get("prompt", stored.row.get("question", stored.number))) for stored, _ in graded]
+    questions = [
+        str(stored.row.get("prompt", stored.row.get("question", stored.number)))
+        for stored, _ in graded
+    ]
     mean, low, high = interval([score.reward for score in scores], questions)
     times = sorted(result.seconds for _, result in graded)
     return {
@@ -156,8 +208,13 @@ def summarize(label: str, rows: Sequence[GradedRow]) -> dict[str, Any]:
 
 
 def _errors(rows: Sequence[GradedRow], label: str) -> list[str]:
-    crashed = [row for row in rows if row.grades and row.grades[label].score.status == "error"]
-    return [f"line {r.stored.number}: {r.grades[label].score.explanation.strip()[-300:]}" for r in crashed[:SHOWN]]
+    crashed = [
+        row for row in rows if row.grades and row.grades[label].score.status == "error"
+    ]
+    return [
+        f"line {r.stored.number}: {r.grades[label].score.explanation.strip()[-300:]}"
+        for r in crashed[:SHOWN]
+    ]
 
 
 def disagreements(rows: Sequence[GradedRow]) -> list[dict[str, Any]]:
@@ -165,7 +222,10 @@ def disagreements(rows: Sequence[GradedRow]) -> list[dict[str, Any]]:
     return [
         {
             "line": row.stored.number,
-            **{label: f"{score.reward:g} ({score.stage or score.status})" for label, (score, _) in row.grades.items()},
+            **{
+                label: f"{score.reward:g} ({score.stage or score.status})"
+                for label, (score, _) in row.grades.items()
+            },
         }
         for row in rows
         if len({result.score.reward for result in row.grades.values()}) > 1
@@ -175,11 +235,25 @@ def disagreements(rows: Sequence[GradedRow]) -> list[dict[str, Any]]:
 def show(summary: Mapping[str, Any], screen: Console) -> None:
     from rich.table import Table
 
-    table = Table("reward", "value", "95 % interval", "n", "statuses", "ms p50, p99", box=None, pad_edge=False)
+    table = Table(
+        "reward",
+        "value",
+        "95 % interval",
+        "n",
+        "statuses",
+        "ms p50, p99",
+        box=None,
+        pad_edge=False,
+    )
     for label, found in summary["rewards"].items():
         value = found.get("accuracy", found.get("mean"))
-        statuses = ", ".join(f"{count} {status}" for status, count in found["status"].items())
-        times = f"{1000 * found['seconds']['p50']:.2f}, {1000 * found['seconds']['p99']:.2f}"
+        statuses = ", ".join(
+            f"{count} {status}" for status, count in found["status"].items()
+        )
+        times = (
+            f"{1000 * found['seconds']['p50']:.2f},"
+            f" {1000 * found['seconds']['p99']:.2f}"
+        )
         between = f"{found['low']:.4f} to {found['high']:.4f}"
         table.add_row(label, f"{value:.4f}", between, str(found["n"]), statuses, times)
     screen.print(table)
@@ -192,14 +266,23 @@ def show(summary: Mapping[str, Any], screen: Console) -> None:
         differing = summary["disagreements"]
         screen.print(f"the rewards disagree on {len(differing)} rows", highlight=False)
         for row in differing[:SHOWN]:
-            said = ", ".join(f"{key} {value}" for key, value in row.items() if key != "line")
+            said = ", ".join(
+                f"{key} {value}" for key, value in row.items() if key != "line"
+            )
             screen.print(f"  line {row['line']}: {said}", highlight=False, markup=False)
     for problem in summary["problems"][:SHOWN]:
         screen.print(f"not graded: {problem}", highlight=False, markup=False)
     if len(summary["problems"]) > SHOWN:
-        screen.print(f"and {len(summary['problems']) - SHOWN} more rows that could not be graded", highlight=False)
+        screen.print(
+            f"and {len(summary['problems']) - SHOWN} more rows that could not be"
+            " graded",
+            highlight=False,
+        )
     rate = summary["rows"] / max(summary["seconds"], 1e-9)
-    screen.print(f"{summary['rows']} rows in {summary['seconds']:.2f} s ({rate:.0f}/s)", highlight=False)
+    screen.print(
+        f"{summary['rows']} rows in {summary['seconds']:.2f} s ({rate:.0f}/s)",
+        highlight=False,
+    )
 
 
 def show_one(row: GradedRow, as_json: bool) -> None:
@@ -220,8 +303,14 @@ def show_one(row: GradedRow, as_json: bool) -> None:
         return
     for label, entry in found.items():
         parts = ", ".join(f"{name} {value:g}" for name, value in entry["parts"].items())
-        click.echo(f"{label}: {entry['reward']:g} ({entry['status']}{'; ' + parts if parts else ''})")
-        click.echo(f"  decided by {entry['stage'] or 'the reward'}: {entry['explanation'] or 'it does not say why'}")
+        click.echo(
+            f"{label}: {entry['reward']:g}"
+            f" ({entry['status']}{'; ' + parts if parts else ''})"
+        )
+        click.echo(
+            f"  decided by {entry['stage'] or 'the reward'}:"
+            f" {entry['explanation'] or 'it does not say why'}"
+        )
 
 
 def _progress(screen: Console) -> Any:

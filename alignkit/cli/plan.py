@@ -6,16 +6,30 @@ from typing import Any
 
 import click
 
-from alignkit.cli.common import console, json_option, load_recipe, print_json, recipe_options
+from alignkit.cli.common import (
+    console,
+    json_option,
+    load_recipe,
+    print_json,
+    recipe_options,
+)
 
 
 @click.command()
 @recipe_options
 @json_option
-def plan(recipe: str, overlays: tuple[str, ...], sets: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
-    """Show what RECIPE would do, where each setting comes from, and what is missing here. Trains nothing.
+def plan(
+    recipe: str,
+    overlays: tuple[str, ...],
+    sets: tuple[str, ...],
+    kit: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Show what RECIPE would do, where each setting comes from, and what is missing
+    here. Trains nothing.
 
-    Exit code 2: the recipe cannot work; 3: something it needs is missing on this machine.
+    Exit code 2: the recipe cannot work; 3: something it needs is missing on this
+    machine.
     """
     from alignkit import plan as planning
 
@@ -23,7 +37,13 @@ def plan(recipe: str, overlays: tuple[str, ...], sets: tuple[str, ...], kit: tup
     plans = planning.plan(loaded, registry, estimates=True)
     if as_json:
         origins = {key: str(origin) for key, origin in loaded.origins.items()}
-        print_json({"recipe": loaded.resolved, "origins": origins, "stages": [p.record() for p in plans]})
+        print_json(
+            {
+                "recipe": loaded.resolved,
+                "origins": origins,
+                "stages": [p.record() for p in plans],
+            }
+        )
     else:
         _print(loaded, plans)
     if any(p.wrong for p in plans):
@@ -38,7 +58,8 @@ def _print(loaded: Any, plans: list[Any]) -> None:
     stated = {
         key: (repr(value), str(origin))
         for key, origin in loaded.origins.items()
-        if origin.kind != "default" and not isinstance(value := _at(loaded.resolved, key), dict)
+        if origin.kind != "default"
+        and not isinstance(value := _at(loaded.resolved, key), dict)
     }
     key_width = max(map(len, stated), default=0)
     value_width = min(40, max((len(value) for value, _ in stated.values()), default=0))
@@ -47,50 +68,92 @@ def _print(loaded: Any, plans: list[Any]) -> None:
     for p in plans:
         out.rule(f"{p.name} ({p.config.method})")
         for plugin in p.plugins:
-            out.print(f"{plugin.kind} {plugin.name}: {plugin.file}", highlight=False, markup=False, soft_wrap=True)
-        for title, facts in (("batches", p.arithmetic), ("rows", p.rows), ("prompt", p.prompt)):
+            out.print(
+                f"{plugin.kind} {plugin.name}: {plugin.file}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+        for title, facts in (
+            ("batches", p.arithmetic),
+            ("rows", p.rows),
+            ("prompt", p.prompt),
+        ):
             for name, value in facts.items():
-                shown = f"{value:.1%}" if isinstance(value, float) and title == "rows" else value
+                shown = (
+                    f"{value:.1%}"
+                    if isinstance(value, float) and title == "rows"
+                    else value
+                )
                 out.print(f"{title}: {name}: {shown}", highlight=False, markup=False)
         for text in _estimate(p.estimate):
             out.print(text, highlight=False, markup=False, soft_wrap=True)
         for text in p.wrong:
-            out.print(f"[red]wrong[/red]: {escape(text)}", highlight=False, soft_wrap=True)
+            out.print(
+                f"[red]wrong[/red]: {escape(text)}", highlight=False, soft_wrap=True
+            )
         for text in p.missing:
-            out.print(f"[yellow]missing[/yellow]: {escape(text)}", highlight=False, soft_wrap=True)
+            out.print(
+                f"[yellow]missing[/yellow]: {escape(text)}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def _estimate(found: dict[str, Any]) -> list[str]:
     """The estimate in short lines."""
-    from alignkit.engines.costs import Estimate
-    from alignkit.estimate import gib
+    from alignkit.endpoint.costs import Estimate
+    from alignkit.plan.estimate import gib
 
-    lines = [f"estimate: {name}: {value:,}" for name, value in found.get("work", {}).items()]
+    lines = [
+        f"estimate: {name}: {value:,}" for name, value in found.get("work", {}).items()
+    ]
     if "memory" in found:
         model, memory = found["model"], found["memory"]
-        lines.append(f"estimate: parameters: {model['parameters']:,}, of which trained {model['trainable']:,}")
-        parts = ", ".join(f"{name} {gib(size)}" for name, size in memory["parts"].items())
+        lines.append(
+            f"estimate: parameters: {model['parameters']:,}, of which trained"
+            f" {model['trainable']:,}"
+        )
+        parts = ", ".join(
+            f"{name} {gib(size)}" for name, size in memory["parts"].items()
+        )
         lines.append(f"memory: {gib(memory['peak'])}: {parts}")
         share = memory.get("vllm share")
-        lines += [f"memory: vLLM takes {share:.0%} of the card besides"] if share else []
+        lines += (
+            [f"memory: vLLM takes {share:.0%} of the card besides"] if share else []
+        )
         for name, size in memory["cards"]:
             free = size * (1 - (share or 0))
             fits = "fits" if memory["peak"] <= free else "does not fit"
-            lines.append(f"memory: {fits} the card {name} ({gib(size)}, {gib(free)} for training)")
+            lines.append(
+                f"memory: {fits} the card {name} ({gib(size)}, {gib(free)} for"
+                " training)"
+            )
     else:
         lines.append("memory: unknown, as the model's configuration is not here")
     if "files" in found:
         files = found["files"]
         for what in ("checkpoint", "model"):
             count = "?" if files[f"{what}s"] is None else files[f"{what}s"]
-            lines.append(f"files: {count} {what}(s) of {gib(files[f'bytes of a {what}'])}")
+            lines.append(
+                f"files: {count} {what}(s) of {gib(files[f'bytes of a {what}'])}"
+            )
     for name, cost in found.get("judges", {}).items():
         judge = cost["judge"]
-        lines.append(f"judge {judge}: eval {name}: {Estimate(**{k: v for k, v in cost.items() if k != 'judge'})}")
+        lines.append(
+            f"judge {judge}: eval {name}:"
+            f" {Estimate(**{k: v for k, v in cost.items() if k != 'judge'})}"
+        )
     if "time" in found:
-        lines.append(f"time: about {found['time']['seconds']:,} s, at the rate of {found['time']['measured in']}")
+        lines.append(
+            f"time: about {found['time']['seconds']:,} s, at the rate of"
+            f" {found['time']['measured in']}"
+        )
     else:
-        lines.append("time: unknown here, as no earlier run of this recipe was measured on this machine")
+        lines.append(
+            "time: unknown here, as no earlier run of this recipe was measured on this"
+            " machine"
+        )
     return lines
 
 

@@ -9,7 +9,13 @@ from typing import Any
 
 import click
 
-from alignkit.cli.common import console, json_option, kit_option, load_registry, print_json
+from alignkit.cli.common import (
+    console,
+    json_option,
+    kit_option,
+    load_registry,
+    print_json,
+)
 from alignkit.errors import InputError, PluginError, listing, nearest
 
 DETAIL = 90  # characters shown of why something was not checked
@@ -33,13 +39,23 @@ def list_(kind: str | None, kit: tuple[str, ...], as_json: bool) -> None:
     registry = load_registry(kit=kit)
     found = [p for k in ([kind] if kind else KINDS) for p in registry.all(k)]
     if as_json:
-        print_json([{"kind": p.kind, "name": p.name, "kit": p.kit, "file": str(p.file)} for p in found])
+        print_json(
+            [
+                {"kind": p.kind, "name": p.name, "kit": p.kit, "file": str(p.file)}
+                for p in found
+            ]
+        )
         return
     from rich.table import Table
 
     table = Table("kind", "name", "kit", "what it does", box=None, pad_edge=False)
     for plugin in found:
-        table.add_row(plugin.kind, plugin.name, plugin.kit, _summary(plugin.value, plugin.functions))
+        table.add_row(
+            plugin.kind,
+            plugin.name,
+            plugin.kit,
+            _summary(plugin.value, plugin.functions),
+        )
     console().print(table)
 
 
@@ -59,44 +75,85 @@ def show(name: str, kit: tuple[str, ...], as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for plugin in found:
         options = {
-            n: {"type": inspect.formatannotation(p.annotation), "default": None if p.default is p.empty else p.default}
+            n: {
+                "type": inspect.formatannotation(p.annotation),
+                "default": None if p.default is p.empty else p.default,
+            }
             for n, p in plugin.options().items()
         }
-        doc = inspect.getdoc(plugin.functions[0]) if plugin.functions else str(plugin.value)
-        rows.append({"kind": plugin.kind, "name": plugin.name, "file": plugin.where, "options": options, "doc": doc})
+        doc = (
+            inspect.getdoc(plugin.functions[0])
+            if plugin.functions
+            else str(plugin.value)
+        )
+        rows.append(
+            {
+                "kind": plugin.kind,
+                "name": plugin.name,
+                "file": plugin.where,
+                "options": options,
+                "doc": doc,
+            }
+        )
     if as_json:
         print_json(rows)
         return
     out = console()
     for row in rows:
-        out.print(f"[bold]{row['kind']} {row['name']}[/bold]  {row['file']}", highlight=False, soft_wrap=True)
+        out.print(
+            f"[bold]{row['kind']} {row['name']}[/bold]  {row['file']}",
+            highlight=False,
+            soft_wrap=True,
+        )
         out.print(row["doc"] or "", markup=False, highlight=False)
         for option, about in row["options"].items():
-            out.print(f"  {option}: {about['type']} = {about['default']!r}", markup=False, highlight=False)
+            out.print(
+                f"  {option}: {about['type']} = {about['default']!r}",
+                markup=False,
+                highlight=False,
+            )
 
 
 @plugins.command()
 @click.argument("kind", type=click.Choice(["reward", "eval", "loss", "judge"]))
 @click.argument("name")
-@click.option("--kit", "folder", default=".", show_default=True, help="The kit folder to write into.")
+@click.option(
+    "--kit",
+    "folder",
+    default=".",
+    show_default=True,
+    help="The kit folder to write into.",
+)
 def new(kind: str, name: str, folder: str) -> None:
     """Write a working plugin and its test into your kit."""
     from alignkit.cli.templates import TEMPLATES
     from alignkit.run import writing
 
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise InputError(f"{name!r} cannot be a plugin's name; use letters, digits and _ (short_answer)")
+        raise InputError(
+            f"{name!r} cannot be a plugin's name; use letters, digits and _"
+            " (short_answer)"
+        )
     home, plugin, test = TEMPLATES[kind]
-    files = {Path(folder) / home / f"{name}.py": plugin, Path(folder) / "tests" / f"test_{name}.py": test}
+    files = {
+        Path(folder) / home / f"{name}.py": plugin,
+        Path(folder) / "tests" / f"test_{name}.py": test,
+    }
     taken = [str(path) for path in files if path.exists()]
     if taken:
-        raise InputError(f"{', '.join(taken)} is already there; choose another name, nothing was written")
+        raise InputError(
+            f"{', '.join(taken)} is already there; choose another name, nothing was"
+            " written"
+        )
     for path, text in files.items():
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.replace("NAME", name), encoding="utf-8")
         click.echo(f"wrote {path}")
-    click.echo(f"next: edit it, then  align plugins check {name} --kit {folder}  and  python -m pytest {folder}/tests")
+    click.echo(
+        f"next: edit it, then  align plugins check {name} --kit {folder}  and  python"
+        f" -m pytest {folder}/tests"
+    )
 
 
 @plugins.command()
@@ -106,8 +163,8 @@ def new(kind: str, name: str, folder: str) -> None:
 def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
     """Prove that plugins keep the contract of their kind: all of them, or those named.
 
-    A loss and an advantage run on the real trainers with a tiny model; a reward meets hostile strings in the
-    grading workers. Exit code 1 when a check fails.
+    A loss and an advantage run on the real trainers with a tiny model; a reward meets
+    hostile strings in the grading workers. Exit code 1 when a check fails.
     """
     import contextlib
     import functools
@@ -117,11 +174,18 @@ def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
     from alignkit.plugins import KINDS
 
     registry = load_registry(kit=kit)
-    chosen = [p for kind in KINDS for p in registry.all(kind) if not names or p.name in names]
+    chosen = [
+        p for kind in KINDS for p in registry.all(kind) if not names or p.name in names
+    ]
     unknown = set(names) - {p.name for p in chosen}
     if unknown:
         known = {n for kind in KINDS for n in registry.names(kind)}
-        raise PluginError(*(f"there is no plugin '{name}'; {nearest(name, known)}" for name in sorted(unknown)))
+        raise PluginError(
+            *(
+                f"there is no plugin '{name}'; {nearest(name, known)}"
+                for name in sorted(unknown)
+            )
+        )
 
     out = console(as_json)
     found = []
@@ -129,7 +193,7 @@ def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
 
         @functools.cache
         def laboratory() -> Any:
-            from alignkit.trainers.tiny import Laboratory
+            from alignkit.conformance.laboratory import Laboratory
 
             return stack.enter_context(Laboratory())
 
@@ -144,7 +208,10 @@ def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
         marks = {True: "ok", False: "FAILED", None: "-"}
         for c in found:
             detail = c.detail if c.ok is False else c.detail[:DETAIL]
-            click.echo(f"{f'{c.kind} {c.plugin}':{width}}  {marks[c.ok]:6}  {c.check:24} {detail}".rstrip())
+            click.echo(
+                f"{f'{c.kind} {c.plugin}':{width}}  {marks[c.ok]:6}  {c.check:24}"
+                f" {detail}".rstrip()
+            )
         out.print(f"{len(found)} checks, {len(failed)} failed")
     return 1 if failed else 0
 

@@ -6,25 +6,67 @@ from pathlib import Path
 
 import click
 
-from alignkit.cli.common import console, json_option, kit_option, load_recipe, print_json
+from alignkit.cli.common import (
+    console,
+    json_option,
+    kit_option,
+    load_recipe,
+    print_json,
+)
 from alignkit.errors import InputError
 
 
 @click.command()
 @click.argument("recipe", required=False)
-@click.option("--with", "overlays", multiple=True, metavar="FILE", help="Merge an overlay (repeatable).")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key (repeatable).")
-@kit_option
-@click.option("--out", metavar="DIR", help="Where the run folder is made (default: output.root of the recipe, runs/).")
-@click.option("--folder", metavar="DIR", help="Make exactly this run folder.")
-@click.option("--resume", metavar="RUN", help="Go on with an interrupted or failed run, in its folder.")
 @click.option(
-    "--from", "first", metavar="STAGE", help="With --resume, of a pipeline: run this stage and all after it anew."
+    "--with",
+    "overlays",
+    multiple=True,
+    metavar="FILE",
+    help="Merge an overlay (repeatable).",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one key (repeatable).",
+)
+@kit_option
+@click.option(
+    "--out",
+    metavar="DIR",
+    help="Where the run folder is made (default: output.root of the recipe, runs/).",
+)
+@click.option("--folder", metavar="DIR", help="Make exactly this run folder.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    help="Go on with an interrupted or failed run, in its folder.",
+)
+@click.option(
+    "--from",
+    "first",
+    metavar="STAGE",
+    help="With --resume, of a pipeline: run this stage and all after it anew.",
 )
 @click.option("--only", metavar="STAGE", help="Of a pipeline: run this stage alone.")
-@click.option("--stage", is_flag=True, hidden=True, help="A pipeline runs this as one of its stages.")
-@click.option("--join", hidden=True, help="This is one of several training processes of the run.")
-@click.option("--continue", "goes_on", is_flag=True, hidden=True, help="With --join: from the newest checkpoint.")
+@click.option(
+    "--stage",
+    is_flag=True,
+    hidden=True,
+    help="A pipeline runs this as one of its stages.",
+)
+@click.option(
+    "--join", hidden=True, help="This is one of several training processes of the run."
+)
+@click.option(
+    "--continue",
+    "goes_on",
+    is_flag=True,
+    hidden=True,
+    help="With --join: from the newest checkpoint.",
+)
 @json_option
 def run(
     recipe: str | None,
@@ -46,24 +88,33 @@ def run(
     from alignkit.run import Run
 
     if stage:
-        from alignkit.trainers.pipeline import end_with_parent
+        from alignkit.train.pipeline import end_with_parent
 
         end_with_parent()
     if (recipe is None) == (resume is None):
-        raise InputError("name a recipe, or a run to --resume (and not both): align run recipes/quickstart.yaml")
+        raise InputError(
+            "name a recipe, or a run to --resume (and not both): align run"
+            " recipes/quickstart.yaml"
+        )
     if resume is not None and (overlays or sets or out or folder):
-        raise InputError("--resume goes on with the run's own recipe: --with, --set, --out and --folder do not apply")
+        raise InputError(
+            "--resume goes on with the run's own recipe: --with, --set, --out and"
+            " --folder do not apply"
+        )
     source = recipe if recipe is not None else str(Path(str(resume)) / "recipe.yaml")
     if resume is not None:
         Run.open(resume)  # says so when it is no run folder
     loaded, registry = load_recipe(source, overlays, sets, kit)
     if (first or only) and loaded.config.method != "pipeline":
-        raise InputError("--from and --only choose stages of a pipeline; this recipe is none")
+        raise InputError(
+            "--from and --only choose stages of a pipeline; this recipe is none"
+        )
     out_console = console(as_json)
-    if not stage and join is None:  # a pipeline has planned its stages, a launcher its processes
+    # a pipeline has planned its stages, a launcher its processes
+    if not stage and join is None:
         planning.require(planning.plan(loaded, registry), loaded, overlays)
 
-    from alignkit.trainers import core, expert_iteration, launch, pipeline
+    from alignkit.train import iterate, launch, pipeline, training
 
     if loaded.config.method == "pipeline":
         pipeline.check(loaded, first, only, Path(resume) if resume else None, registry)
@@ -71,13 +122,20 @@ def run(
         made = Run.join(join)
     elif resume is not None:
         if first is None:
-            core.check_unchanged(loaded, registry, Run.open(resume))
+            training.check_unchanged(loaded, registry, Run.open(resume))
         made = Run.reopen(resume, redo=first is not None)
-        if first is not None:  # before the new fingerprint is written: a kill in between must not pass old stages off
+        # before the new fingerprint is written: a kill in between must not pass old
+        # stages off
+        if first is not None:
             pipeline.set_aside(loaded, made.folder, first)
-        made.update(fingerprint=core.fingerprint(loaded, registry))
+        made.update(fingerprint=training.fingerprint(loaded, registry))
     else:
-        made = core.create_run(loaded, registry, Path(out) if out else None, Path(folder) if folder else None)
+        made = training.create_run(
+            loaded,
+            registry,
+            Path(out) if out else None,
+            Path(folder) if folder else None,
+        )
     if made.writes and join is None:
         out_console.print(f"run folder: {made.folder}", highlight=False, soft_wrap=True)
     try:
@@ -86,18 +144,34 @@ def run(
             and join is None
             and loaded.config.method not in ("pipeline", "expert_iteration")
         ):
-            return launch.processes(loaded.config.launch.processes, made, registry, resume=resume is not None)
+            return launch.processes(
+                loaded.config.launch.processes,
+                made,
+                registry,
+                resume=resume is not None,
+            )
         with made.recorded():
             if loaded.config.method == "pipeline":
-                result = pipeline.execute(loaded, registry, out_console, made, only=only)
+                result = pipeline.execute(
+                    loaded, registry, out_console, made, only=only
+                )
             elif loaded.config.method == "expert_iteration":
-                result = expert_iteration.execute(loaded, registry, out_console, made)
+                result = iterate.execute(loaded, registry, out_console, made)
             else:
-                result = core.execute(loaded, registry, out_console, made, resume=resume is not None or goes_on)
+                result = training.execute(
+                    loaded,
+                    registry,
+                    out_console,
+                    made,
+                    resume=resume is not None or goes_on,
+                )
     except KeyboardInterrupt:
-        if not stage and join is None:  # the one that started this process says how to go on
+        # the one that started this process says how to go on
+        if not stage and join is None:
             out_console.print(
-                f"interrupted; to go on: align run --resume {made.folder}", highlight=False, soft_wrap=True
+                f"interrupted; to go on: align run --resume {made.folder}",
+                highlight=False,
+                soft_wrap=True,
             )
         return 130
     if as_json:

@@ -1,4 +1,6 @@
-"""The sampling part of an expert iteration, in a process of its own; `align run` calls it."""
+"""The sampling part of an expert iteration, in a process of its own; `align run` calls
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from alignkit.cli.common import console, kit_option, load_recipe
 def sample(run: str, iteration: int, model: str, kit: tuple[str, ...]) -> None:
     """Sample and grade the rollouts of one iteration of RUN."""
     from alignkit.run import Run
-    from alignkit.trainers.pipeline import end_with_parent
-    from alignkit.trainers.sampling import sample as sample_iteration
+    from alignkit.train.pipeline import end_with_parent
+    from alignkit.train.sampling import sample as sample_iteration
 
     end_with_parent()
     Run.open(run).log_to_file()
@@ -28,5 +30,7 @@ def sample(run: str, iteration: int, model: str, kit: tuple[str, ...]) -> None:
     try:
         sample_iteration(recipe.config, registry, home, iteration, model, console())
     except Exception:
-        logging.getLogger("alignkit").exception("the sampling of iteration %d failed", iteration)
+        logging.getLogger("alignkit").exception(
+            "the sampling of iteration %d failed", iteration
+        )
         raise

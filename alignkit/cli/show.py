@@ -19,33 +19,45 @@ BAR = 40  # characters of the longest bar
 
 
 def pair_lengths(source: Source, tokenizer: Any) -> tuple[list[int], list[int] | None]:
-    """Tokens of each row's prompt and response. Of a preference the longer response counts; problems have none."""
-    from alignkit.trainers import rows as shapes
+    """Tokens of each row's prompt and response. Of a preference the longer response
+    counts; problems have none.
+    """
+    from alignkit.data import encode
 
     if all(_kind(source, row) == "problem" for row in source.rows):
-        return [len(shapes.prompt_ids(tokenizer, data.render(source.prompt, row))) for row in source.rows], None
+        return [
+            len(encode.prompt_ids(tokenizer, data.render(source.prompt, row)))
+            for row in source.rows
+        ], None
     prompts, responses = [], []
     for number, row in enumerate(source.rows, 1):
         if not all(isinstance(answer["response"], str) for answer in _answers(row)):
             raise InputError(
-                f"row {number}: expected a text in `response`, or in `chosen` and `rejected`; "
-                "--column response=THEIRS reads another column"
+                f"row {number}: expected a text in `response`, or in `chosen` and"
+                " `rejected`; --column response=THEIRS reads another column"
             )
-        pairs = [shapes.encode_pair(tokenizer, *data.render_pair(source.prompt, r)) for r in _answers(row)]
+        pairs = [
+            encode.encode_pair(tokenizer, *data.render_pair(source.prompt, r))
+            for r in _answers(row)
+        ]
         prompts.append(len(pairs[0][0]))
         responses.append(max(len(answer) for _, answer in pairs))
     return prompts, responses
 
 
-def segments(source: Source, row: Mapping[str, Any], tokenizer: Any) -> list[dict[str, Any]]:
-    """Runs of tokens of one row: `part`, `trained`, `ids`; for problems also the truth as a part without tokens."""
-    from alignkit.trainers import rows as shapes
+def segments(
+    source: Source, row: Mapping[str, Any], tokenizer: Any
+) -> list[dict[str, Any]]:
+    """Runs of tokens of one row: `part`, `trained`, `ids`; for problems also the truth
+    as a part without tokens.
+    """
+    from alignkit.data import encode
 
     config = source.config
     train = config.train if config is not None else {}
     limit = train.get("max_length", 1024 if config is not None else None)
     if _kind(source, row) == "problem":
-        ids = shapes.prompt_ids(tokenizer, data.render(source.prompt, row))
+        ids = encode.prompt_ids(tokenizer, data.render(source.prompt, row))
         return [
             _segment("prompt", False, ids),
             {"part": "truth", "trained": False, "ids": [], "text": row.get("truth")},
@@ -53,15 +65,25 @@ def segments(source: Source, row: Mapping[str, Any], tokenizer: Any) -> list[dic
     whole = train.get("completion_only_loss") is False
     found: list[dict[str, Any]] = []
     for answer in _answers(row):
-        prompt, response = shapes.encode_pair(tokenizer, *data.render_pair(source.prompt, answer))
-        if limit is not None and len(prompt) > shapes.LONGEST_PROMPT * limit:
-            return [_segment(f"prompt (dropped: over 70 % of {limit} tokens)", False, prompt)]
+        prompt, response = encode.encode_pair(
+            tokenizer, *data.render_pair(source.prompt, answer)
+        )
+        if limit is not None and len(prompt) > encode.LONGEST_PROMPT * limit:
+            return [
+                _segment(
+                    f"prompt (dropped: over 70 % of {limit} tokens)", False, prompt
+                )
+            ]
         room = len(response) if limit is None else max(0, limit - len(prompt))
         if not found:
             found.append(_segment("prompt", whole, prompt))
         found.append(_segment(answer["part"], True, response[:room]))
         if room < len(response):
-            found.append(_segment(f"{answer['part']} (cut at {limit} tokens)", False, response[room:]))
+            found.append(
+                _segment(
+                    f"{answer['part']} (cut at {limit} tokens)", False, response[room:]
+                )
+            )
     return found
 
 
@@ -73,7 +95,10 @@ def _kind(source: Source, row: Mapping[str, Any]) -> str:
 
 def _answers(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "chosen" in row:
-        return [{**row, "response": row.get(side), "part": side} for side in ("chosen", "rejected")]
+        return [
+            {**row, "response": row.get(side), "part": side}
+            for side in ("chosen", "rejected")
+        ]
     return [{**row, "response": row.get("response"), "part": "response"}]
 
 
@@ -81,8 +106,16 @@ def _segment(part: str, trained: bool, ids: Sequence[int]) -> dict[str, Any]:
     return {"part": part, "trained": trained, "ids": list(ids)}
 
 
-def print_segments(number: int, total: int, parts: Sequence[Mapping[str, Any]], tokenizer: Any, out: Console) -> None:
-    """One row: trained tokens green, the others grey, with every second token underlined so that bounds show."""
+def print_segments(
+    number: int,
+    total: int,
+    parts: Sequence[Mapping[str, Any]],
+    tokenizer: Any,
+    out: Console,
+) -> None:
+    """One row: trained tokens green, the others grey, with every second token
+    underlined so that bounds show.
+    """
     from rich.text import Text
 
     out.rule(f"row {number} of {total}")
@@ -91,16 +124,22 @@ def print_segments(number: int, total: int, parts: Sequence[Mapping[str, Any]], 
             out.print(Text(f"{part['part']}: {part.get('text')!r}"))
             continue
         state = "trained on" if part["trained"] else "not trained on"
-        out.print(Text(f"{part['part']}: {len(part['ids'])} tokens, {state}", style="bold"))
+        out.print(
+            Text(f"{part['part']}: {len(part['ids'])} tokens, {state}", style="bold")
+        )
         line = Text()
         for index, piece in enumerate(_pieces(part["ids"], tokenizer)):
-            style = ("green" if part["trained"] else "bright_black") + (" underline" if index % 2 else "")
+            style = ("green" if part["trained"] else "bright_black") + (
+                " underline" if index % 2 else ""
+            )
             line.append(_visible(piece), style=style)
         out.print(line, soft_wrap=True)
 
 
 def _pieces(ids: Sequence[int], tokenizer: Any) -> list[str]:
-    """The text of each token; tokens that are bytes of one character are shown together."""
+    """The text of each token; tokens that are bytes of one character are shown
+    together.
+    """
     pieces, pending = [], []
     for token in ids:
         pending.append(token)
@@ -112,8 +151,12 @@ def _pieces(ids: Sequence[int], tokenizer: Any) -> list[str]:
 
 
 def _visible(text: str) -> str:
-    """A token's text with a newline shown and kept; other control characters are shown only."""
-    shown = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+    """A token's text with a newline shown and kept; other control characters are shown
+    only.
+    """
+    shown = "".join(
+        c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text
+    )
     return shown.replace("\n", "\u23ce\n")
 
 
@@ -121,17 +164,40 @@ def print_stats(result: Mapping[str, Any], out: Console) -> None:
     """Tables and a histogram."""
     from rich.table import Table
 
-    table = Table("tokens", "rows", "mean", "min", "p50", "p90", "p95", "p99", "max", box=None, pad_edge=False)
+    table = Table(
+        "tokens",
+        "rows",
+        "mean",
+        "min",
+        "p50",
+        "p90",
+        "p95",
+        "p99",
+        "max",
+        box=None,
+        pad_edge=False,
+    )
     for name, part in result["lengths"].items():
         ranks = [str(part.percentiles[p]) for p in (50, 90, 95, 99)]
-        table.add_row(name, str(part.count), f"{part.mean:.1f}", str(part.shortest), *ranks, str(part.longest))
+        table.add_row(
+            name,
+            str(part.count),
+            f"{part.mean:.1f}",
+            str(part.shortest),
+            *ranks,
+            str(part.longest),
+        )
     out.print(table)
     most = max(count for _, _, count in result["histogram"])
     for low, high, count in result["histogram"]:
-        click.echo(f"{low:>7} to {high:>7}  {'#' * round(BAR * count / most):{BAR}}  {count}")
+        click.echo(
+            f"{low:>7} to {high:>7}  {'#' * round(BAR * count / most):{BAR}}  {count}"
+        )
     for limit, effect in result["limits"].items():
         click.echo(
-            f"max_length {limit}: {effect['dropped']} rows dropped for a long prompt, {effect['cut']} cut "
-            f"({effect['tokens_lost']} tokens lost)"
+            f"max_length {limit}: {effect['dropped']} rows dropped for a long prompt,"
+            f" {effect['cut']} cut ({effect['tokens_lost']} tokens lost)"
         )
-    click.echo(f"suggested max_length: {result['suggested_max_length']} (the 95th percentile)")
+    click.echo(
+        f"suggested max_length: {result['suggested_max_length']} (the 95th percentile)"
+    )

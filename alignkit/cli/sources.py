@@ -27,9 +27,17 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         kit_option,
         click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
         click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help=sets),
-        click.option("--column", "columns", multiple=True, metavar="NAME=THEIRS", help=columns),
-        click.option("--data", metavar="PATH", help="Where the dataset lies (also: the variable ALIGN_DATA)."),
-        click.option("--split", "part", metavar="NAME", help="The split of the dataset."),
+        click.option(
+            "--column", "columns", multiple=True, metavar="NAME=THEIRS", help=columns
+        ),
+        click.option(
+            "--data",
+            metavar="PATH",
+            help="Where the dataset lies (also: the variable ALIGN_DATA).",
+        ),
+        click.option(
+            "--split", "part", metavar="NAME", help="The split of the dataset."
+        ),
         click.argument("source", metavar="SOURCE"),
     ):
         command = option(command)
@@ -38,8 +46,12 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def prompt_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How rows become prompts."""
-    command = click.option("--prompt-file", metavar="FILE", help="A prompt template, taken byte for byte.")(command)
-    return click.option("--prompt", metavar="NAME", help="A prompt (align plugins list).")(command)
+    command = click.option(
+        "--prompt-file", metavar="FILE", help="A prompt template, taken byte for byte."
+    )(command)
+    return click.option(
+        "--prompt", metavar="NAME", help="A prompt (align plugins list)."
+    )(command)
 
 
 @dataclass(slots=True)
@@ -76,29 +88,51 @@ def open_source(
     asked = {"file": prompt_file} if prompt_file else prompt
     if Path(source).suffix in (".yaml", ".yml"):
         if data or columns:
-            raise InputError("a recipe names its own data: --data and --column do not apply; --set data.train.… does")
+            raise InputError(
+                "a recipe names its own data: --data and --column do not apply; --set"
+                " data.train.… does"
+            )
         return _of_recipe(source, part, sets, limit, kit, asked)
     registry = load_registry(kit=kit)
     spec: dict[str, Any] = dict(_pair(text, "--set") for text in sets)
-    spec |= {name: value for name, value in (("split", part), ("path", data), ("limit", limit)) if value is not None}
+    spec |= {
+        name: value
+        for name, value in (("split", part), ("path", data), ("limit", limit))
+        if value is not None
+    }
     if is_file(source):
         if not exists(source):
-            raise MissingError(f"there is no data file {source} (looked in {Path.cwd()})")
+            raise MissingError(
+                f"there is no data file {source} (looked in {Path.cwd()})"
+            )
         if part and Path(source).is_file():
-            raise InputError(f"--split {part}: the file {source} has no splits; --split names one of a dataset")
+            raise InputError(
+                f"--split {part}: the file {source} has no splits; --split names one of"
+                " a dataset"
+            )
         if data:
-            raise InputError(f"--data {data}: {source} is a file itself; --data says where a dataset lies")
+            raise InputError(
+                f"--data {data}: {source} is a file itself; --data says where a dataset"
+                " lies"
+            )
         spec |= {"dataset": "jsonl", "path": source}
     else:
         spec["dataset"] = source
     if columns:
-        spec["columns"] = {name: str(theirs) for name, theirs in (_pair(text, "--column") for text in columns)}
+        spec["columns"] = {
+            name: str(theirs)
+            for name, theirs in (_pair(text, "--column") for text in columns)
+        }
     return Source(load_rows(spec, registry), registry, load_prompt(asked, registry))
 
 
 def is_file(source: str) -> bool:
     """Whether SOURCE is a path and not a dataset's name."""
-    return Path(source).suffix in ROW_FILES or "/" in source or (exists(source) and Path(source).is_file())
+    return (
+        Path(source).suffix in ROW_FILES
+        or "/" in source
+        or (exists(source) and Path(source).is_file())
+    )
 
 
 def exists(source: str) -> bool:
@@ -110,19 +144,31 @@ def exists(source: str) -> bool:
 
 
 def _of_recipe(
-    source: str, part: str | None, sets: Sequence[str], limit: int | None, kit: Sequence[str], prompt: Any
+    source: str,
+    part: str | None,
+    sets: Sequence[str],
+    limit: int | None,
+    kit: Sequence[str],
+    prompt: Any,
 ) -> Source:
     from alignkit.data import load_prompt, load_rows
-    from alignkit.trainers.evals import given, given_prompt
+    from alignkit.train.evals import given, given_prompt
 
     recipe, registry = load_recipe(source, sets=sets, kit=kit)
     if recipe.stages:
-        raise InputError(f"{source} is a pipeline; name the recipe of one of its stages: {', '.join(recipe.stages)}")
+        raise InputError(
+            f"{source} is a pipeline; name the recipe of one of its stages:"
+            f" {', '.join(recipe.stages)}"
+        )
     config = recipe.config
     if config.data is None:
         raise InputError(f"{source} names no data")
     spec = given(config.data.train)
-    spec |= {name: value for name, value in (("split", part), ("limit", limit)) if value is not None}
+    spec |= {
+        name: value
+        for name, value in (("split", part), ("limit", limit))
+        if value is not None
+    }
     rows = load_rows(spec, registry, seed=config.seed)
     asked = prompt if prompt is not None else given_prompt(config.data.prompt)
     return Source(rows, registry, load_prompt(asked, registry), config)
@@ -134,14 +180,18 @@ def tokenizer_for(source: Source, path: str | None) -> Any:
     Raises:
         InputError: when neither is there.
     """
-    from alignkit import hub, models
+    from alignkit import models
+    from alignkit.machine import hub
 
     if path is None:
         model = source.config.model if source.config is not None else None
         if model is not None and model.build is not None:
             return models.build_tokenizer(model.build.tokenizer, model.build.max_length)
         if model is None or model.path.startswith("stage:"):
-            raise InputError("lengths are counted in tokens: say whose, with --tokenizer PATH (a folder or Hub id)")
+            raise InputError(
+                "lengths are counted in tokens: say whose, with --tokenizer PATH (a"
+                " folder or Hub id)"
+            )
         hub.require_model(str(model.path), model.revision)
         return models.load_tokenizer(str(model.path), model.revision)
     hub.require_model(path)
@@ -149,7 +199,7 @@ def tokenizer_for(source: Source, path: str | None) -> Any:
 
 
 def _pair(text: str, flag: str) -> tuple[str, Any]:
-    from alignkit.recipe.tree import scalar
+    from alignkit.recipe.yaml import scalar
 
     name, equals, value = text.partition("=")
     if not equals or not name.strip():

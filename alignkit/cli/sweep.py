@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignkit.cli.common import console, json_option, kit_option, load_registry, locate, print_json, recipe_dirs
+from alignkit.cli.common import (
+    console,
+    json_option,
+    kit_option,
+    load_registry,
+    locate,
+    print_json,
+    recipe_dirs,
+)
 from alignkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,20 +27,53 @@ if TYPE_CHECKING:
     from alignkit.sweep.check import Checked
     from alignkit.sweep.jobs import Job, Sweep
 
-STYLES = {"done": "green", "running": "cyan", "failed": "red", "collapsed": "yellow", "waiting": "dim"}
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "collapsed": "yellow",
+    "waiting": "dim",
+}
 
 
 @click.command()
 @click.argument("target", metavar="[FILE|RECIPE]", required=False)
-@click.option("--with", "overlays", multiple=True, metavar="FILE", help="Merge an overlay into the base (repeatable).")
 @click.option(
-    "--set", "sets", multiple=True, metavar="KEY=A,B", help="Vary one key of a recipe, or fix it to one value."
+    "--with",
+    "overlays",
+    multiple=True,
+    metavar="FILE",
+    help="Merge an overlay into the base (repeatable).",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=A,B",
+    help="Vary one key of a recipe, or fix it to one value.",
 )
 @click.option("--seeds", metavar="N|A,B", help="The seeds 0 to N-1, or these seeds.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: one per GPU, without a GPU one).")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the sweep's folder is made (default: runs/).")
-@click.option("--dry-run", is_flag=True, help="Check everything and print the table of differences; run nothing.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="SWEEP", help="Go on with what is missing.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Runs at a time (default: one per GPU, without a GPU one).",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where the sweep's folder is made (default: runs/).",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check everything and print the table of differences; run nothing.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="SWEEP",
+    help="Go on with what is missing.",
+)
 @kit_option
 @json_option
 def sweep(
@@ -47,26 +88,34 @@ def sweep(
     kit: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Run every variant of a sweep FILE, or of a RECIPE varied by --set, with every seed; then compare them.
+    """Run every variant of a sweep FILE, or of a RECIPE varied by --set, with every
+    seed; then compare them.
 
-    Variants are checked before the first starts. Each run has its own folder and process; what has been run
-    already with the same fingerprint is reused.
+    Variants are checked before the first starts. Each run has its own folder and
+    process; what has been run already with the same fingerprint is reused.
     """
     from alignkit.sweep import jobs as states
 
     if (target is None) == (resume is None):
-        raise InputError("name a sweep file or a recipe, or a sweep to --resume (and not both)")
+        raise InputError(
+            "name a sweep file or a recipe, or a sweep to --resume (and not both)"
+        )
     screen = console(as_json)
     if not screen.is_terminal:
         screen.width = 240  # a pipe has no width of its own
     if resume is not None:
         if overlays or sets or seeds or out or dry_run or kit:
-            raise InputError("--resume goes on with the sweep as it was started; only --jobs and --json apply")
+            raise InputError(
+                "--resume goes on with the sweep as it was started; only --jobs and"
+                " --json apply"
+            )
         state, made = states.reopen(resume)
         registry = load_registry((), state.kits)
     else:
         checked, registry = _check(str(target), overlays, sets, seeds, kit)
-        root = out or Path(next(iter(checked.variants[0].recipes.values())).config.output.root)
+        root = out or Path(
+            next(iter(checked.variants[0].recipes.values())).config.output.root
+        )
         if not as_json:
             screen.print(_differences(checked))
         if dry_run:
@@ -79,20 +128,38 @@ def sweep(
         _work(state, registry, jobs, screen)
     except KeyboardInterrupt:
         made.finish("interrupted")
-        screen.print(f"interrupted; to go on: align sweep --resume {state.folder}", highlight=False, soft_wrap=True)
+        screen.print(
+            f"interrupted; to go on: align sweep --resume {state.folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
         return 130
     lost = state.of("failed")
     made.finish("failed" if lost else "done")
     _report(state, screen, as_json)
     for job in lost:
-        screen.print(f"failed: {job.name}: {job.note}", style="red", highlight=False, markup=False, soft_wrap=True)
+        screen.print(
+            f"failed: {job.name}: {job.note}",
+            style="red",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     if lost:
-        screen.print(f"to try these again: align sweep --resume {state.folder}", highlight=False, soft_wrap=True)
+        screen.print(
+            f"to try these again: align sweep --resume {state.folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
     return 1 if lost else 0
 
 
 def _check(
-    target: str, overlays: tuple[str, ...], sets: tuple[str, ...], seeds: str | None, kit: tuple[str, ...]
+    target: str,
+    overlays: tuple[str, ...],
+    sets: tuple[str, ...],
+    seeds: str | None,
+    kit: tuple[str, ...],
 ) -> tuple[Checked, Registry]:
     from alignkit.sweep import check, spec
 
@@ -109,7 +176,9 @@ def _seeds(text: str | None) -> list[int] | None:
         return None
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words) or text.strip() == "0":
-        raise InputError(f"--seeds {text}: expected how many (3), or which (0,1,2; 7, for one)")
+        raise InputError(
+            f"--seeds {text}: expected how many (3), or which (0,1,2; 7, for one)"
+        )
     return [int(word) for word in words] if len(words) > 1 else list(range(int(text)))
 
 
@@ -119,15 +188,17 @@ def _work(state: Sweep, registry: Registry, slots: int | None, screen: Console) 
     from alignkit.sweep.executor import LocalExecutor
     from alignkit.sweep.runner import Runner
 
-    # A scheduler's polite end is an interrupt too: the runs are stopped and can be resumed. SIGINT is named because
-    # a shell starts what it puts into the background with SIGINT ignored, and the runs would inherit that.
+    # A scheduler's polite end is an interrupt too: the runs are stopped and can be
+    # resumed. SIGINT is named because a shell starts what it puts into the background
+    # with SIGINT ignored, and the runs would inherit that.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     executor = LocalExecutor(slots, state.processes)
     reused = [job for job in state.jobs if job.reused]
     screen.print(
-        f"{len(state.jobs)} runs ({len(state.variants)} variants), {len(state.of('done'))} done already"
-        f" ({len(reused)} of them in earlier sweeps or runs), {executor.slots} at a time",
+        f"{len(state.jobs)} runs ({len(state.variants)} variants),"
+        f" {len(state.of('done'))} done already ({len(reused)} of them in earlier"
+        f" sweeps or runs), {executor.slots} at a time",
         highlight=False,
         soft_wrap=True,
     )
@@ -137,12 +208,16 @@ def _work(state: Sweep, registry: Registry, slots: int | None, screen: Console) 
     from rich.live import Live
 
     with Live(console=screen, refresh_per_second=2, transient=True) as live:
-        Runner(state, executor, registry, lambda job: None).run(lambda: live.update(_progress(state)))
+        Runner(state, executor, registry, lambda job: None).run(
+            lambda: live.update(_progress(state))
+        )
 
 
 def _line(job: Job, screen: Console) -> None:
     note = f": {job.note}" if job.note else ""
-    screen.print(f"{job.status} {job.name}{note}", highlight=False, markup=False, soft_wrap=True)
+    screen.print(
+        f"{job.status} {job.name}{note}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _progress(state: Sweep) -> Table:
@@ -152,9 +227,18 @@ def _progress(state: Sweep) -> Table:
     from rich.table import Table
 
     seeds = list(dict.fromkeys(job.seed for job in state.jobs))
-    table = Table("variant", *(f"seed {seed}" for seed in seeds), box=box.SIMPLE_HEAD, caption=state.metric)
+    table = Table(
+        "variant",
+        *(f"seed {seed}" for seed in seeds),
+        box=box.SIMPLE_HEAD,
+        caption=state.metric,
+    )
     for label in state.variants:
-        cells = {job.seed: _cell(job, state.metric) for job in state.jobs if job.variant == label}
+        cells = {
+            job.seed: _cell(job, state.metric)
+            for job in state.jobs
+            if job.variant == label
+        }
         table.add_row(escape(label), *(cells[seed] for seed in seeds))
     return table
 
@@ -182,19 +266,31 @@ def _differences(checked: Checked) -> Table:
 
     spec = checked.spec
     seeds = list(checked.variants[0].recipes)
-    title = f"{spec.name}: {len(checked.variants)} variants x {len(seeds)} seeds, decided by {checked.metric}"
+    title = (
+        f"{spec.name}: {len(checked.variants)} variants x {len(seeds)} seeds, decided"
+        f" by {checked.metric}"
+    )
     table = Table(box=box.SIMPLE_HEAD, title=escape(title), title_justify="left")
     for head in ("variant", "setting", "base", "here", "from", "steps"):
         table.add_column(head, overflow="fold")
     for variant in checked.variants:
         shown: list[tuple[Any, ...]] = [
-            (d.key, "-" if d.a is ABSENT else d.a, "-" if d.b is ABSENT else d.b, d.b_origin or "")
+            (
+                d.key,
+                "-" if d.a is ABSENT else d.a,
+                "-" if d.b is ABSENT else d.b,
+                d.b_origin or "",
+            )
             for d in variant.differences
         ]
         for number, row in enumerate(shown or [("(the base)", "", "", "")]):
             first = number == 0
             steps = "" if variant.steps is None or not first else str(variant.steps)
-            table.add_row(escape(variant.label) if first else "", *(escape(str(cell)) for cell in row), steps)
+            table.add_row(
+                escape(variant.label) if first else "",
+                *(escape(str(cell)) for cell in row),
+                steps,
+            )
     return table
 
 
@@ -207,7 +303,10 @@ def _plan(checked: Checked) -> dict[str, Any]:
         "metric": checked.metric,
         "seeds": list(checked.variants[0].recipes),
         "variants": {
-            v.label: {"steps": v.steps, "changes": {d.key: [plain(d.a), plain(d.b)] for d in v.differences}}
+            v.label: {
+                "steps": v.steps,
+                "changes": {d.key: [plain(d.a), plain(d.b)] for d in v.differences},
+            }
             for v in checked.variants
         },
     }
@@ -222,5 +321,11 @@ def _report(state: Sweep, screen: Console, as_json: bool) -> None:
     try:
         show([state.folder], allow_missing=True, style="json" if as_json else "table")
     except InputError as error:
-        screen.print(f"not compared: {error}", highlight=False, markup=False, soft_wrap=True)
-    screen.print(f"to compare again: align compare {state.folder}", highlight=False, soft_wrap=True)
+        screen.print(
+            f"not compared: {error}", highlight=False, markup=False, soft_wrap=True
+        )
+    screen.print(
+        f"to compare again: align compare {state.folder}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -66,7 +66,7 @@ _LOSS_TEST = (
     batch = PolicyBatch(
         logps=logps, old_logps=logps, mask=torch.ones(2, 3, dtype=torch.bool),
         advantages=torch.tensor([1.0, -2.0]), rewards=torch.tensor([1.0, 0.0]),
-    )  # fmt: skip
+    )
     loss = KIT.get("loss", "NAME").value.function(batch)
     assert torch.allclose(loss, torch.tensor([[-1.0], [2.0]]).expand(2, 3))
 """

@@ -1,4 +1,6 @@
-"""Rows of data: load them from a file, a folder or the Hub, and check their columns; prompts that render them."""
+"""Rows of data: load them from a file, a folder or the Hub, and check their columns;
+prompts that render them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from alignkit.data.files import Row, read_file
-from alignkit.data.prompts import load_prompt, prompt_hash, render, render_pair, reply_text
+from alignkit.data.prompts import (
+    load_prompt,
+    prompt_hash,
+    render,
+    render_pair,
+    reply_text,
+)
 from alignkit.errors import InputError, MissingError, listing
 from alignkit.plugins import bind, check_options
 
@@ -34,33 +42,57 @@ __all__ = [
 ]
 
 
-def load_rows(spec: Mapping[str, Any], registry: Registry, *, seed: int | None = None) -> list[Row]:
-    """The rows that `spec` describes: `dataset`, `split`, `path`, `limit` (the first N), and the dataset's options.
+def load_rows(
+    spec: Mapping[str, Any], registry: Registry, *, seed: int | None = None
+) -> list[Row]:
+    """The rows that `spec` describes: `dataset`, `split`, `path`, `limit` (the first
+    N), and the dataset's options.
 
     `seed` reaches a dataset that draws its rows, unless the spec has its own.
 
     Raises:
-        InputError: an option the dataset does not have, a malformed file, or no rows at all.
+        InputError: an option the dataset does not have, a malformed file, or no rows at
+            all.
         MissingError: the data are neither on this machine nor reachable.
     """
-    core = {name: spec[name] for name in ("split", "path", "seed", "limit") if spec.get(name) is not None}
+    core = {
+        name: spec[name]
+        for name in ("split", "path", "seed", "limit")
+        if spec.get(name) is not None
+    }
     plugin = registry.get("dataset", spec.get("dataset") or "jsonl")
-    options = {k: v for k, v in spec.items() if k not in ("dataset", "split", "path", "seed", "limit")}
+    options = {
+        k: v
+        for k, v in spec.items()
+        if k not in ("dataset", "split", "path", "seed", "limit")
+    }
     if problems := check_options(plugin, options):
         raise InputError(*(text for _, text in problems))
     load = plugin.value.load
     accepted = inspect.signature(load).parameters
     if "path" in core and "path" not in accepted:
-        raise InputError(f"dataset '{plugin.name}' is not read from a file, so it takes no path: {core['path']}")
+        raise InputError(
+            f"dataset '{plugin.name}' is not read from a file, so it takes no path:"
+            f" {core['path']}"
+        )
     splits = get_args(accepted["split"].annotation) if "split" in accepted else ()
     if splits and "split" in core and core["split"] not in splits:
-        raise InputError(f"dataset '{plugin.name}' has no split '{core['split']}'; it has {', '.join(splits)}")
+        raise InputError(
+            f"dataset '{plugin.name}' has no split '{core['split']}'; it has"
+            f" {', '.join(splits)}"
+        )
     if seed is not None:
         core.setdefault("seed", seed)
     arguments = {name: value for name, value in core.items() if name in accepted}
-    needed = {name for name, p in accepted.items() if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+    needed = {
+        name
+        for name, p in accepted.items()
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    }
     if lacking := sorted(needed - {*options, *arguments}):
-        raise InputError(f"dataset '{plugin.name}' needs {', '.join(lacking)} ({plugin.where})")
+        raise InputError(
+            f"dataset '{plugin.name}' needs {', '.join(lacking)} ({plugin.where})"
+        )
     rows = [dict(row) for row in bind(plugin, load, options)(**arguments)]
     limit = spec.get("limit")
     if limit is not None and limit < 1:
@@ -81,17 +113,24 @@ def read_rows(
     columns: Mapping[str, str] | None = None,
     stream: bool = False,
 ) -> Iterable[Row]:
-    """Rows from the first place that is named: `path`, the folder in the variable ALIGN_DATA, the Hub.
+    """Rows from the first place that is named: `path`, the folder in the variable
+    ALIGN_DATA, the Hub.
 
-    `path` is a file, or a folder that holds one of the `local` names; so is ALIGN_DATA. `hub`, `config` and `split`
-    go to `datasets.load_dataset`; `hub_file` reads one file of that repository. `columns` renames: {question: problem}
-    takes `problem` for `question`; dots go into nested values (`chosen.value`, `conversations.0.value`).
-    `stream` reads the Hub's rows one after another, for data too large to load whole: stop when there are enough.
+    `path` is a file, or a folder that holds one of the `local` names; so is ALIGN_DATA.
+    `hub`, `config` and `split` go to `datasets.load_dataset`; `hub_file` reads one file
+    of that repository. `columns` renames: {question: problem} takes `problem` for
+    `question`; dots go into nested values (`chosen.value`, `conversations.0.value`).
+    `stream` reads the Hub's rows one after another, for data too large to load whole:
+    stop when there are enough.
     """
     found = _local_file(path, local)
     if found is None and stream:
         return _from_hub(hub, config, hub_file, split, local, stream=True)
-    rows = read_file(found) if found else list(_from_hub(hub, config, hub_file, split, local))
+    rows = (
+        read_file(found)
+        if found
+        else list(_from_hub(hub, config, hub_file, split, local))
+    )
     return _rename(rows, columns, found or hub) if columns else rows
 
 
@@ -100,22 +139,32 @@ def _local_file(path: str | Path | None, local: Sequence[str]) -> Path | None:
         given = Path(path).expanduser()
         try:
             found = given.exists()
-        except OSError as error:  # a name too long, a folder that may not be looked into
+        # a name too long, a folder that may not be looked into
+        except OSError as error:
             raise InputError(f"{str(given)[:200]}: {error.strerror}") from error
         if found and given.is_dir():
-            held = next((given / name for name in local if (given / name).is_file()), None)
+            held = next(
+                (given / name for name in local if (given / name).is_file()), None
+            )
             if held is None:
-                raise MissingError(f"the folder {given} holds none of {listing(list(local))}; name a file")
+                raise MissingError(
+                    f"the folder {given} holds none of {listing(list(local))}; name a"
+                    " file"
+                )
             return held
         if not found:
-            raise MissingError(f"there is no data file {given} (looked in {Path.cwd()})")
+            raise MissingError(
+                f"there is no data file {given} (looked in {Path.cwd()})"
+            )
         return given
     folder = os.environ.get("ALIGN_DATA")
     if not folder:
         return None
     if not Path(folder).is_dir():
         raise MissingError(f"ALIGN_DATA names {folder}, which is not a folder")
-    return next((Path(folder) / name for name in local if (Path(folder) / name).is_file()), None)
+    return next(
+        (Path(folder) / name for name in local if (Path(folder) / name).is_file()), None
+    )
 
 
 def _from_hub(
@@ -128,8 +177,14 @@ def _from_hub(
 ) -> Iterable[Row]:
     folder = os.environ.get("ALIGN_DATA")
     state = f"it is now {folder}, which has no such file" if folder else "it is not set"
-    ways = f"set ALIGN_DATA to a folder that holds {' or '.join(local)} ({state})" if local else ""
-    ways += (", or " if ways else "") + "name a file (`path:` in a recipe, --data on the command line)"
+    ways = (
+        f"set ALIGN_DATA to a folder that holds {' or '.join(local)} ({state})"
+        if local
+        else ""
+    )
+    ways += (
+        ", or " if ways else ""
+    ) + "name a file (`path:` in a recipe, --data on the command line)"
     if hub is None:
         raise MissingError(f"the data are not on this machine; {ways}")
     import datasets
@@ -140,12 +195,23 @@ def _from_hub(
         if hub_file:
             files = f"hf://datasets/{hub}/{hub_file}"
             kind = "json" if "json" in hub_file else "csv"
-            found = datasets.load_dataset(kind, data_files=files, split="train", streaming=stream, download_config=once)
+            found = datasets.load_dataset(
+                kind,
+                data_files=files,
+                split="train",
+                streaming=stream,
+                download_config=once,
+            )
         else:
-            found = datasets.load_dataset(hub, config, split=split, streaming=stream, download_config=once)
-    except (OSError, httpx.HTTPError) as error:  # what datasets and huggingface_hub raise for all unreachable data
+            found = datasets.load_dataset(
+                hub, config, split=split, streaming=stream, download_config=once
+            )
+    # what datasets and huggingface_hub raise for all unreachable data
+    except (OSError, httpx.HTTPError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise MissingError(f"dataset {hub} cannot be had from the Hub{offline}: {error}; {ways}") from error
+        raise MissingError(
+            f"dataset {hub} cannot be had from the Hub{offline}: {error}; {ways}"
+        ) from error
     except ValueError as error:  # an unknown split or configuration
         raise InputError(f"dataset {hub}: {error}") from error
     return (dict(row) for row in found)
@@ -155,7 +221,10 @@ def _rename(rows: list[Row], columns: Mapping[str, str], where: object) -> list[
     flat = set(columns.values()) - set(columns)
     renamed = []
     for number, row in enumerate(rows, 1):
-        taken = {name: _lookup(row, source, f"{where}: row {number}") for name, source in columns.items()}
+        taken = {
+            name: _lookup(row, source, f"{where}: row {number}")
+            for name, source in columns.items()
+        }
         renamed.append({k: v for k, v in row.items() if k not in flat} | taken)
     return renamed
 
@@ -170,30 +239,42 @@ def _lookup(row: Row, source: str, where: str) -> Any:
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
             value = value[int(part)]
         else:
-            raise InputError(f"{where} has no column '{source}'; it has {listing(sorted(map(str, row)))}")
+            raise InputError(
+                f"{where} has no column '{source}'; it has"
+                f" {listing(sorted(map(str, row)))}"
+            )
     return value
 
 
-def require_columns(rows: Sequence[Mapping[str, Any]], names: Iterable[str], who: str) -> None:
+def require_columns(
+    rows: Sequence[Mapping[str, Any]], names: Iterable[str], who: str
+) -> None:
     """Every row must have these columns, filled.
 
     Raises:
-        InputError: the first row that lacks one, what it has, and how columns are mapped.
+        InputError: the first row that lacks one, what it has, and how columns are
+            mapped.
     """
     for number, row in enumerate(rows, 1):
         for name in names:
             if row.get(name) is None:
                 has = listing(sorted(map(str, row)))
                 raise InputError(
-                    f"{who} needs the column '{name}'; row {number} has {has}. "
-                    f"Another column can serve: `columns: {{{name}: …}}` of the dataset 'jsonl'"
+                    f"{who} needs the column '{name}'; row {number} has {has}. Another"
+                    f" column can serve: `columns: {{{name}: …}}` of the dataset"
+                    " 'jsonl'"
                 )
 
 
 def require_truth(reward: Plugin, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse rows without the truth that a reward needs: it would find all of them wrong."""
+    """Refuse rows without the truth that a reward needs: it would find all of them
+    wrong.
+    """
     wanted = inspect.signature(reward.value.function).parameters
-    if any(p in wanted and wanted[p].default is inspect.Parameter.empty for p in ("truth", "truths")):
+    if any(
+        p in wanted and wanted[p].default is inspect.Parameter.empty
+        for p in ("truth", "truths")
+    ):
         require_columns(rows, ["truth"], f"reward '{reward.name}'")
 
 

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
-# Names that published templates give the question; `prompt` may hold it within a template already, so it comes last.
+# Names that published templates give the question; `prompt` may hold it within a
+# template already, so it comes last.
 _QUESTION = ("question", "instruction", "problem", "prompt")
 _RESPONSE = "{response}"
 
 
-def load_prompt(spec: str | Mapping[str, Any] | None, registry: Registry) -> Prompt | None:
-    """The prompt of `data.prompt`: a plugin's name, `{template: TEXT}`, None, or `{file: PATH, stop: […]}` taken byte
-    for byte.
+def load_prompt(
+    spec: str | Mapping[str, Any] | None, registry: Registry
+) -> Prompt | None:
+    """The prompt of `data.prompt`: a plugin's name, `{template: TEXT}`, None, or
+    `{file: PATH, stop: […]}` taken byte for byte.
     """
     if spec is None:
         return None
@@ -35,9 +38,13 @@ def load_prompt(spec: str | Mapping[str, Any] | None, registry: Registry) -> Pro
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
-        raise MissingError(f"there is no prompt file {path} (looked in {Path.cwd()})") from error
+        raise MissingError(
+            f"there is no prompt file {path} (looked in {Path.cwd()})"
+        ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
+        raise InputError(
+            f"{path}: not UTF-8: {error.reason} at byte {error.start}"
+        ) from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     return _with_placeholder(Prompt(str(path), text, tuple(spec.get("stop", ()))))
@@ -45,7 +52,10 @@ def load_prompt(spec: str | Mapping[str, Any] | None, registry: Registry) -> Pro
 
 def _with_placeholder(prompt: Prompt) -> Prompt:
     if not _PLACEHOLDER.search(str(prompt.template)):
-        raise InputError(f"{prompt.name}: a prompt needs a placeholder such as {{question}}; there is none")
+        raise InputError(
+            f"{prompt.name}: a prompt needs a placeholder such as {{question}}; there"
+            " is none"
+        )
     return prompt
 
 
@@ -53,15 +63,21 @@ def prompt_hash(prompt: Prompt | None) -> str | None:
     """sha256 of the template (of a text template: the same as of its file)."""
     if prompt is None:
         return None
-    text = prompt.template if isinstance(prompt.template, str) else json.dumps([dict(m) for m in prompt.template])
+    text = (
+        prompt.template
+        if isinstance(prompt.template, str)
+        else json.dumps([dict(m) for m in prompt.template])
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def render(prompt: Prompt | None, row: Mapping[str, Any]) -> str | list[Message]:
-    """What the model is given for a row: the template filled in one pass, so that braces in values stay as they are.
+    """What the model is given for a row: the template filled in one pass, so that
+    braces in values stay as they are.
 
-    `{question}`, `{instruction}`, `{problem}` and `{prompt}` all mean the row's question. The template ends before
-    `{response}`. Without a prompt, the row's own `prompt` column is used as it is.
+    `{question}`, `{instruction}`, `{problem}` and `{prompt}` all mean the row's
+    question. The template ends before `{response}`. Without a prompt, the row's own
+    `prompt` column is used as it is.
 
     Raises:
         InputError: a placeholder that the row has no column for.
@@ -70,8 +86,8 @@ def render(prompt: Prompt | None, row: Mapping[str, Any]) -> str | list[Message]
         if "prompt" not in row:
             has = listing(sorted(map(str, row)))
             raise InputError(
-                f"no prompt is named and the rows have no `prompt` column (they have {has}); "
-                "name one, for instance `prompt: question_only`"
+                "no prompt is named and the rows have no `prompt` column (they have"
+                f" {has}); name one, for instance `prompt: question_only`"
             )
         return row["prompt"]
     if isinstance(prompt.template, str):
@@ -80,16 +96,25 @@ def render(prompt: Prompt | None, row: Mapping[str, Any]) -> str | list[Message]
     for message in prompt.template:
         before, response, _ = message["content"].partition(_RESPONSE)
         if before or not response:
-            filled.append({"role": message["role"], "content": _fill(prompt, before, row)})
+            filled.append(
+                {"role": message["role"], "content": _fill(prompt, before, row)}
+            )
         if response:
             break
     return filled
 
 
-def render_pair(prompt: Prompt | None, row: Mapping[str, Any]) -> tuple[str | list[Message], str]:
-    """(prompt, response) of a training row; the response ends with what the template has after `{response}`."""
+def render_pair(
+    prompt: Prompt | None, row: Mapping[str, Any]
+) -> tuple[str | list[Message], str]:
+    """(prompt, response) of a training row; the response ends with what the template
+    has after `{response}`.
+    """
     if not isinstance(row.get("response"), str):
-        raise InputError(f"a supervised row needs a text `response`; it has {listing(sorted(map(str, row)))}")
+        raise InputError(
+            "a supervised row needs a text `response`; it has"
+            f" {listing(sorted(map(str, row)))}"
+        )
     tail = ""
     if prompt is not None and isinstance(prompt.template, str):
         tail = prompt.template.partition(_RESPONSE)[2]
@@ -103,13 +128,18 @@ def _fill(prompt: Prompt, template: str, row: Mapping[str, Any]) -> str:
             name = next((other for other in _QUESTION if other in row), name)
         if not isinstance(row.get(name), str | int | float):
             has = listing(sorted(map(str, row)))
-            raise InputError(f"prompt '{prompt.name}' needs a text for {{{match[1]}}}; the row has the columns {has}")
+            raise InputError(
+                f"prompt '{prompt.name}' needs a text for {{{match[1]}}}; the row has"
+                f" the columns {has}"
+            )
         return str(row[name])
 
     return _PLACEHOLDER.sub(value, template)
 
 
 def reply_text(response: str) -> str:
-    """A chat reply without what belongs to the template of `zero_shot_system`: the next query, the closing fence."""
+    """A chat reply without what belongs to the template of `zero_shot_system`: the next
+    query, the closing fence.
+    """
     text = response.partition("# Query:")[0].strip()
     return text.removesuffix("```").rstrip() if text.count("```") % 2 else text

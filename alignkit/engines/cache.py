@@ -1,7 +1,7 @@
 """A key-value cache that writes new tokens into room reserved ahead.
 
-transformers' own cache joins the old and the new for every token, which copies the whole cache each time: two thirds of
-the time of a small model on a CPU.
+transformers' own cache joins the old and the new for every token, which copies the
+whole cache each time: two thirds of the time of a small model on a CPU.
 """
 
 from __future__ import annotations
@@ -16,30 +16,44 @@ ROOM = 64  # tokens reserved beyond those needed
 
 
 class ReservedLayer(DynamicLayer):
-    """The keys and values (B, heads, L, D) of a layer that attends to all tokens before."""
+    """The keys and values (B, heads, L, D) of a layer that attends to all tokens
+    before.
+    """
 
     keys: Tensor
     values: Tensor
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         """Append S tokens (B, heads, S, D); returns all of them (B, heads, L + S, D)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys, self.values = append(self.keys, key_states), append(self.values, value_states)
+        self.keys, self.values = (
+            append(self.keys, key_states),
+            append(self.values, value_states),
+        )
         return self.keys, self.values
 
 
 def new_cache(config: Any) -> DynamicCache:
-    """An empty cache for a model's config; layers with a window or a recurrence stay transformers' own."""
+    """An empty cache for a model's config; layers with a window or a recurrence stay
+    transformers' own.
+    """
     cache = DynamicCache(config=config)
-    cache.layers = [ReservedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [
+        ReservedLayer() if type(layer) is DynamicLayer else layer
+        for layer in cache.layers
+    ]
     return cache
 
 
 def append(old: Tensor, new: Tensor) -> Tensor:
-    """`old` (B, heads, L, D; or empty) followed by `new` (B, heads, S, D), in the memory of `old` where it has room.
+    """`old` (B, heads, L, D; or empty) followed by `new` (B, heads, S, D), in the
+    memory of `old` where it has room.
 
-    The room shows in the stride from one head to the next: selecting rows leaves a tensor without any.
+    The room shows in the stride from one head to the next: selecting rows leaves a
+    tensor without any.
     """
     rows, heads, count, size = new.shape
     length = old.shape[2] if old.numel() else 0

@@ -1,4 +1,6 @@
-"""Prompts and choices as token ids: the same for every engine that runs the model itself."""
+"""Prompts and choices as token ids: the same for every engine that runs the model
+itself.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from alignkit.errors import InputError, listing
 
 
 class PromptCoder:
-    """A model's tokenizer as engines use it; `context` is how many tokens the model reads at most."""
+    """A model's tokenizer as engines use it; `context` is how many tokens the model
+    reads at most.
+    """
 
     def __init__(self, tokenizer: Any, model: str, context: int) -> None:
         self.tokenizer = tokenizer
@@ -22,20 +26,33 @@ class PromptCoder:
         """The text of tokens, without special ones."""
         if not tokens:
             return ""
-        return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
     def encode(self, prompts: Sequence[PromptText]) -> list[list[int]]:
-        """Token ids of every prompt; a text gets the tokenizer's own start token, a chat its template's."""
+        """Token ids of every prompt; a text gets the tokenizer's own start token, a
+        chat its template's.
+        """
         texts = [self._render(prompt) for prompt in prompts]
         encoded: list[list[int]] = [[] for _ in texts]
         for chat in (False, True):
-            chosen = [i for i, prompt in enumerate(prompts) if isinstance(prompt, str) is not chat]
+            chosen = [
+                i
+                for i, prompt in enumerate(prompts)
+                if isinstance(prompt, str) is not chat
+            ]
             if chosen:
-                ids = self.tokenizer([texts[i] for i in chosen], add_special_tokens=not chat)["input_ids"]
+                ids = self.tokenizer(
+                    [texts[i] for i in chosen], add_special_tokens=not chat
+                )["input_ids"]
                 for i, one in zip(chosen, ids, strict=True):
                     encoded[i] = one
         if empty := [str(i) for i, ids in enumerate(encoded) if not ids]:
-            raise InputError(f"prompts without a single token cannot be continued: number {listing(empty, 5)}")
+            raise InputError(
+                "prompts without a single token cannot be continued: number"
+                f" {listing(empty, 5)}"
+            )
         return encoded
 
     def _render(self, prompt: PromptText) -> str:
@@ -43,30 +60,45 @@ class PromptCoder:
             return prompt
         if self.tokenizer.chat_template is None:
             raise InputError(
-                f"{self.model}: the tokenizer has no chat template; give the prompt as text, not as messages"
+                f"{self.model}: the tokenizer has no chat template; give the prompt as"
+                " text, not as messages"
             )
         messages = [dict(message) for message in prompt]
-        opened = messages[-1]["role"] == "assistant"  # an answer begun in the prompt is gone on with
+        # an answer begun in the prompt is gone on with
+        opened = messages[-1]["role"] == "assistant"
         return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=not opened, continue_final_message=opened
+            messages,
+            tokenize=False,
+            add_generation_prompt=not opened,
+            continue_final_message=opened,
         )
 
-    def check_context(self, encoded: Iterable[tuple[int, list[int]]], room: int) -> None:
-        """Refuse prompts that leave no room for `room` more tokens: they are never cut silently."""
-        long = [f"{i} ({len(ids)} tokens)" for i, ids in encoded if len(ids) + room > self.context]
+    def check_context(
+        self, encoded: Iterable[tuple[int, list[int]]], room: int
+    ) -> None:
+        """Refuse prompts that leave no room for `room` more tokens: they are never cut
+        silently.
+        """
+        long = [
+            f"{i} ({len(ids)} tokens)"
+            for i, ids in encoded
+            if len(ids) + room > self.context
+        ]
         if long:
             raise InputError(
-                f"{self.model} reads at most {self.context} tokens; too long with {room} to generate: "
-                f"prompt {listing(long, 5)}. Shorten the prompt or take fewer examples in it."
+                f"{self.model} reads at most {self.context} tokens; too long with"
+                f" {room} to generate: prompt {listing(long, 5)}. Shorten the prompt or"
+                " take fewer examples in it."
             )
 
     def continuations(
         self, requests: Sequence[tuple[PromptText, tuple[str, ...]]]
     ) -> list[tuple[int, list[int], list[int], list[list[int]]]]:
-        """One job per forward pass: (request, its choices, input ids, the tokens scored for each choice).
+        """One job per forward pass: (request, its choices, input ids, the tokens scored
+        for each choice).
 
-        Prompt and choice are tokenised as one text, as the model would have seen it, and parted where that text
-        stops agreeing with the prompt alone.
+        Prompt and choice are tokenised as one text, as the model would have seen it,
+        and parted where that text stops agreeing with the prompt alone.
         """
         jobs = []
         prompts = self.encode([prompt for prompt, _ in requests])
@@ -74,7 +106,8 @@ class PromptCoder:
             if not all(choices):
                 raise InputError(f"request {request} has an empty choice")
             whole = self.tokenizer(
-                [self._render(prompt) + c for c in choices], add_special_tokens=isinstance(prompt, str)
+                [self._render(prompt) + c for c in choices],
+                add_special_tokens=isinstance(prompt, str),
             )
             shared: dict[tuple[int, ...], tuple[list[int], list[list[int]]]] = {}
             for choice, ids in enumerate(whole["input_ids"]):
@@ -82,10 +115,14 @@ class PromptCoder:
                 cut = min(common_prefix(known, ids), len(ids) - 1)
                 if cut == 0:
                     raise InputError(
-                        f"request {request}: no token of the prompt stands before choice {choices[choice]!r}"
+                        f"request {request}: no token of the prompt stands before"
+                        f" choice {choices[choice]!r}"
                     )
                 numbers, continuations = shared.setdefault(tuple(ids[:-1]), ([], []))
                 numbers.append(choice)
                 continuations.append(ids[cut:])
-            jobs += [(request, numbers, list(ids), conts) for ids, (numbers, conts) in shared.items()]
+            jobs += [
+                (request, numbers, list(ids), conts)
+                for ids, (numbers, conts) in shared.items()
+            ]
         return jobs

@@ -20,7 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.engines.openai import OpenAIEngine
-from alignkit.engines.vllm_start import Limits, explain, foreign_tokenizer, lora_settings
+from alignkit.engines.vllm_start import (
+    Limits,
+    explain,
+    foreign_tokenizer,
+    lora_settings,
+)
 from alignkit.errors import AlignError, InputError, WorkError, asks_for
 
 HOST = "127.0.0.1"
@@ -29,14 +34,18 @@ STOP_WITHIN = 20.0  # seconds between asking to stop and killing
 _PR_SET_PDEATHSIG = 1
 # The last line of a traceback, plain or in a log line of one of vLLM's processes.
 _RAISED = re.compile(
-    r"^(?:\([^)]*\) )?(?:ERROR [^\]]*\] )?((?:\w+\.)*\w*(?:Error|Exception): .+(?:\n +Value error, .+)?)$", re.M
+    r"^(?:\([^)]*\) )?(?:ERROR [^\]]*\] )?((?:\w+\.)*\w*(?:Error|Exception): .+(?:\n"
+    r" +Value error, .+)?)$",
+    re.M,
 )
 
 
 class Server:
     """A running vLLM server. `base_url` ends in /v1; `log` is everything it said."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, model: str, log: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: int, model: str, log: Path
+    ) -> None:
         self.process = process
         self.base_url = f"http://{HOST}:{port}/v1"
         self.model = model
@@ -58,14 +67,17 @@ class Server:
         """Start a server on this machine only and wait until it answers.
 
         Args:
-            model: Hub id, folder, run folder, or folder of a LoRA adapter; the server's model name is this very text.
+            model: Hub id, folder, run folder, or folder of a LoRA adapter; the server's
+                model name is this very text.
             log: file for the server's output.
             port: None takes a free one.
-            replicas: data-parallel copies, one per GPU (times `limits.tensor_parallel_size`).
+            replicas: data-parallel copies, one per GPU (times
+                `limits.tensor_parallel_size`).
             waiting: called about once a second with the seconds waited.
 
         Raises:
-            MissingError: vLLM is not installed. InputError: the port is taken, or there is no such model.
+            MissingError: vLLM is not installed. InputError: the port is taken, or there
+                is no such model.
             WorkError: it did not come up; the message has the limits in force.
         """
         if importlib.util.find_spec("vllm") is None:
@@ -73,12 +85,25 @@ class Server:
         limits = limits or Limits()
         port = _free_port(port)
         arguments = _arguments(model, dtype, limits)
-        arguments += ["--host", HOST, "--port", str(port), "--data-parallel-size", str(replicas)]
+        arguments += [
+            "--host",
+            HOST,
+            "--port",
+            str(port),
+            "--data-parallel-size",
+            str(replicas),
+        ]
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as out:
-            # A session of its own: its workers are stopped with it, and Ctrl-C in the terminal reaches only align.
+            # A session of its own: its workers are stopped with it, and Ctrl-C in the
+            # terminal reaches only align.
             process = subprocess.Popen(
-                [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments],
+                [
+                    sys.executable,
+                    "-m",
+                    "vllm.entrypoints.openai.api_server",
+                    *arguments,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -105,7 +130,8 @@ class Server:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_WITHIN)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # workers that outlived it, and whatever refused
+            # workers that outlived it, and whatever refused
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def _wait(self, limits: Limits, waiting: Callable[[float], None] | None) -> None:
@@ -118,21 +144,30 @@ class Server:
             if waiting is not None:
                 waiting(waited)
             time.sleep(1.0)
-        raise WorkError(f"the vLLM server for {self.model} did not answer within {READY_WITHIN:.0f} s; see {self.log}")
+        raise WorkError(
+            f"the vLLM server for {self.model} did not answer within {READY_WITHIN:.0f}"
+            f" s; see {self.log}"
+        )
 
     def _healthy(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.base_url.removesuffix('/v1')}/health", timeout=5) as answer:
+            with urllib.request.urlopen(
+                f"{self.base_url.removesuffix('/v1')}/health", timeout=5
+            ) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             return False
 
     def _check_tokenizer(self) -> None:
-        """The server reads prompts with the tokenizer that it opens, which must be the saved one."""
+        """The server reads prompts with the tokenizer that it opens, which must be the
+        saved one.
+        """
         from alignkit import models
 
         ours = models.load_tokenizer(self.model)
-        text = "User: 1+2=?\n" + ours.decode(list(range(min(len(ours), 1000))), skip_special_tokens=True)
+        text = "User: 1+2=?\n" + ours.decode(
+            list(range(min(len(ours), 1000))), skip_special_tokens=True
+        )
         request = urllib.request.Request(
             f"{self.base_url.removesuffix('/v1')}/tokenize",
             json.dumps({"model": self.model, "prompt": text}).encode(),
@@ -146,12 +181,21 @@ class Server:
     def _failure(self, limits: Limits) -> AlignError:
         """Why the server went away, from the end of its log."""
         text = self.log.read_bytes()[-200_000:].decode("utf-8", "replace")
-        # The first error of the traceback is the cause; later ones say that a process is gone.
+        # The first error of the traceback is the cause; later ones say that a process
+        # is gone.
         causes = _RAISED.findall(text)
         lines = [line for line in text.splitlines() if line.strip()]
-        cause = causes[0] if causes else lines[-1] if lines else f"it left with code {self.process.returncode}"
+        cause = (
+            causes[0]
+            if causes
+            else lines[-1]
+            if lines
+            else f"it left with code {self.process.returncode}"
+        )
         return explain(
-            RuntimeError(cause[:1000]), limits, f"the vLLM server for {self.model} did not start ({self.log})"
+            RuntimeError(cause[:1000]),
+            limits,
+            f"the vLLM server for {self.model} did not start ({self.log})",
         )
 
 
@@ -159,7 +203,9 @@ class ServedEngine(OpenAIEngine):
     """The openai engine on a server of our own, which `close` stops."""
 
     def __init__(self, server: Server, *, concurrency: int = 64) -> None:
-        super().__init__(server.model, server.base_url, server="vllm", concurrency=concurrency)
+        super().__init__(
+            server.model, server.base_url, server="vllm", concurrency=concurrency
+        )
         self._server = server
 
     def close(self) -> None:
@@ -176,14 +222,17 @@ def _arguments(model: str, dtype: str, limits: Limits) -> list[str]:
     gpu = torch.cuda.is_available()
     source = Path(models.resolve(model))
     served = ["--model", str(source), "--served-model-name", model]
-    if (source / "adapter_config.json").is_file() and not (source / "config.json").is_file():
+    if (source / "adapter_config.json").is_file() and not (
+        source / "config.json"
+    ).is_file():
         base, rank = lora_settings(source)
         served = ["--model", models.resolve(base), "--served-model-name", "base"]
         served += ["--enable-lora", "--max-lora-rank", str(rank)]
         served += ["--lora-modules", json.dumps({"name": model, "path": str(source)})]
     if dtype == "auto":
         dtype = "bfloat16" if gpu else "float32"
-    # The sampling defaults in a model's generation_config.json are not ours: unset means unset.
+    # The sampling defaults in a model's generation_config.json are not ours: unset
+    # means unset.
     arguments = [*served, "--dtype", dtype, "--generation-config", "vllm"]
     for key, value in limits.given().items():
         arguments += [f"--{key.replace('_', '-')}", str(value)]
@@ -191,7 +240,10 @@ def _arguments(model: str, dtype: str, limits: Limits) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    own: dict[str, Any] = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_LOGGING_LEVEL": "INFO"}
+    own: dict[str, Any] = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+        "VLLM_LOGGING_LEVEL": "INFO",
+    }
     defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     return {**defaults, **os.environ, **own}
 
@@ -203,7 +255,8 @@ def _free_port(port: int | None) -> int:
             probe.bind((HOST, port or 0))
         except OSError as error:
             raise InputError(
-                f"port {port} cannot be used: {error.strerror}; leave it out to take a free one"
+                f"port {port} cannot be used: {error.strerror}; leave it out to take a"
+                " free one"
             ) from error
         return int(probe.getsockname()[1])
 

@@ -1,6 +1,8 @@
-"""Generation and log-likelihoods with a transformers model in this process, also one in training.
+"""Generation and log-likelihoods with a transformers model in this process, also one in
+training.
 
-Shapes: B rows of the batch, S tokens put in at once, L tokens seen so far (with left padding), V vocabulary.
+Shapes: B rows of the batch, S tokens put in at once, L tokens seen so far (with left
+padding), V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from alignkit.engines.batching import reading_order, shared_prefix
 from alignkit.engines.prompts import PromptCoder
 from alignkit.errors import WorkError
 
-COMPACT_BELOW = 7 / 8  # finished rows leave the batch once no more than this share of it is still running
+# finished rows leave the batch once no more than this share of it is still running
+COMPACT_BELOW = 7 / 8
 
 
 @dataclass(slots=True)
@@ -28,7 +31,8 @@ class _Row:
 
     prompt: int
     sample: int
-    limit: int  # new tokens at most: what was asked for, or what the context has room for
+    # new tokens at most: what was asked for, or what the context has room for
+    limit: int
     uniform: random.Random
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -43,7 +47,9 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, batch_size: int = 32) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, name: str, batch_size: int = 32
+    ) -> None:
         from transformers import DynamicCache
         from transformers.cache_utils import DynamicLayer
 
@@ -51,19 +57,27 @@ class TransformersEngine:
         self._net = model
         self._tokenizer = tokenizer
         self._batch_size = batch_size
-        self._prompts = PromptCoder(tokenizer, name, model.config.get_text_config().max_position_embeddings)
+        self._prompts = PromptCoder(
+            tokenizer, name, model.config.get_text_config().max_position_embeddings
+        )
         layers = DynamicCache(config=model.config).layers
         self._attends_to_all = all(type(layer) is DynamicLayer for layer in layers)
         ends = model.generation_config.eos_token_id
-        self._ends = {tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])}
+        self._ends = {
+            tokenizer.eos_token_id,
+            *([ends] if isinstance(ends, int) else ends or []),
+        }
 
     def generate(
-        self, prompts: Sequence[PromptText], sampling: Sampling, on_done: OnDone | None = None
+        self,
+        prompts: Sequence[PromptText],
+        sampling: Sampling,
+        on_done: OnDone | None = None,
     ) -> list[list[Completion]]:
         """See `Engine.generate`.
 
-        With a seed, a completion depends on the seed, its prompt and its sample number, not on the prompts
-        beside it (but for rounding, as padding differs).
+        With a seed, a completion depends on the seed, its prompt and its sample number,
+        not on the prompts beside it (but for rounding, as padding differs).
         """
         encoded = self._prompts.encode(prompts)
         self._prompts.check_context(enumerate(encoded), 1)
@@ -87,17 +101,25 @@ class TransformersEngine:
         def finished(row: _Row) -> None:
             waiting[row.prompt] -= 1
             if waiting[row.prompt] == 0:
-                results[row.prompt] = [r.done for r in by_prompt.pop(row.prompt) if r.done]
+                results[row.prompt] = [
+                    r.done for r in by_prompt.pop(row.prompt) if r.done
+                ]
                 if on_done is not None:
                     on_done(row.prompt, results[row.prompt])
 
         with self._inference():
             for start in range(0, len(rows), self._batch_size):
-                self._complete(rows[start : start + self._batch_size], encoded, sampling, finished)
+                self._complete(
+                    rows[start : start + self._batch_size], encoded, sampling, finished
+                )
         return results
 
-    def loglikelihoods(self, requests: Sequence[tuple[PromptText, tuple[str, ...]]]) -> list[list[float]]:
-        """See `Engine.loglikelihoods`; choices of one token each are read off a single pass over the prompt."""
+    def loglikelihoods(
+        self, requests: Sequence[tuple[PromptText, tuple[str, ...]]]
+    ) -> list[list[float]]:
+        """See `Engine.loglikelihoods`; choices of one token each are read off a single
+        pass over the prompt.
+        """
         jobs = self._prompts.continuations(requests)
         self._prompts.check_context(((request, ids) for request, _, ids, _ in jobs), 0)
         results = [[0.0] * len(choices) for _, choices in requests]
@@ -105,11 +127,16 @@ class TransformersEngine:
         with self._inference():
             for start in range(0, len(jobs), self._batch_size):
                 batch = [jobs[k] for k in order[start : start + self._batch_size]]
-                width = max(len(c) for _, _, _, continuations in batch for c in continuations)
-                logits = self._read([ids for _, _, ids, _ in batch], width)[0].float()  # (B, width, V)
+                width = max(
+                    len(c) for _, _, _, continuations in batch for c in continuations
+                )
+                # (B, width, V)
+                logits = self._read([ids for _, _, ids, _ in batch], width)[0].float()
                 totals = logits.logsumexp(-1)  # (B, width)
                 for row, (request, choices, _, continuations) in enumerate(batch):
-                    for choice, continuation in zip(choices, continuations, strict=True):
+                    for choice, continuation in zip(
+                        choices, continuations, strict=True
+                    ):
                         places = list(range(width - len(continuation), width))
                         logps = logits[row, places, continuation] - totals[row, places]
                         results[request][choice] = logps.sum().item()
@@ -119,18 +146,31 @@ class TransformersEngine:
         """Nothing is held: the model is the caller's."""
 
     def _complete(
-        self, rows: list[_Row], encoded: list[list[int]], sampling: Sampling, finished: Callable[[_Row], None]
+        self,
+        rows: list[_Row],
+        encoded: list[list[int]],
+        sampling: Sampling,
+        finished: Callable[[_Row], None],
     ) -> None:
         """Generate one batch; rows leave it as they end."""
         import torch
 
-        distinct = list(dict.fromkeys(row.prompt for row in rows))  # each prompt is read once for all its samples
-        logits, mask, cache = self._read([encoded[p] for p in distinct], 1, self._attends_to_all)
-        keep = torch.tensor([distinct.index(row.prompt) for row in rows], device=logits.device)
+        # each prompt is read once for all its samples
+        distinct = list(dict.fromkeys(row.prompt for row in rows))
+        logits, mask, cache = self._read(
+            [encoded[p] for p in distinct], 1, self._attends_to_all
+        )
+        keep = torch.tensor(
+            [distinct.index(row.prompt) for row in rows], device=logits.device
+        )
         logits, mask = logits[keep], mask[keep]
         cache.reorder_cache(keep)
         for step in itertools.count():
-            tokens = self._draw(logits[:, -1].float(), rows, sampling, step >= sampling.min_new_tokens)
+            scores = last = logits[:, -1].float()
+            if sampling.repetition_penalty != 1:
+                texts = [encoded[row.prompt] + row.tokens for row in rows]
+                scores = penalized(last, texts, sampling.repetition_penalty)
+            tokens = self._draw(last, scores, rows, sampling, step)
             for row in rows:
                 if row.done is None and (reason := self._ended(row, sampling)):
                     row.done = self._completion(row, reason, sampling)
@@ -146,21 +186,31 @@ class TransformersEngine:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = self._forward(tokens[:, None], mask, cache)
 
-    def _draw(self, logits: Any, rows: list[_Row], sampling: Sampling, may_end: bool) -> Any:
-        """Draw the next token (B,) of every row from logits (B, V) and note it with its log-prob."""
+    def _draw(
+        self, logits: Any, scores: Any, rows: list[_Row], sampling: Sampling, step: int
+    ) -> Any:
+        """Draw the next token (B,) of every row from scores (B, V), and note it with its
+        log-prob under the model's own logits (B, V).
+        """
         import torch
 
         total = logits.logsumexp(-1) if sampling.logprobs else None
-        if not may_end:
-            logits[:, list(self._ends)] = -torch.inf
+        if step < sampling.min_new_tokens:
+            scores[:, list(self._ends)] = -torch.inf
         if sampling.temperature == 0:
-            tokens = logits.argmax(-1)
+            tokens = scores.argmax(-1)
         else:
-            uniform = torch.tensor([row.uniform.getrandbits(32) / 2**32 for row in rows], dtype=torch.float64)
-            tokens = draw(logits, sampling, uniform.to(logits.device))
+            uniform = torch.tensor(
+                [row.uniform.getrandbits(32) / 2**32 for row in rows],
+                dtype=torch.float64,
+            )
+            tokens = draw(scores, sampling, uniform.to(logits.device))
         chosen = logits.gather(-1, tokens[:, None]).squeeze(-1)
         if chosen.isnan().any():
-            raise WorkError(f"{self.model}: the output is not a number at token {len(rows[0].tokens)}: it has diverged")
+            raise WorkError(
+                f"{self.model}: the output is not a number at token"
+                f" {len(rows[0].tokens)}: it has diverged"
+            )
         logps = [None] * len(rows) if total is None else (chosen - total).tolist()
         for row, token, logp in zip(rows, tokens.tolist(), logps, strict=True):
             if row.done is None:
@@ -181,27 +231,42 @@ class TransformersEngine:
         return "length" if len(row.tokens) >= row.limit else ""
 
     def _stop_end(self, tokens: list[int], start: int, sampling: Sampling) -> int:
-        """Where the first stop string ends in the text of `tokens[start:]`; 0 when there is none.
+        """Where the first stop string ends in the text of `tokens[start:]`; 0 when
+        there is none.
 
-        A stop string that lies wholly in the first `min_new_tokens` tokens does not count.
+        A stop string that lies wholly in the first `min_new_tokens` tokens does not
+        count.
         """
         text = self._prompts.decode(tokens[start:])
         shielded = len(self._prompts.decode(tokens[start : sampling.min_new_tokens]))
-        found = [(text.find(stop, max(0, shielded - len(stop) + 1)), len(stop)) for stop in sampling.stop]
+        found = [
+            (text.find(stop, max(0, shielded - len(stop) + 1)), len(stop))
+            for stop in sampling.stop
+        ]
         return min((at + length for at, length in found if at >= 0), default=0)
 
     def _completion(self, row: _Row, reason: str, sampling: Sampling) -> Completion:
         text = self._prompts.decode(row.tokens)
         if end := self._stop_end(row.tokens, 0, sampling):
             text = text[:end]
-        return Completion(text, reason, len(row.tokens), tuple(row.tokens), tuple(row.logprobs) or None)
+        return Completion(
+            text,
+            reason,
+            len(row.tokens),
+            tuple(row.tokens),
+            tuple(row.logprobs) or None,
+        )
 
-    def _read(self, encoded: list[list[int]], positions: int, pad_right: bool = True) -> tuple[Any, Any, Any]:
-        """The last `positions` logits (B, positions, V) of every prompt, the mask (B, L) of the cache, and the cache.
+    def _read(
+        self, encoded: list[list[int]], positions: int, pad_right: bool = True
+    ) -> tuple[Any, Any, Any]:
+        """The last `positions` logits (B, positions, V) of every prompt, the mask (B,
+        L) of the cache, and the cache.
 
-        Padding on the right needs no mask while reading (what follows a token cannot change it), and what all
-        prompts begin with is then read once; but new tokens come to lie behind the padding, which layers that do not
-        attend to everything before them (windows, recurrences) cannot bear.
+        Padding on the right needs no mask while reading (what follows a token cannot
+        change it), and what all prompts begin with is then read once; but new tokens
+        come to lie behind the padding, which layers that do not attend to everything
+        before them (windows, recurrences) cannot bear.
         """
         import torch
 
@@ -214,35 +279,71 @@ class TransformersEngine:
         blanks = [width - length for length in lengths]
         if not pad_right:
             padded = [[fill] * k + ids for k, ids in zip(blanks, encoded, strict=True)]
-            mask = torch.tensor([[0] * k + [1] * (width - k) for k in blanks], device=device)
-            return self._forward(torch.tensor(padded, device=device), mask, cache), mask, cache
+            mask = torch.tensor(
+                [[0] * k + [1] * (width - k) for k in blanks], device=device
+            )
+            return (
+                self._forward(torch.tensor(padded, device=device), mask, cache),
+                mask,
+                cache,
+            )
 
-        prefix = max(0, min(shared_prefix(encoded), min(lengths) - positions)) if len(encoded) > 1 else 0
+        prefix = (
+            max(0, min(shared_prefix(encoded), min(lengths) - positions))
+            if len(encoded) > 1
+            else 0
+        )
         if prefix:
-            self._forward(torch.tensor([encoded[0][:prefix]], device=device), None, cache)
-            cache.reorder_cache(torch.zeros(len(encoded), dtype=torch.long, device=device))
-        padded = [ids[prefix:] + [fill] * k for k, ids in zip(blanks, encoded, strict=True)]
-        mask = torch.tensor([[1] * (width - k) + [0] * k for k in blanks], device=device)
+            self._forward(
+                torch.tensor([encoded[0][:prefix]], device=device), None, cache
+            )
+            cache.reorder_cache(
+                torch.zeros(len(encoded), dtype=torch.long, device=device)
+            )
+        padded = [
+            ids[prefix:] + [fill] * k for k, ids in zip(blanks, encoded, strict=True)
+        ]
+        mask = torch.tensor(
+            [[1] * (width - k) + [0] * k for k in blanks], device=device
+        )
         ends = torch.tensor(lengths, device=device)[:, None] - prefix
-        places = (ends + torch.arange(-positions, 0, device=device)).clamp(min=0)  # (B, positions)
-        return self._forward(torch.tensor(padded, device=device), None, cache, places), mask, cache
+        # (B, positions)
+        places = (ends + torch.arange(-positions, 0, device=device)).clamp(min=0)
+        return (
+            self._forward(torch.tensor(padded, device=device), None, cache, places),
+            mask,
+            cache,
+        )
 
     def _forward(self, ids: Any, mask: Any, cache: Any, places: Any = None) -> Any:
-        """Logits (B, P, V) of ids (B, S), which join the cache under the mask (B, L), at places (B, P) or the last one.
+        """Logits (B, P, V) of ids (B, S), which join the cache under the mask (B, L),
+        at places (B, P) or the last one.
 
-        The vocabulary's projection is by far the largest product of a small model: it sees the wanted places only.
+        The vocabulary's projection is by far the largest product of a small model: it
+        sees the wanted places only.
         """
 
         def pick(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             hidden = inputs[0]  # (B, S, H)
-            return (hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])), *inputs[1:])
+            return (
+                hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])),
+                *inputs[1:],
+            )
 
-        hook = None if places is None else self._net.get_output_embeddings().register_forward_pre_hook(pick)
+        hook = (
+            None
+            if places is None
+            else self._net.get_output_embeddings().register_forward_pre_hook(pick)
+        )
         try:
             return self._net(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=None if mask is None else (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :],
+                position_ids=(
+                    None
+                    if mask is None
+                    else (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+                ),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1 if places is None else 0,
@@ -267,7 +368,9 @@ class TransformersEngine:
 
 
 def draw(logits: Any, sampling: Sampling, uniform: Any) -> Any:
-    """Tokens (B,) drawn from logits (B, V) by the inverse of the distribution at `uniform` (B,), each in [0, 1)."""
+    """Tokens (B,) drawn from logits (B, V) by the inverse of the distribution at
+    `uniform` (B,), each in [0, 1).
+    """
     import torch
 
     logits, order = logits / sampling.temperature, None
@@ -277,8 +380,24 @@ def draw(logits: Any, sampling: Sampling, uniform: Any) -> Any:
     weights = logits.softmax(-1)
     if sampling.top_p < 1:
         weights = weights * (weights.cumsum(-1) - weights < sampling.top_p)
+    if sampling.min_p:
+        weights = weights * (weights >= sampling.min_p * weights.amax(-1, True))
     reached = weights.double().cumsum(-1)
-    # `right`: the first place whose sum lies above the target, so a weight of zero is never drawn.
+    # `right`: the first place whose sum lies above the target, so a weight of zero is
+    # never drawn.
     place = torch.searchsorted(reached, uniform[:, None] * reached[:, -1:], right=True)
     place = place.clamp(max=logits.shape[-1] - 1)
     return (place if order is None else order.gather(-1, place)).squeeze(-1)
+
+
+def penalized(logits: Any, texts: list[list[int]], penalty: float) -> Any:
+    """Logits (B, V) with those of the tokens of each row's text, prompt included, made
+    less likely (Keskar et al. 2019, arXiv:1909.05858).
+    """
+    import torch
+
+    marks = logits.new_zeros(logits.shape, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        marks[row, list(set(text))] = True
+    lowered = torch.where(logits < 0, logits * penalty, logits / penalty)
+    return torch.where(marks, lowered, logits)

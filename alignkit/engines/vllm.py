@@ -1,4 +1,6 @@
-"""Generation and log-likelihoods with vLLM in this process: on its own `LLM`, or on a trainer's."""
+"""Generation and log-likelihoods with vLLM in this process: on its own `LLM`, or on a
+trainer's.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from typing import Any
 
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
 from alignkit.engines.prompts import PromptCoder
-from alignkit.engines.vllm_start import Limits, explained, foreign_tokenizer, lora_settings, start_llm, stop_llm
+from alignkit.engines.vllm_start import (
+    Limits,
+    explained,
+    foreign_tokenizer,
+    lora_settings,
+    start_llm,
+    stop_llm,
+)
 from alignkit.errors import InputError, WorkError
 
 
@@ -61,12 +70,15 @@ class VLLMEngine:
         limits: Limits | None = None,
         prefix_caching: bool = True,
     ) -> VLLMEngine:
-        """Start vLLM on a Hub id, a folder, a run folder, or a LoRA adapter's folder (put on its base, unmerged).
+        """Start vLLM on a Hub id, a folder, a run folder, or a LoRA adapter's folder
+        (put on its base, unmerged).
 
-        `dtype` auto is bfloat16 on a GPU and float32 without one, as for the transformers engine.
+        `dtype` auto is bfloat16 on a GPU and float32 without one, as for the
+        transformers engine.
 
         Raises:
-            MissingError: vLLM is not installed. InputError: no model, or one that vLLM cannot run.
+            MissingError: vLLM is not installed. InputError: no model, or one that vLLM
+                cannot run.
             WorkError: it did not start; the message has the limits in force.
         """
         import torch
@@ -77,27 +89,47 @@ class VLLMEngine:
         tokenizer = models.load_tokenizer(model, revision)
         source = Path(models.resolve(model, revision))
         options: dict[str, Any] = {"model": str(source), "revision": revision}
-        adapter = (source / "adapter_config.json").is_file() and not (source / "config.json").is_file()
+        adapter = (source / "adapter_config.json").is_file() and not (
+            source / "config.json"
+        ).is_file()
         if adapter:
             base, rank = lora_settings(source)
-            options = {"model": models.resolve(base), "enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+            options = {
+                "model": models.resolve(base),
+                "enable_lora": True,
+                "max_loras": 1,
+                "max_lora_rank": rank,
+            }
         if dtype == "auto":
             dtype = "bfloat16" if torch.cuda.is_available() else "float32"
-        llm = start_llm(**options, dtype=dtype, enable_prefix_caching=prefix_caching, **limits.given())
+        llm = start_llm(
+            **options,
+            dtype=dtype,
+            enable_prefix_caching=prefix_caching,
+            **limits.given(),
+        )
         folder = source if adapter else None
-        return cls(llm, tokenizer, name=model, limits=limits, adapter=folder, owned=True)
+        return cls(
+            llm, tokenizer, name=model, limits=limits, adapter=folder, owned=True
+        )
 
     def generate(
-        self, prompts: Sequence[PromptText], sampling: Sampling, on_done: OnDone | None = None
+        self,
+        prompts: Sequence[PromptText],
+        sampling: Sampling,
+        on_done: OnDone | None = None,
     ) -> list[list[Completion]]:
         """See `Engine.generate`.
 
-        With a seed, a completion depends on the seed, its prompt and its sample number, not on the prompts
-        beside it (but for rounding).
+        With a seed, a completion depends on the seed, its prompt and its sample number,
+        not on the prompts beside it (but for rounding).
         """
         mode = self._llm.llm_engine.model_config.logprobs_mode
         if sampling.logprobs and mode != "raw_logprobs":
-            raise InputError(f"this vLLM was started with logprobs_mode={mode}; untempered log-probs need raw_logprobs")
+            raise InputError(
+                f"this vLLM was started with logprobs_mode={mode}; untempered log-probs"
+                " need raw_logprobs"
+            )
         encoded = self._prompts.encode(prompts)
         self._prompts.check_context(enumerate(encoded), 1)
         results: list[list[Completion]] = [[] for _ in prompts]
@@ -105,45 +137,79 @@ class VLLMEngine:
         requests = []
         for ids in encoded:
             seed = None
-            if sampling.seed is not None and sampling.temperature > 0:  # seeded requests are drawn one by one: slower
+            # seeded requests are drawn one by one: slower
+            if sampling.seed is not None and sampling.temperature > 0:
                 key = tuple(ids)
-                seed = random.Random(f"{sampling.seed} {seen[key]} {key}").getrandbits(48)
+                seed = random.Random(f"{sampling.seed} {seen[key]} {key}").getrandbits(
+                    48
+                )
                 seen[key] += 1
             requests.append((ids, _sampling_params(sampling, seed)))
 
         def done(index: int, output: Any) -> None:
             completions = [_completion(one) for one in output.outputs]
-            results[index] = completions * (sampling.n // len(completions))  # greedy ones are generated once
+            # greedy ones are generated once
+            results[index] = completions * (sampling.n // len(completions))
             if on_done is not None:
                 on_done(index, results[index])
 
         self._run(requests, done)
         return results
 
-    def loglikelihoods(self, requests: Sequence[tuple[PromptText, tuple[str, ...]]]) -> list[list[float]]:
-        """See `Engine.loglikelihoods`; choices of one token each are read off the prompt's next-token distribution."""
+    def loglikelihoods(
+        self, requests: Sequence[tuple[PromptText, tuple[str, ...]]]
+    ) -> list[list[float]]:
+        """See `Engine.loglikelihoods`; choices of one token each are read off the
+        prompt's next-token distribution.
+        """
         from vllm import SamplingParams
 
         results = [[0.0] * len(choices) for _, choices in requests]
         jobs: list[tuple[list[int], Any]] = []
-        asked: list[list[tuple[int, int, list[int]]]] = []  # per job: (request, choice, its tokens)
-        for request, choices, ids, continuations in self._prompts.continuations(requests):
-            wanted = [(request, choice, tokens) for choice, tokens in zip(choices, continuations, strict=True)]
+        # per job: (request, choice, its tokens)
+        asked: list[list[tuple[int, int, list[int]]]] = []
+        for request, choices, ids, continuations in self._prompts.continuations(
+            requests
+        ):
+            wanted = [
+                (request, choice, tokens)
+                for choice, tokens in zip(choices, continuations, strict=True)
+            ]
             if all(len(tokens) == 1 for tokens in continuations):
                 single = [tokens[0] for tokens in continuations]
-                jobs.append((ids, SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=single)))
+                jobs.append(
+                    (
+                        ids,
+                        SamplingParams(
+                            max_tokens=1, temperature=0.0, logprob_token_ids=single
+                        ),
+                    )
+                )
                 asked.append(wanted)
             else:
                 for one in wanted:
                     whole = [*ids, one[2][-1]]
-                    jobs.append((whole, SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)))
+                    jobs.append(
+                        (
+                            whole,
+                            SamplingParams(
+                                max_tokens=1, temperature=0.0, prompt_logprobs=0
+                            ),
+                        )
+                    )
                     asked.append([one])
-        self._prompts.check_context(((job[0][0], ids) for job, (ids, _) in zip(asked, jobs, strict=True)), 1)
+        self._prompts.check_context(
+            ((job[0][0], ids) for job, (ids, _) in zip(asked, jobs, strict=True)), 1
+        )
 
         def done(index: int, output: Any) -> None:
             for request, choice, tokens in asked[index]:
                 next_token = output.outputs[0].logprobs
-                given = output.prompt_logprobs[-len(tokens) :] if next_token is None else next_token
+                given = (
+                    output.prompt_logprobs[-len(tokens) :]
+                    if next_token is None
+                    else next_token
+                )
                 pairs = zip(given, tokens, strict=True)
                 results[request][choice] = sum(at[token].logprob for at, token in pairs)
 
@@ -157,8 +223,14 @@ class VLLMEngine:
             stop_llm(self._llm)
         self._llm = None
 
-    def _run(self, requests: Sequence[tuple[list[int], Any]], done: Callable[[int, Any], None]) -> None:
-        """Put all requests in and call `done(index, output)` as each ends; on an error the others are taken out."""
+    def _run(
+        self,
+        requests: Sequence[tuple[list[int], Any]],
+        done: Callable[[int, Any], None],
+    ) -> None:
+        """Put all requests in and call `done(index, output)` as each ends; on an error
+        the others are taken out.
+        """
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
@@ -171,7 +243,9 @@ class VLLMEngine:
                     self._requests += 1
                     params.output_kind = RequestOutputKind.FINAL_ONLY
                     name = f"align-{self._requests}"
-                    engine.add_request(name, tokens_input(ids), params, lora_request=self._adapter)
+                    engine.add_request(
+                        name, tokens_input(ids), params, lora_request=self._adapter
+                    )
                     waiting[name] = index
             while waiting:
                 with explained(self.limits, failed):
@@ -189,13 +263,9 @@ def _sampling_params(sampling: Sampling, seed: int | None) -> Any:
     from vllm import SamplingParams
 
     return SamplingParams(
-        n=sampling.n if sampling.temperature > 0 else 1,  # vLLM refuses several greedy ones
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        max_tokens=sampling.max_new_tokens,
-        min_tokens=sampling.min_new_tokens,
-        stop=list(sampling.stop),
+        **{**sampling.named("vllm"), "stop": list(sampling.stop)},
+        # vLLM refuses several greedy ones
+        n=sampling.n if sampling.temperature > 0 else 1,
         include_stop_str_in_output=True,
         seed=seed,
         logprobs=0 if sampling.logprobs else None,
@@ -204,16 +274,24 @@ def _sampling_params(sampling: Sampling, seed: int | None) -> Any:
 
 def _completion(output: Any) -> Completion:
     if output.finish_reason not in ("stop", "length"):
-        raise WorkError(f"vLLM ended a completion for an unknown reason: {output.finish_reason}")
+        raise WorkError(
+            f"vLLM ended a completion for an unknown reason: {output.finish_reason}"
+        )
     ids = tuple(output.token_ids)
     logprobs = None
     if output.logprobs is not None:
-        logprobs = tuple(at[token].logprob for at, token in zip(output.logprobs, ids, strict=True))
+        logprobs = tuple(
+            at[token].logprob for at, token in zip(output.logprobs, ids, strict=True)
+        )
     return Completion(output.text, output.finish_reason, len(ids), ids, logprobs)
 
 
 def check_same_tokenizer(theirs: Any, ours: Any, model: str) -> None:
-    """vLLM looks for stop strings in what its own tokenizer decodes, so that must be the saved one."""
+    """vLLM looks for stop strings in what its own tokenizer decodes, so that must be
+    the saved one.
+    """
     for token in range(min(len(ours), 1000)):
-        if theirs.decode([token], skip_special_tokens=True) != ours.decode([token], skip_special_tokens=True):
+        if theirs.decode([token], skip_special_tokens=True) != ours.decode(
+            [token], skip_special_tokens=True
+        ):
             raise InputError(foreign_tokenizer(model, f"token {token} differs"))

@@ -13,7 +13,8 @@ from typing import Any
 
 from alignkit.errors import AlignError, InputError, WorkError, asks_for
 
-# Of PEFT's LoraConfig: vLLM 0.31 takes the adapter and leaves these out. What else it lacks, it refuses itself.
+# Of PEFT's LoraConfig: vLLM 0.31 takes the adapter and leaves these out. What else it
+# lacks, it refuses itself.
 _UNREAD_BY_VLLM = ("alpha_pattern", "rank_pattern", "lora_bias")
 
 
@@ -32,20 +33,24 @@ class Limits:
 
 
 def prepare_vllm() -> bool:
-    """Set what vLLM reads from the environment, before it is imported; returns whether there is a GPU.
+    """Set what vLLM reads from the environment, before it is imported; returns whether
+    there is a GPU.
 
-    Values already in the environment win. One process: scheduling is then deterministic, and an error keeps its
-    cause. Logs go to stderr, as stdout belongs to `--json`; no usage statistics are sent.
+    Values already in the environment win. One process: scheduling is then
+    deterministic, and an error keeps its cause. Logs go to stderr, as stdout belongs to
+    `--json`; no usage statistics are sent.
     """
     import torch
 
     gpu = torch.cuda.is_available()
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # warnings come by the dozen; failures are exceptions
+    # warnings come by the dozen; failures are exceptions
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if not gpu:
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; otherwise a share of the whole memory is taken
+        # GiB; otherwise a share of the whole memory is taken
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     return gpu
 
 
@@ -58,7 +63,9 @@ def start_llm(**options: Any) -> Any:
         if error.name != "vllm":
             raise
         raise asks_for("vllm", "vllm", "the vllm engine") from error
-    limits = Limits(**{key: options[key] for key in Limits.__dataclass_fields__ if key in options})
+    limits = Limits(
+        **{key: options[key] for key in Limits.__dataclass_fields__ if key in options}
+    )
     with explained(limits, f"vLLM did not start on {options['model']}"):
         # Compiling pays on a GPU only.
         return LLM(**{"enforce_eager": not gpu, **options})
@@ -79,8 +86,9 @@ def stop_llm(llm: Any) -> None:
 def foreign_tokenizer(model: str, how: str) -> str:
     """What is said of a model that vLLM opens with a tokenizer of its architecture's."""
     return (
-        f"{model}: vLLM opens this model with another tokenizer than the one saved with it: {how}. Use the "
-        "transformers engine, or save the model under an architecture that has no tokenizer of its own (Llama)."
+        f"{model}: vLLM opens this model with another tokenizer than the one saved with"
+        f" it: {how}. Use the transformers engine, or save the model under an"
+        " architecture that has no tokenizer of its own (Llama)."
     )
 
 
@@ -93,8 +101,9 @@ def lora_settings(adapter: Path) -> tuple[str, int]:
     settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     if unread := [name for name in _UNREAD_BY_VLLM if settings.get(name)]:
         raise InputError(
-            f"{adapter}: vLLM does not read {', '.join(unread)} of a LoRA adapter and would answer as another model; "
-            "use the transformers engine, or merge the adapter into its base"
+            f"{adapter}: vLLM does not read {', '.join(unread)} of a LoRA adapter and"
+            " would answer as another model; use the transformers engine, or merge the"
+            " adapter into its base"
         )
     r = settings["r"]
     room = next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= r), r)
@@ -106,29 +115,58 @@ def explained(limits: Limits, what: str, trainer: str = "") -> Iterator[None]:
     """Turn what vLLM raises into one message; arguments as of `explain`."""
     try:
         yield
-    except (ValueError, RuntimeError, AssertionError, OSError) as error:  # out of memory is a RuntimeError
+    # out of memory is a RuntimeError
+    except (ValueError, RuntimeError, AssertionError, OSError) as error:
         raise explain(error, limits, what, trainer) from error
 
 
-def explain(error: BaseException, limits: Limits, what: str, trainer: str = "") -> AlignError:
+def explain(
+    error: BaseException, limits: Limits, what: str, trainer: str = ""
+) -> AlignError:
     """What failed, the numbers in force, and which of them to change.
 
-    `trainer`: the settings of the trainer that shares the GPU with vLLM, for the message.
+    `trainer`: the settings of the trainer that shares the GPU with vLLM, for the
+        message.
     """
     said = " ".join(str(error).split()) or type(error).__name__
     low = said.lower()
-    force = ", ".join([*(f"{key}={value}" for key, value in limits.given().items()), *([trainer] if trainer else [])])
-    if any(sign in low for sign in ("out of memory", "free memory on device", "memory utilization")):
-        change = ["lower gpu_memory_utilization (the rest is for others on this GPU)", "lower max_num_seqs"]
+    force = ", ".join(
+        [
+            *(f"{key}={value}" for key, value in limits.given().items()),
+            *([trainer] if trainer else []),
+        ]
+    )
+    if any(
+        sign in low
+        for sign in ("out of memory", "free memory on device", "memory utilization")
+    ):
+        change = [
+            "lower gpu_memory_utilization (the rest is for others on this GPU)",
+            "lower max_num_seqs",
+        ]
         if trainer:
-            change += ["turn on vllm_enable_sleep_mode", "turn on gradient_checkpointing", "take a smaller microbatch"]
+            change += [
+                "turn on vllm_enable_sleep_mode",
+                "turn on gradient_checkpointing",
+                "take a smaller microbatch",
+            ]
         return WorkError(
-            f"{what}: out of memory. In force: {force}. To change: {', or '.join(change)}. It said: {said}"
+            f"{what}: out of memory. In force: {force}. To change:"
+            f" {', or '.join(change)}. It said: {said}"
         )
     if "kv cache" in low or "cache blocks" in low:
-        change = ["lower max_model_len", "raise gpu_memory_utilization", "raise tensor_parallel_size"]
-        text = f"{what}: too little memory for the KV cache. In force: {force}. To change: {', or '.join(change)}."
+        change = [
+            "lower max_model_len",
+            "raise gpu_memory_utilization",
+            "raise tensor_parallel_size",
+        ]
+        text = (
+            f"{what}: too little memory for the KV cache. In force: {force}. To change:"
+            f" {', or '.join(change)}."
+        )
         return WorkError(f"{text} It said: {said}")
     if "max_model_len" in low or "architecture" in low:
         return InputError(f"{what}: {said} In force: {force}.")
-    return WorkError(f"{what}: {said}. In force: {force}. `align doctor` checks the installation.")
+    return WorkError(
+        f"{what}: {said}. In force: {force}. `align doctor` checks the installation."
+    )

@@ -1,4 +1,6 @@
-"""From a model in training to a vLLM that runs already: its weights by name, and vLLM's layer-wise reload."""
+"""From a model in training to a vLLM that runs already: its weights by name, and vLLM's
+layer-wise reload.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from alignkit.errors import WorkError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What wrappers put into parameter names: torch.compile (also of single layers), activation checkpointing.
+# What wrappers put into parameter names: torch.compile (also of single layers),
+# activation checkpointing.
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
 
 
@@ -23,10 +26,12 @@ def checkpoint_name(name: str) -> str:
 
 
 def named_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """The weights under the names of a checkpoint, one after the other; a LoRA adapter is merged into its layers.
+    """The weights under the names of a checkpoint, one after the other; a LoRA adapter
+    is merged into its layers.
 
-    The base weights are put back bit by bit: PEFT's unmerging only subtracts, which in bfloat16 lets them drift
-    from step to step. A tensor is valid until the next one is taken.
+    The base weights are put back bit by bit: PEFT's unmerging only subtracts, which in
+    bfloat16 lets them drift from step to step. A tensor is valid until the next one is
+    taken.
     """
     from accelerate.utils import extract_model_from_parallel
     from peft import PeftModel
@@ -37,44 +42,63 @@ def named_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in inner.named_parameters():
             yield checkpoint_name(name), parameter.data
         return
-    layers = {name: layer for name, layer in inner.named_modules() if isinstance(layer, BaseTunerLayer)}
+    layers = {
+        name: layer
+        for name, layer in inner.named_modules()
+        if isinstance(layer, BaseTunerLayer)
+    }
     for name, parameter in inner.named_parameters():
         if inner.base_model.prefix in name or ".original_module." in name:
             continue  # the adapter itself, and what `modules_to_save` replaces
         layer = layers.get(name.partition(".base_layer.")[0])
-        plain = checkpoint_name(name).removeprefix("base_model.model.").replace(".base_layer.", ".")
+        plain = (
+            checkpoint_name(name)
+            .removeprefix("base_model.model.")
+            .replace(".base_layer.", ".")
+        )
         plain = re.sub(r"\.modules_to_save\.[^.]+\.", ".", plain)
         if layer is None:
             yield plain, parameter.data
             continue
         kept = parameter.data.clone()
-        others = [p for n, p in layer.base_layer.named_parameters() if p is not parameter]
+        others = [
+            p for n, p in layer.base_layer.named_parameters() if p is not parameter
+        ]
         kept_others = [p.data.clone() for p in others]
         layer.merge()
         try:
             yield plain, parameter.data
         finally:
             layer.unmerge()
-            for one, saved in zip([parameter, *others], [kept, *kept_others], strict=True):
+            for one, saved in zip(
+                [parameter, *others], [kept, *kept_others], strict=True
+            ):
                 one.data.copy_(saved)
 
 
 def reload_weights(llm: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
-    """Give a running `vllm.LLM` new weights, and forget what it cached under the old ones.
+    """Give a running `vllm.LLM` new weights, and forget what it cached under the old
+    ones.
 
-    vLLM may have repacked its weights for its kernels (the CPU build always does), which its `load_weights` cannot
-    undo; its layer-wise reload loads and repacks anew. That keeps tensors until their layer is complete, while the
-    ones yielded may change by then (merging is undone, shards are freed): hence the copies.
+    vLLM may have repacked its weights for its kernels (the CPU build always does),
+    which its `load_weights` cannot undo; its layer-wise reload loads and repacks anew.
+    That keeps tensors until their layer is complete, while the ones yielded may change
+    by then (merging is undone, shards are freed): hence the copies.
     """
     copies = ((name, weight.detach().clone()) for name, weight in weights)
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": copies})
     llm.apply_model(_repack_shared)
     if not llm.reset_prefix_cache():
-        raise WorkError("vLLM kept its prefix cache of the old weights: requests were still running during a sync")
+        raise WorkError(
+            "vLLM kept its prefix cache of the old weights: requests were still running"
+            " during a sync"
+        )
 
 
 def _repack_shared(net: Any) -> None:
-    """Pack anew the layers that share another's weight: a tied head loads nothing, so its packed copy stays old."""
+    """Pack anew the layers that share another's weight: a tied head loads nothing, so
+    its packed copy stays old.
+    """
     known = set()
     for layer in net.modules():
         weight = layer._parameters.get("weight")

@@ -1,4 +1,6 @@
-"""Evaluate: samples, an engine or stored responses, scores, a summary with its provenance."""
+"""Evaluate: samples, an engine or stored responses, scores, a summary with its
+provenance.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import isnan  # not `import math`: this package has a module of that name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +16,24 @@ from typing import TYPE_CHECKING, Any
 from alignkit import data
 from alignkit.engines.base import Completion, Engine
 from alignkit.errors import InputError, WorkError
-from alignkit.evaluate.planning import SAMPLING, EvalRequest, Planned, make_sampling, plan_eval
+from alignkit.evaluate.planning import (
+    SAMPLING,
+    EvalRequest,
+    Planned,
+    make_sampling,
+    plan_eval,
+)
 from alignkit.evaluate.responses import StoredResponses
 from alignkit.evaluate.scoring import Scorer
 from alignkit.evaluate.store import OPEN, Key, Row, Store, model_state, unscored
 from alignkit.evaluate.summary import breakdown, summarize
+from alignkit.machine.here import versions
 from alignkit.plugins import effective_options
-from alignkit.run import versions
 from alignkit.types import Sample
 
 if TYPE_CHECKING:
+    from alignkit.endpoint.judges import JudgeClient
     from alignkit.grading import Grader
-    from alignkit.judging import JudgeClient
 
 __all__ = [
     "SAMPLING",
@@ -57,22 +65,27 @@ def evaluate(
     progress: Progress | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Generate what is missing, score it, and write `<folder>/<eval>@<step>/{samples.jsonl, summary.json}`.
+    """Generate what is missing, score it, and write
+    `<folder>/<eval>@<step>/{samples.jsonl, summary.json}`.
 
     Args:
         engine: None for stored responses.
-        model: recorded in the place of the engine's own name (a model in training, a file of responses).
-        how: the `api` of an endpoint or the `dtype` of the weights where asked for: results of others are not mixed.
+        model: recorded in the place of the engine's own name (a model in training, a
+            file of responses).
+        how: the `api` of an endpoint or the `dtype` of the weights where asked for:
+            results of others are not mixed.
         judge: for evals that are judged by a model.
         grader: the pool in which scores are computed; None makes one and closes it.
         resume: go on with what the folder holds; False replaces it.
-        progress: called with (stage, done, total). announce: called with the cost estimate before a judge is asked.
+        progress: called with (stage, done, total). announce: called with the cost
+            estimate before a judge is asked.
 
-    Returns:
-        The summary. Its status counts `open` completions whose judgement failed: call again to go on.
+    Returns: The summary. Its status counts `open` completions whose judgement failed:
+        call again to go on.
 
     Raises:
-        InputError: the folder holds results of other settings; a judged eval without a judge.
+        InputError: the folder holds results of other settings; a judged eval without a
+            judge.
     """
     started = time.monotonic()
     report = progress or (lambda stage, done, total: None)
@@ -81,27 +94,46 @@ def evaluate(
     settings = {**_settings(planned, engine, model), "how": dict(how) if how else None}
     if planned.used and announce:
         announce(_fit(name, planned.used))
-    scorer = Scorer(planned.request.plugin, planned.request.options, judge, grader, announce or (lambda text: None))
+    scorer = Scorer(
+        planned.request.plugin,
+        planned.request.options,
+        judge,
+        grader,
+        announce or (lambda text: None),
+    )
     store = Store(Path(folder) / f"{name}@{step}", settings, scorer.identity, resume)
     try:
         keys = _keys(planned)
         _drop_changed(planned, store)
         if announce and engine and (kept := sum(key in store.rows for key in keys)):
-            # A server may have another model under the same name by now: nobody but the user can tell.
-            announce(f"{name}: {kept} of {len(keys)} completions are kept from earlier calls (--no-resume: none)")
+            # A server may have another model under the same name by now: nobody but the
+            # user can tell.
+            announce(
+                f"{name}: {kept} of {len(keys)} completions are kept from earlier calls"
+                " (--no-resume: none)"
+            )
         before = time.monotonic()
         _complete(planned, engine, store, keys, report)
         generated = time.monotonic()
         scorer.score(planned.samples, store, keys, report)
         rows = [store.rows[key] for key in keys]
-        summary: dict[str, Any] = {"eval": name, "step": step, "metric": planned.request.plugin.value.metric}
+        summary: dict[str, Any] = {
+            "eval": name,
+            "step": step,
+            "metric": planned.request.plugin.value.metric,
+        }
         summary |= summarize(rows, planned.request.samples)
         if scorer.cost:
             summary["judging"] = scorer.cost
         extra = planned.request.plugin.value.summarize
         if extra is not None:
-            summary["breakdown"] = dict(extra([r for r in rows if r["status"] != OPEN], store.folder))
-        summary["provenance"] = {**_provenance(planned, engine, model, scorer), "how": settings["how"]}
+            summary["breakdown"] = dict(
+                extra([r for r in rows if r["status"] != OPEN], store.folder)
+            )
+        summary["provenance"] = {
+            **_provenance(planned, engine, model, scorer),
+            "how": settings["how"],
+        }
         finished = time.monotonic()
         summary["timings"] = {
             "generate_seconds": round(generated - before, 3),
@@ -115,9 +147,14 @@ def evaluate(
 
 
 def _fit(name: str, used: Mapping[str, Any]) -> str:
-    text = f"{name}: {used['rows'] - used['rows_of_no_question']} of {used['rows']} responses fit"
+    text = (
+        f"{name}: {used['rows'] - used['rows_of_no_question']} of {used['rows']}"
+        " responses fit"
+    )
     if missing := used["questions_without_response"]:
-        text += f"; {missing} questions have no response and are left out of every number"
+        text += (
+            f"; {missing} questions have no response and are left out of every number"
+        )
     return text
 
 
@@ -131,40 +168,88 @@ def _keys(planned: Planned) -> list[Key]:
 
 
 def _drop_changed(planned: Planned, store: Store) -> None:
-    """Of changed data: a completion of another prompt is made anew, another truth or metadata scored anew."""
+    """Of changed data: a completion of another prompt is made anew, another truth or
+    metadata scored anew.
+    """
     by_id = {s.id: s for s in planned.samples}
     for key, row in list(store.rows.items()):
         if key[0] not in by_id:
             continue
         sample = by_id[key[0]]
         fresh = json.loads(json.dumps(_new_row(sample, key[1], row, 0.0), default=str))
-        now = {**row["metadata"], **json.loads(json.dumps(dict(sample.metadata), default=str))}
+        now = {
+            **row["metadata"],
+            **json.loads(json.dumps(dict(sample.metadata), default=str)),
+        }
         if row["prompt"] != fresh["prompt"]:
             del store.rows[key]
-        elif (row["truth"], row["metadata"]) != (fresh["truth"], now):  # a reference reply is metadata
-            store.rows[key] = unscored({**row, "truth": fresh["truth"], "metadata": now})
+        # a reference reply is metadata
+        elif (row["truth"], row["metadata"]) != (fresh["truth"], now):
+            store.rows[key] = unscored(
+                {**row, "truth": fresh["truth"], "metadata": now}
+            )
 
 
-def _new_row(sample: Sample, number: int, completion: Mapping[str, Any], seconds: float) -> Row:
-    prompt = sample.prompt if isinstance(sample.prompt, str) else [dict(m) for m in sample.prompt]
-    row = {"id": sample.id, "sample": number, "prompt": prompt, "response": completion["response"]}
-    row |= {"truth": sample.truth, "reward": None, "status": OPEN, "parts": {}, "stage": "", "explanation": ""}
-    row |= {"finish_reason": completion["finish_reason"], "tokens": completion["tokens"]}
-    return {**row, "metadata": {**sample.metadata, **completion.get("metadata", {})}, "seconds": round(seconds, 3)}
+def _new_row(
+    sample: Sample, number: int, completion: Mapping[str, Any], seconds: float
+) -> Row:
+    prompt = (
+        sample.prompt
+        if isinstance(sample.prompt, str)
+        else [dict(m) for m in sample.prompt]
+    )
+    row = {
+        "id": sample.id,
+        "sample": number,
+        "prompt": prompt,
+        "response": completion["response"],
+    }
+    row |= {
+        "truth": sample.truth,
+        "reward": None,
+        "status": OPEN,
+        "parts": {},
+        "stage": "",
+        "explanation": "",
+    }
+    row |= {
+        "finish_reason": completion["finish_reason"],
+        "tokens": completion["tokens"],
+    }
+    return {
+        **row,
+        "metadata": {**sample.metadata, **completion.get("metadata", {})},
+        "seconds": round(seconds, 3),
+    }
 
 
-def _complete(planned: Planned, engine: Engine | None, store: Store, keys: list[Key], report: Progress) -> None:
+def _complete(
+    planned: Planned,
+    engine: Engine | None,
+    store: Store,
+    keys: list[Key],
+    report: Progress,
+) -> None:
     """Fill the store with a row for every key."""
     started = time.monotonic()
     if planned.stored is not None:
         by_id = {s.id: s for s in planned.samples}
         stored = planned.stored
         # The file may have changed since the last call.
-        fresh = [k for k in keys if any(store.rows.get(k, {}).get(name) != v for name, v in stored[k].items())]
+        fresh = [
+            k
+            for k in keys
+            if any(
+                store.rows.get(k, {}).get(name) != v for name, v in stored[k].items()
+            )
+        ]
         store.add(_new_row(by_id[k[0]], k[1], stored[k], 0.0) for k in fresh)
         return
     if engine is None:
-        raise InputError(f"eval '{planned.request.plugin.name}' needs a model, an endpoint or stored responses")
+        raise InputError(
+            f"eval '{planned.request.plugin.name}' needs a model, an endpoint or stored"
+            " responses"
+        )
     wanted: dict[str, list[int]] = {}
     for name, number in keys:
         if (name, number) not in store.rows:
@@ -175,19 +260,30 @@ def _complete(planned: Planned, engine: Engine | None, store: Store, keys: list[
     if planned.likelihood:
         _compare_choices(missing, engine, store, report, len(planned.samples))
         return
-    # Samples that lack the same completions are asked for together: mostly all of them. Further completions of a
-    # question get another seed, or they would repeat the first ones.
+    # Samples that lack the same completions are asked for together: mostly all of them.
+    # Further completions of a question get another seed, or they would repeat the first
+    # ones.
     for numbers in sorted({tuple(n) for n in wanted.values()}):
         group = [s for s in missing if tuple(wanted[s.id]) == numbers]
 
         def on_done(
-            index: int, found: list[Completion], group: list[Sample] = group, numbers: tuple[int, ...] = numbers
+            index: int,
+            found: list[Completion],
+            group: list[Sample] = group,
+            numbers: tuple[int, ...] = numbers,
         ) -> None:
             nonlocal done
             now = time.monotonic() - started
             store.add(
                 _new_row(
-                    group[index], k, {"response": c.text, "finish_reason": c.finish_reason, "tokens": c.tokens}, now
+                    group[index],
+                    k,
+                    {
+                        "response": c.text,
+                        "finish_reason": c.finish_reason,
+                        "tokens": c.tokens,
+                    },
+                    now,
                 )
                 for k, c in zip(numbers, found, strict=True)
             )
@@ -195,12 +291,19 @@ def _complete(planned: Planned, engine: Engine | None, store: Store, keys: list[
             report("generate", done, len(planned.samples))
 
         seed = (planned.sampling.seed or 0) + numbers[0]
-        engine.generate([s.prompt for s in group], replace(planned.sampling, n=len(numbers), seed=seed), on_done)
+        engine.generate(
+            [s.prompt for s in group],
+            replace(planned.sampling, n=len(numbers), seed=seed),
+            on_done,
+        )
 
 
-def _compare_choices(missing: list[Sample], engine: Engine, store: Store, report: Progress, total: int) -> None:
+def _compare_choices(
+    missing: list[Sample], engine: Engine, store: Store, report: Progress, total: int
+) -> None:
     started = time.monotonic()
-    # Longest first: a batch holds prompts of like length, and memory runs out at once or never.
+    # Longest first: a batch holds prompts of like length, and memory runs out at once
+    # or never.
     ordered = sorted(missing, key=lambda s: -len(str(s.prompt)))
     for start in range(0, len(ordered), _CHUNK):
         chunk = ordered[start : start + _CHUNK]
@@ -208,10 +311,20 @@ def _compare_choices(missing: list[Sample], engine: Engine, store: Store, report
         rows = []
         for sample, values in zip(chunk, found, strict=True):
             if any(map(isnan, values)):
-                raise WorkError(f"{engine.model}: the log-likelihoods of {sample.id} are not numbers: it has diverged")
+                raise WorkError(
+                    f"{engine.model}: the log-likelihoods of {sample.id} are not"
+                    " numbers: it has diverged"
+                )
             best = sample.choices[max(range(len(values)), key=values.__getitem__)]
-            likelihoods = {"loglikelihoods": dict(zip(sample.choices, values, strict=True))}
-            chosen = {"response": best, "finish_reason": "stop", "tokens": None, "metadata": likelihoods}
+            likelihoods = {
+                "loglikelihoods": dict(zip(sample.choices, values, strict=True))
+            }
+            chosen = {
+                "response": best,
+                "finish_reason": "stop",
+                "tokens": None,
+                "metadata": likelihoods,
+            }
             rows.append(_new_row(sample, 0, chosen, time.monotonic() - started))
         store.add(rows)
         report("generate", total - len(ordered) + start + len(chunk), total)
@@ -219,7 +332,11 @@ def _compare_choices(missing: list[Sample], engine: Engine, store: Store, report
 
 def _settings(planned: Planned, engine: Engine | None, model: str) -> dict[str, Any]:
     """What the completions depend on, besides the text of each prompt."""
-    sampling = {k: list(v) if k == "stop" else v for k, v in asdict(planned.sampling).items() if k != "n"}
+    sampling = {
+        k: list(v) if k == "stop" else v
+        for k, v in planned.sampling.record().items()
+        if k != "n"
+    }
     return {
         "model": model,
         "model_state": model_state(model),
@@ -230,16 +347,29 @@ def _settings(planned: Planned, engine: Engine | None, model: str) -> dict[str, 
     }
 
 
-def _provenance(planned: Planned, engine: Engine | None, model: str, scorer: Scorer) -> dict[str, Any]:
+def _provenance(
+    planned: Planned, engine: Engine | None, model: str, scorer: Scorer
+) -> dict[str, Any]:
     request = planned.request
-    content = [[s.id, s.prompt if isinstance(s.prompt, str) else list(s.prompt), s.truth] for s in planned.samples]
+    content = [
+        [s.id, s.prompt if isinstance(s.prompt, str) else list(s.prompt), s.truth]
+        for s in planned.samples
+    ]
     digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-    prompt = {"name": planned.prompt.name if planned.prompt else None, "sha256": data.prompt_hash(planned.prompt)}
+    prompt = {
+        "name": planned.prompt.name if planned.prompt else None,
+        "sha256": data.prompt_hash(planned.prompt),
+    }
     settings = _settings(planned, engine, model)
     return {
         "prompt": prompt,
         "grader": scorer.identity["grader"],
-        "data": {**planned.data, "sha256": digest, "n": len(planned.samples), "limit": request.limit},
+        "data": {
+            **planned.data,
+            "sha256": digest,
+            "n": len(planned.samples),
+            "limit": request.limit,
+        },
         "sampling": settings["sampling"],
         "samples": request.samples,
         "judge": scorer.identity["judge"],

@@ -1,4 +1,6 @@
-"""Hand judged pairs to the alpaca-eval library: its metrics, its leaderboard and annotation files."""
+"""Hand judged pairs to the alpaca-eval library: its metrics, its leaderboard and
+annotation files.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,22 @@ from typing import Any
 
 from alignkit.data import reply_text
 
-BASELINE = "gpt4_1106_preview"  # the reference model that the length-controlled regression was fitted against
+# the reference model that the length-controlled regression was fitted against
+BASELINE = "gpt4_1106_preview"
 INSTRUCTIONS = 805
 
 
-def alpaca_leaderboard(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
-    """Metrics (percentages) by `alpaca_eval.evaluate`, which writes leaderboard.csv and annotations.json to the folder.
+def alpaca_leaderboard(
+    results: Sequence[Mapping[str, Any]], folder: Path
+) -> dict[str, Any]:
+    """Metrics (percentages) by `alpaca_eval.evaluate`, which writes leaderboard.csv and
+    annotations.json to the folder.
 
-    The rows' rewards are 0, 0.5 or 1; their metadata have `question`, `reference`, `generator`, and `position`, the
-    instruction's place among the 805. The library judges nothing: it is given these verdicts in the place of an
-    annotator, so neither its client nor its cache is used. The length-controlled win rate is added where its inputs
-    can be had; else `length_controlled` says why not.
+    The rows' rewards are 0, 0.5 or 1; their metadata have `question`, `reference`,
+    `generator`, and `position`, the instruction's place among the 805. The library
+    judges nothing: it is given these verdicts in the place of an annotator, so neither
+    its client nor its cache is used. The length-controlled win rate is added where its
+    inputs can be had; else `length_controlled` says why not.
     """
     if not results:
         return {}
@@ -33,7 +40,9 @@ def alpaca_leaderboard(results: Sequence[Mapping[str, Any]], folder: Path) -> di
 
 @contextlib.contextmanager
 def _left_as_found() -> Iterator[None]:
-    """The library's import reads a .env file into the environment and turns on logging for the whole process."""
+    """The library's import reads a .env file into the environment and turns on logging
+    for the whole process.
+    """
     root, environment = logging.getLogger(), dict(os.environ)
     handlers, level = list(root.handlers), root.level
     logging.disable(logging.WARNING)
@@ -54,8 +63,11 @@ def _leaderboard(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str
     import pandas as pd
     from alpaca_eval import metrics
 
-    # The library looks up an instruction's difficulty by the row's index: it must be the place in the whole benchmark.
-    table = pd.DataFrame.from_records(_annotations(results, folder)).set_index("position")
+    # The library looks up an instruction's difficulty by the row's index: it must be
+    # the place in the whole benchmark.
+    table = pd.DataFrame.from_records(_annotations(results, folder)).set_index(
+        "position"
+    )
     table.index.name = None
 
     class Judged:
@@ -65,7 +77,9 @@ def _leaderboard(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str
         def annotate_head2head(self, outputs_1: Any, outputs_2: Any) -> pd.DataFrame:
             return table
 
-    why_not = _why_not_length_controlled(table, {row["metadata"].get("of") for row in results})
+    why_not = _why_not_length_controlled(
+        table, {row["metadata"].get("of") for row in results}
+    )
     board, _ = alpaca_eval.evaluate(
         model_outputs=_outputs(table, "2"),
         reference_outputs=_outputs(table, "1"),
@@ -75,18 +89,26 @@ def _leaderboard(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str
         precomputed_leaderboard=None,
         is_cache_leaderboard=False,
         is_return_instead_of_print=True,
-        fn_metric=metrics.get_winrate if why_not else metrics.get_length_controlled_winrate,
-        metric_kwargs={} if why_not else {"save_weights_dir": None},  # else it writes into site-packages
+        fn_metric=(
+            metrics.get_winrate if why_not else metrics.get_length_controlled_winrate
+        ),
+        # else it writes into site-packages
+        metric_kwargs={} if why_not else {"save_weights_dir": None},
         sort_by="win_rate",
         Annotator=Judged,
     )
     found = {k: v.item() if hasattr(v, "item") else v for k, v in board.iloc[0].items()}
-    found = {k: None if v != v else v for k, v in found.items()}  # NaN, the error of a single one, is no JSON
+    # NaN, the error of a single one, is no JSON
+    found = {k: None if v != v else v for k, v in found.items()}
     return {**found, "length_controlled": why_not or "computed"}
 
 
-def _annotations(results: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """The library's format: preference 1 is a win of output_1 (the reference), 2 of output_2, 1.5 a draw."""
+def _annotations(
+    results: Sequence[Mapping[str, Any]], folder: Path
+) -> list[dict[str, Any]]:
+    """The library's format: preference 1 is a win of output_1 (the reference), 2 of
+    output_2, 1.5 a draw.
+    """
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     judge = settings["scoring"]["judge"]
     return [
@@ -114,8 +136,12 @@ def _why_not_length_controlled(table: Any, sizes: set[Any]) -> str:
     """Empty when the length-controlled win rate can be computed."""
     generators = set(table["generator_1"])
     if generators != {BASELINE}:
-        return f"absent: it is defined against the reference {BASELINE}, here it is {', '.join(sorted(generators))}"
-    if sizes != {INSTRUCTIONS}:  # the regression knows each instruction by its place among them
+        return (
+            f"absent: it is defined against the reference {BASELINE}, here it is"
+            f" {', '.join(sorted(generators))}"
+        )
+    # the regression knows each instruction by its place among them
+    if sizes != {INSTRUCTIONS}:
         return f"absent: these are not the {INSTRUCTIONS} instructions of the benchmark"
     import httpx
     from huggingface_hub import hf_hub_download
@@ -125,5 +151,8 @@ def _why_not_length_controlled(table: Any, sizes: set[Any]) -> str:
     except (OSError, httpx.HTTPError) as error:
         reason = str(error).splitlines()[0]
         get = "hf download tatsu-lab/alpaca_eval df_gamed.csv --repo-type dataset"
-        return f"absent: its table df_gamed.csv cannot be had ({reason}); `{get}` fetches it, then run this again"
+        return (
+            f"absent: its table df_gamed.csv cannot be had ({reason}); `{get}` fetches"
+            " it, then run this again"
+        )
     return ""

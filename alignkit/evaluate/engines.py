@@ -1,4 +1,6 @@
-"""The engine that `align eval` asks for: a model in this process, vLLM, a server of our own, or an endpoint."""
+"""The engine that `align eval` asks for: a model in this process, vLLM, a server of our
+own, or an endpoint.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ READS = {
 
 @dataclass(frozen=True, kw_only=True)
 class EngineChoice:
-    """Where completions come from: `base_url` is an endpoint's, `serve` starts a vLLM server. None: not asked for."""
+    """Where completions come from: `base_url` is an endpoint's, `serve` starts a vLLM
+    server. None: not asked for.
+    """
 
     engine: Kind = "auto"
     base_url: str | None = None
@@ -60,40 +64,73 @@ class EngineChoice:
             InputError: no model of that name, or an option that nothing would read.
         """
         if self.serve and (self.base_url is not None or self.engine == "transformers"):
-            raise InputError("--serve starts a vLLM server here: no --base-url and no --engine transformers beside it")
+            raise InputError(
+                "--serve starts a vLLM server here: no --base-url and no --engine"
+                " transformers beside it"
+            )
         if self.engine == "openai" and self.base_url is None and not self.serve:
-            raise InputError("the openai engine needs --base-url URL (such as http://localhost:8000/v1), or --serve")
+            raise InputError(
+                "the openai engine needs --base-url URL (such as"
+                " http://localhost:8000/v1), or --serve"
+            )
         if self.base_url is not None and self.engine not in ("auto", "openai"):
-            raise InputError(f"--base-url is for the openai engine, not for {self.engine}")
+            raise InputError(
+                f"--base-url is for the openai engine, not for {self.engine}"
+            )
         way = self.way()
         for name in dict.fromkeys(name for names in READS.values() for name in names):
             if getattr(self, name) is not None and name not in READS[way]:
-                wanted = ", ".join(_SAID[other] for other, names in READS.items() if name in names)
-                raise InputError(f"--{name.replace('_', '-')} is read with {wanted} only, not with {_SAID[way]}")
+                wanted = ", ".join(
+                    _SAID[other] for other, names in READS.items() if name in names
+                )
+                raise InputError(
+                    f"--{name.replace('_', '-')} is read with {wanted} only, not with"
+                    f" {_SAID[way]}"
+                )
         if way != "openai":
             models.resolve(model)
 
-    def open(self, model: str, log: Path, waiting: Callable[[float], None] | None = None) -> Engine:
+    def open(
+        self, model: str, log: Path, waiting: Callable[[float], None] | None = None
+    ) -> Engine:
         """Load the model, or reach the endpoint, or start a server that writes `log`.
 
         Raises:
-            InputError: no model of that name, or options that do not fit. MissingError: what is not on this machine.
+            InputError: no model of that name, or options that do not fit. MissingError:
+                what is not on this machine.
         """
         self.check(model)
         way, dtype = self.way(), self.dtype or "auto"
         names = Limits.__dataclass_fields__
-        limits = Limits(**{name: getattr(self, name) for name in names if getattr(self, name) is not None})
+        limits = Limits(
+            **{
+                name: getattr(self, name)
+                for name in names
+                if getattr(self, name) is not None
+            }
+        )
         if way == "serve":
             from alignkit.engines.serve import ServedEngine, Server
 
-            server = Server.start(model, log, dtype=dtype, limits=limits, replicas=self.replicas or 1, waiting=waiting)
+            server = Server.start(
+                model,
+                log,
+                dtype=dtype,
+                limits=limits,
+                replicas=self.replicas or 1,
+                waiting=waiting,
+            )
             return ServedEngine(server, concurrency=self.concurrency or 256)
         if self.base_url is not None:
             from alignkit.engines.openai import OpenAIEngine
 
             concurrency = self.concurrency or 16
             return OpenAIEngine(
-                model, self.base_url, self.key_variable, api=self.api or "auto", concurrency=concurrency
+                model,
+                self.base_url,
+                self.key_variable,
+                api=self.api or "auto",
+                concurrency=concurrency,
             )
         if way == "vllm":
             from alignkit.engines.vllm import VLLMEngine
@@ -105,7 +142,12 @@ class EngineChoice:
         return TransformersEngine(*loaded, name=model, batch_size=self.batch_size or 32)
 
 
-_SAID = {"transformers": "--engine transformers", "vllm": "--engine vllm", "serve": "--serve", "openai": "--base-url"}
+_SAID = {
+    "transformers": "--engine transformers",
+    "vllm": "--engine vllm",
+    "serve": "--serve",
+    "openai": "--base-url",
+}
 
 
 def _vllm_fits() -> bool:

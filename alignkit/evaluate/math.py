@@ -21,10 +21,12 @@ _SUBJECT = ("subject", "type", "subfield")
 
 
 def math_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Rows of a mathematics benchmark with `id`, `question`, `truth`, and where known `level`, `subject`, `solution`.
+    """Rows of a mathematics benchmark with `id`, `question`, `truth`, and where known
+    `level`, `subject`, `solution`.
 
-    The truth is the row's answer, or the last box of its solution; whole floats become integers (`27.0` is 27).
-    Rows whose answer is the empty text (two of MATH's 7,500 for training) are left out with a warning.
+    The truth is the row's answer, or the last box of its solution; whole floats become
+    integers (`27.0` is 27). Rows whose answer is the empty text (two of MATH's 7,500
+    for training) are left out with a warning.
 
     Raises:
         InputError: a row without question or answer, or no row with an answer.
@@ -38,17 +40,33 @@ def math_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, An
         if truth in (None, "") and "" in [row.get(k) for k in _TRUTH]:
             blank.append(index + 1)
             continue
-        if not isinstance(question, str) or truth is None or truth != truth:  # not equal to itself: NaN
+        # not equal to itself: NaN
+        if not isinstance(question, str) or truth is None or truth != truth:
             columns = ", ".join(sorted(map(str, row)))
-            raise InputError(f"{name}, row {index + 1}: expected a problem and an answer; it has {columns}")
+            raise InputError(
+                f"{name}, row {index + 1}: expected a problem and an answer; it has"
+                f" {columns}"
+            )
         more = {"level": row.get("level"), "solution": row.get("solution")}
         more["subject"] = next((row[k] for k in _SUBJECT if row.get(k)), None)
         kept = {k: v for k, v in more.items() if v not in (None, "")}
-        found.append({"id": f"{name}-{index}", "question": question, "truth": _plain(truth), **kept})
+        found.append(
+            {
+                "id": f"{name}-{index}",
+                "question": question,
+                "truth": _plain(truth),
+                **kept,
+            }
+        )
     if blank and not found:
         raise InputError(f"{name}: expected answers; that of every row is empty")
     if blank:
-        log.warning("%s: %d rows left out, as their answer is empty: %s", name, len(blank), listing([*map(str, blank)]))
+        log.warning(
+            "%s: %d rows left out, as their answer is empty: %s",
+            name,
+            len(blank),
+            listing([*map(str, blank)]),
+        )
     return found
 
 
@@ -57,7 +75,11 @@ def _plain(truth: Any) -> Any:
         return [_plain(t) for t in truth]
     if isinstance(truth, float) and truth.is_integer():
         return int(truth)
-    return truth.strip().removeprefix("$").removesuffix("$") if isinstance(truth, str) else truth
+    return (
+        truth.strip().removeprefix("$").removesuffix("$")
+        if isinstance(truth, str)
+        else truth
+    )
 
 
 def math_samples(
@@ -68,15 +90,23 @@ def math_samples(
 ) -> Iterator[Sample]:
     r"""One sample per problem.
 
-    `answer` says where the answer must stand: in `<answer>` tags after `</think> `, or in a `\boxed{}`; `auto` wants
-    tags of a prompt that names them or ends in an open `<think>`, else a box.
+    `answer` says where the answer must stand: in `<answer>` tags after `</think> `, or
+    in a `\boxed{}`; `auto` wants tags of a prompt that names them or ends in an open
+    `<think>`, else a box.
     """
     for row in rows:
         prompt = render(row)
         shown = prompt if isinstance(prompt, str) else prompt[-1]["content"]
-        tags = answer == "tags" or (answer == "auto" and ("<answer>" in shown or shown.rstrip().endswith("<think>")))
+        tags = answer == "tags" or (
+            answer == "auto"
+            and ("<answer>" in shown or shown.rstrip().endswith("<think>"))
+        )
         kept = {k: row[k] for k in ("level", "subject") if k in row}
-        metadata = {"question": row.get("question", shown), "form": "r1_zero" if tags else "boxed", **kept}
+        metadata = {
+            "question": row.get("question", shown),
+            "form": "r1_zero" if tags else "boxed",
+            **kept,
+        }
         yield Sample(str(row["id"]), prompt, row["truth"], metadata)
 
 
@@ -92,9 +122,11 @@ def math_summary(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str
 
 
 def math_eval(name: str, **changes: Any) -> Eval:
-    """A mathematics benchmark on split `test` of the dataset of the same name; `changes` are fields of `Eval`.
+    """A mathematics benchmark on split `test` of the dataset of the same name;
+    `changes` are fields of `Eval`.
 
-    The settings are those of CS336: r1_zero prompt, temperature 1, 1024 tokens, stop at `</answer>`.
+    The settings are those of CS336: r1_zero prompt, temperature 1, 1024 tokens, stop at
+    `</answer>`.
     """
     settings: dict[str, Any] = {
         "data": {"dataset": name, "split": "test"},
@@ -102,4 +134,10 @@ def math_eval(name: str, **changes: Any) -> Eval:
         "sampling": {"temperature": 1.0, "max_new_tokens": 1024, "stop": ["</answer>"]},
         **changes,
     }
-    return Eval(name=name, samples=math_samples, score=math_score, summarize=math_summary, **settings)
+    return Eval(
+        name=name,
+        samples=math_samples,
+        score=math_score,
+        summarize=math_summary,
+        **settings,
+    )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
-from alignkit.engines.base import Sampling
 from alignkit.errors import InputError, nearest
 from alignkit.evaluate.responses import StoredResponses, completion
 from alignkit.evaluate.store import Key, Row
 from alignkit.plugins import bind, check_options
+from alignkit.sampling import DEFAULTS, OPTIONS, Sampling
 from alignkit.types import Prompt, Sample
 
 if TYPE_CHECKING:
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
 
 # What `--set` and a recipe's `sampling:` may change; the others are set by the harness.
-SAMPLING = tuple(f.name for f in fields(Sampling) if f.name not in ("n", "seed", "logprobs"))
+SAMPLING = tuple(OPTIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRequest:
     """One eval and how it is run. What is left out is the eval's published default.
 
-    `data` changes keys of the eval's data spec (`split`, `path`, …), `sampling` those of its sampling; `limit` takes
-    that many samples, spread over the data and the same ones every time; `samples` completions per question.
-    `prompt` is a prompt's name or `{file: PATH}`.
+    `data` changes keys of the eval's data spec (`split`, `path`, …), `sampling` those
+    of its sampling; `limit` takes that many samples, spread over the data and the same
+    ones every time; `samples` completions per question. `prompt` is a prompt's name or
+    `{file: PATH}`.
     """
 
     plugin: Plugin
@@ -44,7 +45,9 @@ class EvalRequest:
     @classmethod
     def of(cls, plugin: Plugin, **given: Any) -> EvalRequest:
         """A request with defaults for the maps."""
-        return cls(plugin=plugin, **{"options": {}, "data": {}, "sampling": {}, **given})
+        return cls(
+            plugin=plugin, **{"options": {}, "data": {}, "sampling": {}, **given}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +59,10 @@ class Planned:
     sampling: Sampling
     prompt: Prompt | None
     data: dict[str, Any]
-    stored: dict[Key, Row] | None  # responses by (sample id, number), in the place of an engine
-    used: dict[str, Any] | None = None  # the file of stored responses, and how many of its rows fit
+    # responses by (sample id, number), in the place of an engine
+    stored: dict[Key, Row] | None
+    # the file of stored responses, and how many of its rows fit
+    used: dict[str, Any] | None = None
 
     @property
     def likelihood(self) -> bool:
@@ -65,32 +70,46 @@ class Planned:
         return bool(self.samples and self.samples[0].choices)
 
 
-def plan_eval(request: EvalRequest, registry: Registry, responses: StoredResponses | None = None) -> Planned:
+def plan_eval(
+    request: EvalRequest, registry: Registry, responses: StoredResponses | None = None
+) -> Planned:
     """Load the data, render the prompts and check every setting; nothing is generated.
 
     Raises:
-        InputError: unknown options or settings, unfit data. MissingError: data out of reach.
+        InputError: unknown options or settings, unfit data. MissingError: data out of
+            reach.
     """
     plugin, spec = request.plugin, request.plugin.value
     if problems := check_options(plugin, request.options):
         raise InputError(*(text for _, text in problems))
     if responses is not None and request.sampling:
         given = ", ".join(request.sampling)
-        raise InputError(f"eval '{plugin.name}': stored responses are not sampled, so nothing reads {given}")
+        raise InputError(
+            f"eval '{plugin.name}': stored responses are not sampled, so nothing reads"
+            f" {given}"
+        )
     if request.samples < 1 or (request.limit is not None and request.limit < 1):
         raise InputError("--samples and --limit must be at least 1")
     name = request.prompt or spec.prompt
     prompt = data.load_prompt(name, registry)
     source = {**spec.data, **request.data}
     own = responses is not None and responses.brings_questions
-    rows = responses.questions() if own and responses else data.load_rows(source, registry, seed=request.seed)
+    rows = (
+        responses.questions()
+        if own and responses
+        else data.load_rows(source, registry, seed=request.seed)
+    )
     rendered = False
 
     def render(row: Mapping[str, Any]) -> Any:
         nonlocal rendered
         rendered = True
         # Stored responses may carry the very prompt they answered.
-        return row["prompt"] if "prompt" in row and "question" not in row else data.render(prompt, row)
+        return (
+            row["prompt"]
+            if "prompt" in row and "question" not in row
+            else data.render(prompt, row)
+        )
 
     _check_questions(source, rows)
     try:
@@ -99,11 +118,15 @@ def plan_eval(request: EvalRequest, registry: Registry, responses: StoredRespons
         if not own:
             raise
         raise InputError(
-            f"{responses and responses.path}: rows with a truth and no `id` stand for themselves, and eval "
-            f"'{plugin.name}' also needs their {error}. Give each row the `id` of its sample, or leave out the truths"
+            f"{responses and responses.path}: rows with a truth and no `id` stand for"
+            f" themselves, and eval '{plugin.name}' also needs their {error}. Give each"
+            " row the `id` of its sample, or leave out the truths"
         ) from error
     if request.prompt and not rendered:
-        raise InputError(f"eval '{plugin.name}' makes its prompts itself here, so nothing reads the prompt {name}")
+        raise InputError(
+            f"eval '{plugin.name}' makes its prompts itself here, so nothing reads the"
+            f" prompt {name}"
+        )
     prompt = prompt if rendered else None  # an eval may make its prompts itself
     _check_samples(plugin.name, samples)
     stored, used = None, None
@@ -111,15 +134,36 @@ def plan_eval(request: EvalRequest, registry: Registry, responses: StoredRespons
     if responses is not None:
         stored = _stored(responses, own, rows, samples, chosen)
         asked, samples = len(samples), [s for s in samples if (s.id, 0) in stored]
-        used = {"file": str(responses.path), "sha256": responses.sha256, "rows": len(responses.rows)}
+        used = {
+            "file": str(responses.path),
+            "sha256": responses.sha256,
+            "rows": len(responses.rows),
+        }
         used |= {"rows_of_no_question": len(responses.rows) - len(stored)}
-        used |= {"questions_without_response": max(0, min(asked, request.limit or asked) - len(samples))}
+        used |= {
+            "questions_without_response": max(
+                0, min(asked, request.limit or asked) - len(samples)
+            )
+        }
         chosen = samples if request.limit is None else spread(samples, request.limit)
     samples = chosen
-    if samples[0].choices and responses is None and (request.samples > 1 or request.sampling):
-        given = ", ".join([*request.sampling, *(["--samples"] if request.samples > 1 else [])])
-        raise InputError(f"eval '{plugin.name}' compares likelihoods, nothing is sampled: leave out {given}")
-    stop = tuple(dict.fromkeys((*spec.sampling.get("stop", ()), *(prompt.stop if prompt else ()))))
+    if (
+        samples[0].choices
+        and responses is None
+        and (request.samples > 1 or request.sampling)
+    ):
+        given = ", ".join(
+            [*request.sampling, *(["--samples"] if request.samples > 1 else [])]
+        )
+        raise InputError(
+            f"eval '{plugin.name}' compares likelihoods, nothing is sampled: leave out"
+            f" {given}"
+        )
+    stop = tuple(
+        dict.fromkeys(
+            (*spec.sampling.get("stop", ()), *(prompt.stop if prompt else ()))
+        )
+    )
     sampling = replace(
         make_sampling({**spec.sampling, "stop": stop, **request.sampling}, plugin.name),
         seed=request.seed,
@@ -127,12 +171,20 @@ def plan_eval(request: EvalRequest, registry: Registry, responses: StoredRespons
     )
     source = {"responses": responses.path.name} if own and responses else source
     return Planned(
-        request=request, samples=samples, sampling=sampling, prompt=prompt, data=source, stored=stored, used=used
+        request=request,
+        samples=samples,
+        sampling=sampling,
+        prompt=prompt,
+        data=source,
+        stored=stored,
+        used=used,
     )
 
 
 def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    """`limit` samples drawn by a fixed seed, in order; a larger limit holds those of a smaller one."""
+    """`limit` samples drawn by a fixed seed, in order; a larger limit holds those of a
+    smaller one.
+    """
     order = list(range(len(samples)))
     random.Random(336).shuffle(order)
     return [samples[i] for i in sorted(order[:limit])]
@@ -147,43 +199,70 @@ def make_sampling(given: Mapping[str, Any], where: str) -> Sampling:
     found: dict[str, Any] = {}
     for key, value in given.items():
         if key not in SAMPLING:
-            raise InputError(f"{where}: there is no sampling setting '{key}'; {nearest(key, SAMPLING)}")
-        wanted = Sampling.__dataclass_fields__[key].default
+            raise InputError(
+                f"{where}: there is no sampling setting '{key}';"
+                f" {nearest(key, SAMPLING)}"
+            )
+        wanted = DEFAULTS[key]
         if key == "stop":
             value = (value,) if isinstance(value, str) else value
-            if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
-                raise InputError(f"{where}: stop is {value!r}; expected a text or a list of texts")
+            if not isinstance(value, Sequence) or not all(
+                isinstance(text, str) for text in value
+            ):
+                raise InputError(
+                    f"{where}: stop is {value!r}; expected a text or a list of texts"
+                )
             value = tuple(value)
-        elif isinstance(value, bool) or not isinstance(value, (int, float) if isinstance(wanted, float) else int):
+        elif isinstance(value, bool) or not isinstance(
+            value, (int, float) if isinstance(wanted, float) else int
+        ):
             kind = "a number" if isinstance(wanted, float) else "an integer"
             raise InputError(f"{where}: {key} is {value!r}; expected {kind}")
         found[key] = float(value) if isinstance(wanted, float) else value
     return Sampling(**found)
 
 
-def _check_questions(source: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+def _check_questions(
+    source: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> None:
     for number, row in enumerate(rows, 1):
         question = row.get("question", "-")
         if not isinstance(question, str) or not question.strip():
-            raise InputError(f"{dict(source)}: row {number} has the question {question!r}; expected a text")
+            raise InputError(
+                f"{dict(source)}: row {number} has the question {question!r}; expected"
+                " a text"
+            )
 
 
 def _check_samples(name: str, samples: Sequence[Sample]) -> None:
     ids = {s.id for s in samples}
     if not samples or len(ids) != len(samples):
-        raise InputError(f"eval '{name}' made {len(samples)} samples with {len(ids)} different ids; each needs its own")
+        raise InputError(
+            f"eval '{name}' made {len(samples)} samples with {len(ids)} different ids;"
+            " each needs its own"
+        )
 
 
 def _stored(
-    responses: StoredResponses, own: bool, rows: list[Row], samples: list[Sample], chosen: list[Sample]
+    responses: StoredResponses,
+    own: bool,
+    rows: list[Row],
+    samples: list[Sample],
+    chosen: list[Sample],
 ) -> dict[Key, Row]:
     if own:
         if len(samples) != len(rows):
             raise InputError(
-                f"{responses.path} has {len(rows)} different questions with their truths, but the eval makes "
-                f"{len(samples)} samples of them"
+                f"{responses.path} has {len(rows)} different questions with their"
+                f" truths, but the eval makes {len(samples)} samples of them"
             )
         numbers = {s.id: row["_numbers"] for s, row in zip(samples, rows, strict=True)}
-        return {(s, k): completion(responses.rows[n]) for s, ns in numbers.items() for k, n in enumerate(ns)}
-    questions = {s.id: str(s.metadata["question"]) for s in samples if "question" in s.metadata}
+        return {
+            (s, k): completion(responses.rows[n])
+            for s, ns in numbers.items()
+            for k, n in enumerate(ns)
+        }
+    questions = {
+        s.id: str(s.metadata["question"]) for s in samples if "question" in s.metadata
+    }
     return responses.match(samples, questions, chosen)

@@ -1,4 +1,6 @@
-"""Stored responses in the place of a model: match them to an eval's samples, or let them bring their own."""
+"""Stored responses in the place of a model: match them to an eval's samples, or let
+them bring their own.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,11 @@ _TOKENS = ("tokens", "response_token_length")
 class StoredResponses:
     """Rows of a file, each with a `response` (or `output`, `completion`, `generation`).
 
-    Rows with a `truth` (or `ground_truth`) and no `id` bring their own questions. Others are matched to the eval's
-    samples: by `id`, else by the question's text, else, when there are as many, by order. A text that several samples
-    share (MMLU has 327 such) tells nothing: then ids are needed, or as many rows as samples, in their order.
+    Rows with a `truth` (or `ground_truth`) and no `id` bring their own questions.
+    Others are matched to the eval's samples: by `id`, else by the question's text,
+    else, when there are as many, by order. A text that several samples share (MMLU has
+    327 such) tells nothing: then ids are needed, or as many rows as samples, in their
+    order.
     """
 
     path: Path
@@ -38,16 +42,20 @@ class StoredResponses:
         """Read a .jsonl, .json, .csv or .parquet file.
 
         Raises:
-            MissingError: no such file. InputError: malformed, or rows without a response.
+            MissingError: no such file. InputError: malformed, or rows without a
+                response.
         """
         file = Path(path)
         if not file.is_file():
-            raise MissingError(f"there is no file of responses {path} (looked in {Path.cwd()})")
+            raise MissingError(
+                f"there is no file of responses {path} (looked in {Path.cwd()})"
+            )
         rows = read_file(file)
         for number, row in enumerate(rows, 1):
             if not isinstance(_first(row, _RESPONSE), str):
                 raise InputError(
-                    f"{path}: row {number} has no text `response`; it has {listing(sorted(map(str, row)))}"
+                    f"{path}: row {number} has no text `response`; it has"
+                    f" {listing(sorted(map(str, row)))}"
                 )
         if not rows:
             raise InputError(f"{path} holds no responses")
@@ -63,26 +71,47 @@ class StoredResponses:
     @property
     def brings_questions(self) -> bool:
         """Whether the rows stand for themselves."""
-        return all(_first(r, _TRUTH) is not None and "id" not in r and _text(r) is not None for r in self.rows)
+        return all(
+            _first(r, _TRUTH) is not None and "id" not in r and _text(r) is not None
+            for r in self.rows
+        )
 
     def questions(self) -> list[Row]:
-        """Dataset rows of the distinct questions; `_numbers` are the numbers of their responses."""
+        """Dataset rows of the distinct questions; `_numbers` are the numbers of their
+        responses.
+        """
         grouped: dict[str, list[int]] = defaultdict(list)
         for number, row in enumerate(self.rows):
             grouped[json.dumps([_text(row), _first(row, _TRUTH)])].append(number)
         found = []
         for index, numbers in enumerate(grouped.values()):
             row = self.rows[numbers[0]]
-            kept = {k: v for k, v in row.items() if k not in (*_RESPONSE, *_TRUTH, *_QUESTION, *_TOKENS)}
+            kept = {
+                k: v
+                for k, v in row.items()
+                if k not in (*_RESPONSE, *_TRUTH, *_QUESTION, *_TOKENS)
+            }
             question = _first(row, _QUESTION)
             more = {"question": question} if question is not None else {}
-            found.append({**kept, **more, "id": f"r{index}", "truth": _first(row, _TRUTH), "_numbers": numbers})
+            found.append(
+                {
+                    **kept,
+                    **more,
+                    "id": f"r{index}",
+                    "truth": _first(row, _TRUTH),
+                    "_numbers": numbers,
+                }
+            )
         return found
 
     def match(
-        self, samples: Sequence[Sample], questions: Mapping[str, str], chosen: Sequence[Sample]
+        self,
+        samples: Sequence[Sample],
+        questions: Mapping[str, str],
+        chosen: Sequence[Sample],
     ) -> dict[tuple[str, int], Row]:
-        """(sample id, number) -> response. `questions` gives the text of each sample's question by its id.
+        """(sample id, number) -> response. `questions` gives the text of each sample's
+        question by its id.
 
         By order, the rows stand for all samples, or for the `chosen` ones of a limit.
 
@@ -92,8 +121,12 @@ class StoredResponses:
         ids = {s.id for s in samples}
         if all("id" in row for row in self.rows):
             self._same_questions(questions)
-            return self._by(lambda row: str(row["id"]) if str(row["id"]) in ids else None, "id")
-        ordered = next((part for part in (samples, chosen) if len(part) == len(self.rows)), None)
+            return self._by(
+                lambda row: str(row["id"]) if str(row["id"]) in ids else None, "id"
+            )
+        ordered = next(
+            (part for part in (samples, chosen) if len(part) == len(self.rows)), None
+        )
         texts = [_first(row, _QUESTION) for row in self.rows]
         if all(isinstance(text, str) for text in texts):
             by_text = {text: name for name, text in questions.items()}
@@ -101,30 +134,47 @@ class StoredResponses:
             if ordered is None or texts != [questions.get(s.id) for s in ordered]:
                 if several := next((text for text in texts if shared[text] > 1), None):
                     raise InputError(
-                        f"{self.path}: {shared[several]} of the eval's samples have the question {several[:80]!r}: "
-                        "give each row the `id` of its sample, or all rows in the samples' order"
+                        f"{self.path}: {shared[several]} of the eval's samples have the"
+                        f" question {several[:80]!r}: give each row the `id` of its"
+                        " sample, or all rows in the samples' order"
                     )
-                return self._by(lambda row: by_text.get(_first(row, _QUESTION)), "question")
+                return self._by(
+                    lambda row: by_text.get(_first(row, _QUESTION)), "question"
+                )
         if ordered is None:
             raise InputError(
-                f"{self.path} has {len(self.rows)} responses for {len(chosen)} samples, and neither `id` nor "
-                "`question` to tell which is which"
+                f"{self.path} has {len(self.rows)} responses for {len(chosen)} samples,"
+                " and neither `id` nor `question` to tell which is which"
             )
-        return {(s.id, 0): completion(row) for s, row in zip(ordered, self.rows, strict=True)}
+        return {
+            (s.id, 0): completion(row)
+            for s, row in zip(ordered, self.rows, strict=True)
+        }
 
     def _same_questions(self, questions: Mapping[str, str]) -> None:
-        """Ids are counted alike in other splits and benchmarks: what a row says of its question must fit."""
+        """Ids are counted alike in other splits and benchmarks: what a row says of its
+        question must fit.
+        """
         for number, row in enumerate(self.rows, 1):
             kept = row.get("metadata")
-            text = _first({**(kept if isinstance(kept, dict) else {}), **row}, _QUESTION)
+            text = _first(
+                {**(kept if isinstance(kept, dict) else {}), **row}, _QUESTION
+            )
             expected = questions.get(str(row["id"]))
-            if text is not None and expected is not None and str(text).strip() != expected.strip():
+            if (
+                text is not None
+                and expected is not None
+                and str(text).strip() != expected.strip()
+            ):
                 raise InputError(
-                    f"{self.path}: row {number} has the id {row['id']} and the question {str(text)[:80]!r}; under this "
-                    f"id the eval asks {expected[:80]!r}: they are responses to other data"
+                    f"{self.path}: row {number} has the id {row['id']} and the question"
+                    f" {str(text)[:80]!r}; under this id the eval asks"
+                    f" {expected[:80]!r}: they are responses to other data"
                 )
 
-    def _by(self, name_of: Callable[[Row], str | None], what: str) -> dict[tuple[str, int], Row]:
+    def _by(
+        self, name_of: Callable[[Row], str | None], what: str
+    ) -> dict[tuple[str, int], Row]:
         found: dict[tuple[str, int], Row] = {}
         counts: dict[str, int] = defaultdict(int)
         for row in self.rows:
@@ -134,14 +184,20 @@ class StoredResponses:
             found[(name, counts[name])] = completion(row)
             counts[name] += 1
         if not found:
-            raise InputError(f"{self.path}: no row's {what} is one of the eval's samples")
+            raise InputError(
+                f"{self.path}: no row's {what} is one of the eval's samples"
+            )
         return found
 
 
 def completion(row: Mapping[str, Any]) -> Row:
     """What a generated row says of its completion."""
     finish = row.get("finish_reason") or "stop"
-    return {"response": _first(row, _RESPONSE), "finish_reason": finish, "tokens": _count(_first(row, _TOKENS), "")}
+    return {
+        "response": _first(row, _RESPONSE),
+        "finish_reason": finish,
+        "tokens": _count(_first(row, _TOKENS), ""),
+    }
 
 
 def _count(tokens: Any, where: str) -> int | None:
@@ -149,7 +205,9 @@ def _count(tokens: Any, where: str) -> int | None:
     try:
         return None if tokens in (None, "") else int(tokens)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{where} has {tokens!r} as its number of tokens; expected an integer") from error
+        raise InputError(
+            f"{where} has {tokens!r} as its number of tokens; expected an integer"
+        ) from error
 
 
 def _text(row: Mapping[str, Any]) -> Any:

@@ -1,4 +1,6 @@
-"""Score completions: by the eval's function in the grading workers, or by a judge model."""
+"""Score completions: by the eval's function in the grading workers, or by a judge
+model.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from alignkit.types import Sample, Score
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from alignkit.endpoint.judges import JudgeClient
     from alignkit.grading import Grader
-    from alignkit.judging import JudgeClient
     from alignkit.plugins import Plugin
 
 DEADLINE = 5.0  # seconds that grading one completion may take
@@ -25,7 +27,9 @@ _CHUNK = 256  # completions graded between two writes to disk
 
 
 class Scorer:
-    """How the completions of one eval are scored. `identity` is what the scores depend on."""
+    """How the completions of one eval are scored. `identity` is what the scores depend
+    on.
+    """
 
     def __init__(
         self,
@@ -44,13 +48,32 @@ class Scorer:
         if self.task is None:
             self.function = bind(plugin, plugin.value.score, options)
         elif judge is None:
-            raise InputError(f"eval '{plugin.name}' is judged by a model; name one with --judge (align plugins list)")
-        graded_by = {"name": plugin.name, "sha256": source_hash(plugin), "options": effective_options(plugin, options)}
-        who = {"name": judge.judge.name, "model": judge.model} if self.task and judge else None
+            raise InputError(
+                f"eval '{plugin.name}' is judged by a model; name one with --judge"
+                " (align plugins list)"
+            )
+        graded_by = {
+            "name": plugin.name,
+            "sha256": source_hash(plugin),
+            "options": effective_options(plugin, options),
+        }
+        who = (
+            {"name": judge.judge.name, "model": judge.model}
+            if self.task and judge
+            else None
+        )
         self.identity = {"grader": graded_by, "judge": who}
 
-    def score(self, samples: Sequence[Sample], store: Store, keys: Sequence[Key], report: Callable[..., None]) -> None:
-        """Fill in every open row of `keys`; judged rows without a readable verdict stay open."""
+    def score(
+        self,
+        samples: Sequence[Sample],
+        store: Store,
+        keys: Sequence[Key],
+        report: Callable[..., None],
+    ) -> None:
+        """Fill in every open row of `keys`; judged rows without a readable verdict stay
+        open.
+        """
         by_id = {s.id: s for s in samples}
         waiting = [key for key in keys if store.rows[key]["reward"] is None]
         if not waiting:
@@ -60,7 +83,13 @@ class Scorer:
         else:
             self._grade(by_id, store, waiting, report)
 
-    def _grade(self, by_id: Mapping[str, Sample], store: Store, waiting: Sequence[Key], report: Any) -> None:
+    def _grade(
+        self,
+        by_id: Mapping[str, Sample],
+        store: Store,
+        waiting: Sequence[Key],
+        report: Any,
+    ) -> None:
         from alignkit.grading import Grader
 
         with contextlib.nullcontext(self.grader) if self.grader else Grader() as grader:
@@ -69,10 +98,18 @@ class Scorer:
                 # The response is hostile input: a worker that can be killed grades it.
                 calls = [(by_id[row["id"]], row["response"]) for row in rows]
                 graded = grader.call(self.function, calls, DEADLINE).result()
-                store.add(scored(row, g.score) for row, g in zip(rows, graded, strict=True))
+                store.add(
+                    scored(row, g.score) for row, g in zip(rows, graded, strict=True)
+                )
                 report("score", start + len(rows), len(waiting))
 
-    def _judge(self, by_id: Mapping[str, Sample], store: Store, waiting: Sequence[Key], report: Any) -> None:
+    def _judge(
+        self,
+        by_id: Mapping[str, Sample],
+        store: Store,
+        waiting: Sequence[Key],
+        report: Any,
+    ) -> None:
         assert self.task is not None and self.judge is not None
         task, done = self.task, 0
         owner = {f"{name} {number}": (name, number) for name, number in waiting}
@@ -90,7 +127,9 @@ class Scorer:
 
         requests = []
         for name, key in owner.items():
-            conversations = task.conversations(by_id[key[0]], store.rows[key]["response"])
+            conversations = task.conversations(
+                by_id[key[0]], store.rows[key]["response"]
+            )
             if conversations:
                 requests.append((name, conversations))
             else:
@@ -102,9 +141,20 @@ class Scorer:
         before = str(self.judge.estimate(requests, task.sampling, readable))
         self.announce(f"{self.plugin.name}: {before}")
         got = self.judge.ask(requests, task.sampling, readable, finish)
-        store.add({**store.rows[owner[name]], "explanation": f"not judged: {why}"} for name, why in got.open.items())
-        self.cost = {"estimate": before, "answers": got.asked, "reused": got.reused, "dollars": got.dollars}
-        self.cost |= {"input_tokens": got.input_tokens, "output_tokens": got.output_tokens}
+        store.add(
+            {**store.rows[owner[name]], "explanation": f"not judged: {why}"}
+            for name, why in got.open.items()
+        )
+        self.cost = {
+            "estimate": before,
+            "answers": got.asked,
+            "reused": got.reused,
+            "dollars": got.dollars,
+        }
+        self.cost |= {
+            "input_tokens": got.input_tokens,
+            "output_tokens": got.output_tokens,
+        }
 
 
 def scored(row: Row, score: Score) -> Row:
@@ -115,7 +165,9 @@ def scored(row: Row, score: Score) -> Row:
 
 
 def source_hash(plugin: Plugin) -> str:
-    """sha256 of the code that scores: the plugin's file, and the grading that alignkit itself lends to it."""
+    """sha256 of the code that scores: the plugin's file, and the grading that alignkit
+    itself lends to it.
+    """
     files = [plugin.file]
     score = plugin.value.score
     if score is not None:

@@ -1,7 +1,8 @@
-"""What an eval keeps on disk while it works: one appended row per completion, so that a killed call goes on.
+"""What an eval keeps on disk while it works: one appended row per completion, so that a
+killed call goes on.
 
-A row is appended when it is generated (`status: open`) and again when it is scored; the last one counts. A finished
-eval rewrites the file with one row per completion.
+A row is appended when it is generated (`status: open`) and again when it is scored; the
+last one counts. A finished eval rewrites the file with one row per completion.
 """
 
 from __future__ import annotations
@@ -27,15 +28,21 @@ class Store:
     Args:
         folder: made when it is not there; held by a lock until `close`.
         settings: what the completions depend on; a folder of other settings is refused.
-        scoring: what the scores depend on; when it differs from the stored one, scores are dropped and
-            completions kept.
+        scoring: what the scores depend on; when it differs from the stored one, scores
+            are dropped and completions kept.
         resume: False throws away what is there.
 
     Raises:
         InputError: other settings, or another process at work in the folder.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], scoring: Mapping[str, Any], resume: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        scoring: Mapping[str, Any],
+        resume: bool,
+    ) -> None:
         self.folder = folder
         self.rows: dict[Key, Row] = {}
         with writing(folder):
@@ -44,12 +51,18 @@ class Store:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"another process is at work in {folder}; wait for it, or pass another --out") from error
+            raise InputError(
+                f"another process is at work in {folder}; wait for it, or pass another"
+                " --out"
+            ) from error
         if not resume:
-            # The settings last: rows without them would be taken for rows of any settings.
+            # The settings last: rows without them would be taken for rows of any
+            # settings.
             for name in ("samples.jsonl", "summary.json", "settings.json"):
                 (folder / name).unlink(missing_ok=True)
-        given = json.loads(json.dumps({"settings": settings, "scoring": scoring}, default=str))
+        given = json.loads(
+            json.dumps({"settings": settings, "scoring": scoring}, default=str)
+        )
         known = self._known(given["settings"])
         if (folder / "samples.jsonl").is_file():
             for row in read_jsonl(folder / "samples.jsonl"):
@@ -67,14 +80,19 @@ class Store:
             known = json.loads(path.read_text(encoding="utf-8"))
             old = known["settings"]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged; pass --no-resume to start anew, or another --out") from error
+            raise InputError(
+                f"{path} is damaged; pass --no-resume to start anew, or another --out"
+            ) from error
         differing = [
-            f"{k}: {old.get(k)!r} there, {settings.get(k)!r} now" for k in settings if old.get(k) != settings[k]
+            f"{k}: {old.get(k)!r} there, {settings.get(k)!r} now"
+            for k in settings
+            if old.get(k) != settings[k]
         ]
         if differing:
             raise InputError(
-                f"{self.folder} holds results of other settings, which are never mixed ({'; '.join(differing)}); "
-                "pass another --out, or --no-resume to replace them"
+                f"{self.folder} holds results of other settings, which are never mixed"
+                f" ({'; '.join(differing)}); pass another --out, or --no-resume to"
+                " replace them"
             )
         return dict(known)
 
@@ -85,15 +103,26 @@ class Store:
         self.rows.update({(row["id"], row["sample"]): row for row in new})
 
     def finish(self, keys: Iterable[Key], summary: Mapping[str, Any]) -> None:
-        """Write samples.jsonl anew, the given rows first and in this order, and summary.json."""
+        """Write samples.jsonl anew, the given rows first and in this order, and
+        summary.json.
+        """
         first = list(keys)
         asked = set(first)
-        self._rewrite([*(self.rows[k] for k in first), *(row for k, row in self.rows.items() if k not in asked)])
+        self._rewrite(
+            [
+                *(self.rows[k] for k in first),
+                *(row for k, row in self.rows.items() if k not in asked),
+            ]
+        )
         write_json(self.folder / "summary.json", summary)
 
     def _rewrite(self, rows: Iterable[Row]) -> None:
-        text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        atomic_write(self.folder / "samples.jsonl", text.encode("utf-8", "backslashreplace"))
+        text = "".join(
+            json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows
+        )
+        atomic_write(
+            self.folder / "samples.jsonl", text.encode("utf-8", "backslashreplace")
+        )
 
     def close(self) -> None:
         """Release the folder."""
@@ -102,14 +131,27 @@ class Store:
 
 def unscored(row: Row) -> Row:
     """The row as it was generated."""
-    return {**row, "reward": None, "status": OPEN, "parts": {}, "stage": "", "explanation": ""}
+    return {
+        **row,
+        "reward": None,
+        "status": OPEN,
+        "parts": {},
+        "stage": "",
+        "explanation": "",
+    }
 
 
 def model_state(model: str) -> str | None:
-    """What tells whether weights, settings or tokenizer under a path were changed: files' names, sizes and times."""
+    """What tells whether weights, settings or tokenizer under a path were changed:
+    files' names, sizes and times.
+    """
     folder = Path(model)
     folder = folder / "model" if (folder / "manifest.json").is_file() else folder
-    weights = sorted(p for kind in ("*.safetensors", "*.bin") for p in folder.glob(kind)) if folder.is_dir() else []
+    weights = (
+        sorted(p for kind in ("*.safetensors", "*.bin") for p in folder.glob(kind))
+        if folder.is_dir()
+        else []
+    )
     if not weights:
         return None
     weights += sorted(p for kind in ("*.json", "*.jinja") for p in folder.glob(kind))

@@ -1,4 +1,6 @@
-"""Grading: find the answer in a response, compare it with the truth, in workers that can be killed."""
+"""Grading: find the answer in a response, compare it with the truth, in workers that
+can be killed.
+"""
 
 from __future__ import annotations
 

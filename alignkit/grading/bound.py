@@ -19,7 +19,9 @@ BATCH_ARGUMENTS = ("responses", "truths", "prompts", "metadatas")
 
 
 class Graded(NamedTuple):
-    """A score and the seconds that its computation took (a repeated sample has those of the first)."""
+    """A score and the seconds that its computation took (a repeated sample has those of
+    the first).
+    """
 
     score: Score
     seconds: float
@@ -31,7 +33,8 @@ class BoundReward:
 
     name: str
     function: Callable[..., Any]
-    arguments: tuple[str, ...]  # of SAMPLE_ARGUMENTS or BATCH_ARGUMENTS, in the function's order
+    # of SAMPLE_ARGUMENTS or BATCH_ARGUMENTS, in the function's order
+    arguments: tuple[str, ...]
     form: Literal["sample", "batch"]
     is_async: bool
     where: Literal["pool", "process"]
@@ -39,11 +42,15 @@ class BoundReward:
     weight: float = 1.0
 
 
-def bind(reward: Reward, options: Mapping[str, Any] | None = None, *, weight: float = 1.0) -> BoundReward:
-    """Read what a reward function wants from its positional parameters, and fill in its options.
+def bind(
+    reward: Reward, options: Mapping[str, Any] | None = None, *, weight: float = 1.0
+) -> BoundReward:
+    """Read what a reward function wants from its positional parameters, and fill in its
+    options.
 
     Raises:
-        PluginError: a parameter that is none of the known ones, samples mixed with batches, or a place it cannot run.
+        PluginError: a parameter that is none of the known ones, samples mixed with
+            batches, or a place it cannot run.
     """
     function = reward.function
     arguments = tuple(
@@ -51,27 +58,40 @@ def bind(reward: Reward, options: Mapping[str, Any] | None = None, *, weight: fl
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is not parameter.KEYWORD_ONLY
     )
-    form: Literal["sample", "batch"] = "sample" if set(arguments) <= set(SAMPLE_ARGUMENTS) else "batch"
-    if not arguments or (form == "batch" and not set(arguments) <= set(BATCH_ARGUMENTS)):
+    form: Literal["sample", "batch"] = (
+        "sample" if set(arguments) <= set(SAMPLE_ARGUMENTS) else "batch"
+    )
+    if not arguments or (
+        form == "batch" and not set(arguments) <= set(BATCH_ARGUMENTS)
+    ):
         given = ", ".join(arguments) or "nothing"
         raise PluginError(
-            f"{_place(function)}: reward '{reward.name}' takes {given}; expected any of {', '.join(SAMPLE_ARGUMENTS)} "
-            f"(per sample) or of {', '.join(BATCH_ARGUMENTS)} (per batch), and options after `*`"
+            f"{_place(function)}: reward '{reward.name}' takes {given}; expected any of"
+            f" {', '.join(SAMPLE_ARGUMENTS)} (per sample) or of"
+            f" {', '.join(BATCH_ARGUMENTS)} (per batch), and options after `*`"
         )
     is_async = inspect.iscoroutinefunction(function)
     can_pool = form == "sample" and not is_async
     if reward.where == "pool" and not can_pool:
         raise PluginError(
-            f"{_place(function)}: reward '{reward.name}' says where='pool', but only a per-sample function that is "
-            "not async runs there; leave `where` out"
+            f"{_place(function)}: reward '{reward.name}' says where='pool', but only a"
+            " per-sample function that is not async runs there; leave `where` out"
         )
-    where: Literal["pool", "process"] = "pool" if can_pool and reward.where != "process" else "process"
+    where: Literal["pool", "process"] = (
+        "pool" if can_pool and reward.where != "process" else "process"
+    )
     bound = functools.partial(function, **options) if options else function
-    return BoundReward(reward.name, bound, arguments, form, is_async, where, reward.deadline, weight)
+    return BoundReward(
+        reward.name, bound, arguments, form, is_async, where, reward.deadline, weight
+    )
 
 
-def bind_plugin(plugin: plugins.Plugin, options: Mapping[str, Any], *, weight: float = 1.0) -> BoundReward:
-    """`bind` for a registered plugin; its options become the types that the function declares."""
+def bind_plugin(
+    plugin: plugins.Plugin, options: Mapping[str, Any], *, weight: float = 1.0
+) -> BoundReward:
+    """`bind` for a registered plugin; its options become the types that the function
+    declares.
+    """
     bound = bind(plugin.value, weight=weight)
     return replace(bound, function=plugins.bind(plugin, plugin.value.function, options))
 
@@ -84,20 +104,26 @@ def as_score(value: Any) -> Score:
     """What a reward returned, as a Score.
 
     Raises:
-        TypeError: neither a Score nor a number. ValueError: a number that is not finite.
+        TypeError: neither a Score nor a number. ValueError: a number that is not
+            finite.
     """
     if isinstance(value, Score):
         return value
     if isinstance(value, bool | int | float) or hasattr(value, "__float__"):
         return Score(float(value))
-    raise TypeError(f"a reward returns a Score or a number, got {type(value).__name__}: {value!r:.80}")
+    raise TypeError(
+        f"a reward returns a Score or a number, got {type(value).__name__}:"
+        f" {value!r:.80}"
+    )
 
 
 def call_sample(function: Callable[..., Any], arguments: Sequence[Any]) -> Graded:
-    """One call. A crash of the function is a Score with status `error` and the traceback as explanation.
+    """One call. A crash of the function is a Score with status `error` and the
+    traceback as explanation.
 
     Raises:
-        AlignError: passed on: the user has to change something before any sample can be graded.
+        AlignError: passed on: the user has to change something before any sample can be
+            graded.
     """
     started = time.perf_counter()
     try:
@@ -105,7 +131,12 @@ def call_sample(function: Callable[..., Any], arguments: Sequence[Any]) -> Grade
     except AlignError:
         raise
     except MemoryError:
-        score = Score(0.0, "error", stage="memory", explanation="the memory limit of a grading worker was reached")
+        score = Score(
+            0.0,
+            "error",
+            stage="memory",
+            explanation="the memory limit of a grading worker was reached",
+        )
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and its crash is the result here
         score = crashed(error)
     return Graded(score, time.perf_counter() - started)
@@ -119,4 +150,9 @@ def crashed(error: BaseException) -> Score:
 
 def timed_out(seconds: float) -> Score:
     """The score of a sample whose grading was stopped."""
-    return Score(0.0, "timeout", stage="deadline", explanation=f"not decided within {seconds:g} s: stopped")
+    return Score(
+        0.0,
+        "timeout",
+        stage="deadline",
+        explanation=f"not decided within {seconds:g} s: stopped",
+    )

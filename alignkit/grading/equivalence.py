@@ -11,14 +11,16 @@ from alignkit.grading.values import TooLarge, approximate, exact, to_sympy
 _BRACKETS = "()[]"
 _FRACTION = re.compile(r"^-?[0-9]+.?/0*[1-9][0-9]*.?$")
 _REFUSED_POWERS = re.compile(r"\^\(|\^\{|\^[0-9]+\^|\^[0-9][0-9]")
-_POINTS = (0.7390851, 1.6180339, 2.2360679)  # where symbols are sampled: nothing special happens there
+# where symbols are sampled: nothing special happens there
+_POINTS = (0.7390851, 1.6180339, 2.2360679)
 
 
 def same_expression(truth: str, answer: str) -> tuple[bool, str]:
     """Whether two PRM800K-normalised texts are equal as mathematics, and why.
 
-    The published rules: tuples agree in length and brackets; an unreduced fraction is wrong; an integer wants an
-    integer; at most two different letters; exponents of one digit.
+    The published rules: tuples agree in length and brackets; an unreduced fraction is
+    wrong; an integer wants an integer; at most two different letters; exponents of one
+    digit.
     """
     if not answer:
         return False, "the answer is empty"
@@ -40,7 +42,12 @@ def _elements(text: str) -> list[str]:
     text = strip_thousands(text)
     if not text:
         return []
-    if len(text) > 2 and text[0] in _BRACKETS and text[-1] in _BRACKETS and not any(c in text[1:-1] for c in _BRACKETS):
+    if (
+        len(text) > 2
+        and text[0] in _BRACKETS
+        and text[-1] in _BRACKETS
+        and not any(c in text[1:-1] for c in _BRACKETS)
+    ):
         return [element.strip() for element in text[1:-1].split(",")]
     return [text]
 
@@ -50,7 +57,11 @@ def _same_element(truth: str, answer: str) -> tuple[bool, str]:
         return truth == answer, "fractions are compared as written"
     if is_integer(truth) != is_integer(answer):
         return False, "one is an integer and the other is not"
-    letters = {letter for letter in f"{truth} {answer}".replace("sqrt", "").replace("frac", "") if letter.isalpha()}
+    letters = {
+        letter
+        for letter in f"{truth} {answer}".replace("sqrt", "").replace("frac", "")
+        if letter.isalpha()
+    }
     if len(letters) > 2:
         return False, "more than two different letters"
     if _REFUSED_POWERS.search(truth) or _REFUSED_POWERS.search(answer):
@@ -59,7 +70,9 @@ def _same_element(truth: str, answer: str) -> tuple[bool, str]:
 
 
 def equal_plain(truth: str, answer: str) -> tuple[bool, str]:
-    """Whether two plain expressions are equal: exactly, by refutation at sample points, at last by sympy."""
+    """Whether two plain expressions are equal: exactly, by refutation at sample points,
+    at last by sympy.
+    """
     try:
         trees = parse(truth), parse(answer)
     except Unparsable as error:
@@ -80,11 +93,18 @@ def equal_plain(truth: str, answer: str) -> tuple[bool, str]:
 
 
 def _differ(truth: Node, answer: Node, point: int) -> bool:
-    """Whether the values at a sample point are surely different; False where this cannot be told."""
+    """Whether the values at a sample point are surely different; False where this
+    cannot be told.
+    """
     names = sorted(_symbols(truth) | _symbols(answer))
-    symbols = {name: _POINTS[(point + index) % 3] + index for index, name in enumerate(names)}
+    symbols = {
+        name: _POINTS[(point + index) % 3] + index for index, name in enumerate(names)
+    }
     try:
-        (a, a_error), (b, b_error) = approximate(truth, symbols), approximate(answer, symbols)
+        (a, a_error), (b, b_error) = (
+            approximate(truth, symbols),
+            approximate(answer, symbols),
+        )
     except (ArithmeticError, ValueError):
         return False
     return abs(a - b) > 16 * (a_error + b_error) + 1e-12 * (abs(a) + abs(b))
@@ -97,7 +117,9 @@ def _symbols(node: Node) -> set[str]:
 
 
 def sympy_errors() -> tuple[type[Exception], ...]:
-    """What sympy raises on expressions it cannot handle. Running out of memory is not among these."""
+    """What sympy raises on expressions it cannot handle. Running out of memory is not
+    among these.
+    """
     from sympy.polys.polyerrors import BasePolynomialError
 
     return (

@@ -1,8 +1,9 @@
-"""Plain math text as a tree: a parser of our own, because sympy's evaluates its input as Python.
+"""Plain math text as a tree: a parser of our own, because sympy's evaluates its input
+as Python.
 
-The grammar is what the published grader accepts after normalisation, with sympy's implicit multiplication: numbers,
-one-letter symbols (`xy` is x*y), `pi`, `sqrt(…)`, `ln(…)`, `csc(…)`, factorials, `+ - * / ^ **`, parentheses.
-Nothing is evaluated here.
+The grammar is what the published grader accepts after normalisation, with sympy's
+implicit multiplication: numbers, one-letter symbols (`xy` is x*y), `pi`, `sqrt(…)`,
+`ln(…)`, `csc(…)`, factorials, `+ - * / ^ **`, parentheses. Nothing is evaluated here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from alignkit.grading.latex_text import words
 
 MAX_DEPTH = 60
-MAX_TOKENS = 400  # a chain of operations is as deep as it is long, and trees are walked by recursion
+# a chain of operations is as deep as it is long, and trees are walked by recursion
+MAX_TOKENS = 400
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -28,8 +30,12 @@ _TOKEN = re.compile(
 )
 _FUNCTIONS = frozenset(("sqrt", "ln", "csc"))
 _WHOLE_NAMES = frozenset(("pi", "xi", "nu", "mu"))  # letters by name, not products
-# What sympy or Python give these names is no number; the published grader fails on them.
-_RESERVED = words("all eye ff fft frac fu gff hn1 hn2 id im jn li nan ntt oo re rf yn zoo as if in is or")
+# What sympy or Python give these names is no number; the published grader fails on
+# them.
+_RESERVED = words(
+    "all eye ff fft frac fu gff hn1 hn2 id im jn li nan ntt oo re rf yn zoo as if in"
+    " is or"
+)
 
 
 class Unparsable(ValueError):
@@ -38,7 +44,9 @@ class Unparsable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`kind`: integer, decimal, symbol, pi, or an operation: + - * / ^ neg ! !! sqrt ln csc."""
+    """`kind`: integer, decimal, symbol, pi, or an operation: + - * / ^ neg ! !! sqrt ln
+    csc.
+    """
 
     kind: str
     text: str = ""
@@ -64,7 +72,11 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None or len(tokens) == MAX_TOKENS:
-            raise Unparsable(f"unexpected {text[at : at + 10]!r}" if match is None else f"over {MAX_TOKENS} tokens")
+            raise Unparsable(
+                f"unexpected {text[at : at + 10]!r}"
+                if match is None
+                else f"over {MAX_TOKENS} tokens"
+            )
         tokens.append((str(match.lastgroup), match[str(match.lastgroup)]))
         at = match.end()
     return tokens
@@ -98,7 +110,10 @@ class _Parser:
         while True:
             if sign := self.sign("*", "/"):
                 tree = Node(sign, args=(tree, self.signed(depth)))
-            elif self.peek()[0] in ("integer", "decimal", "name") or self.peek()[1] == "(":
+            elif (
+                self.peek()[0] in ("integer", "decimal", "name")
+                or self.peek()[1] == "("
+            ):
                 tree = Node("*", args=(tree, self.power(depth)))
             else:
                 return tree
@@ -112,7 +127,9 @@ class _Parser:
         return self.power(depth)
 
     def power(self, depth: int) -> Node:
-        """An atom with its exponent; of a word of several letters the last letter takes the exponent."""
+        """An atom with its exponent; of a word of several letters the last letter takes
+        the exponent.
+        """
         *factors, base = self.atoms(depth)
         if self.sign("^", "**"):
             base = Node("^", args=(base, self.signed(depth + 1)))
@@ -131,7 +148,9 @@ class _Parser:
             atoms = [self.sum(depth + 1)]
             self.close()
         else:
-            raise Unparsable(f"unexpected {text!r}" if text else "the text ends too early")
+            raise Unparsable(
+                f"unexpected {text!r}" if text else "the text ends too early"
+            )
         if sign := self.sign("!", "!!"):
             whole = atoms[-1]
             for factor in reversed(atoms[:-1]):
@@ -155,7 +174,8 @@ class _Parser:
         if len(name) > MAX_TOKENS // 4:
             raise Unparsable("a word of too many letters")
         return [
-            Node("integer" if part[0].isdecimal() else "symbol", part) for part in re.findall(r"[0-9]+|[^0-9]", name)
+            Node("integer" if part[0].isdecimal() else "symbol", part)
+            for part in re.findall(r"[0-9]+|[^0-9]", name)
         ]
 
     def close(self) -> None:

@@ -9,10 +9,11 @@ FORMS: tuple[str, ...] = get_args(Form)
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}` (or `\fbox{…}` where there is no box), braces matched.
+    r"""The content of the last `\boxed{…}` (or `\fbox{…}` where there is no box),
+    braces matched.
 
-    None when there is no such command, when its braces never close, or when something stands between the
-    command and its brace, as in the published graders.
+    None when there is no such command, when its braces never close, or when something
+    stands between the command and its brace, as in the published graders.
     """
     start = text.rfind("\\boxed")
     if start < 0:
@@ -40,22 +41,27 @@ def _closing_brace(text: str, start: int) -> int | None:
 
 
 def has_r1_zero_format(response: str) -> bool:
-    """The format rule of the r1_zero prompt: `</think> <answer>` with exactly one space, and `</answer>`."""
+    """The format rule of the r1_zero prompt: `</think> <answer>` with exactly one
+    space, and `</answer>`.
+    """
     return "</think> <answer>" in response and "</answer>" in response
 
 
 def extract_answer(response: str, form: Form = "r1_zero") -> str | None:
     r"""The answer that a response gives, or None when it gives none.
 
-    `r1_zero`: the text after the last `<answer>` without `</answer>`, of a response in that format; when it
-    holds `\boxed`, the last box. `boxed`: the last box of the response. `plain`: the response itself.
+    `r1_zero`: the text after the last `<answer>` without `</answer>`, of a response in
+        that format; when it holds `\boxed`, the last box. `boxed`: the last box of the
+        response. `plain`: the response itself.
     """
     if form == "plain":
         return response
     if form == "r1_zero":
         if not has_r1_zero_format(response):
             return None
-        response = response[response.rfind("<answer>") + len("<answer>") :].replace("</answer>", "")
+        response = response[response.rfind("<answer>") + len("<answer>") :].replace(
+            "</answer>", ""
+        )
         if "\\boxed" not in response:
             return response
     elif form != "boxed":

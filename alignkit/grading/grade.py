@@ -1,4 +1,6 @@
-"""Grade a response against the truth: extract, normalise, compare; one Score with the stage that decided."""
+"""Grade a response against the truth: extract, normalise, compare; one Score with the
+stage that decided.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from alignkit.grading.equivalence import same_expression
-from alignkit.grading.extract import Form, extract_answer, has_r1_zero_format, last_boxed
+from alignkit.grading.extract import (
+    Form,
+    extract_answer,
+    has_r1_zero_format,
+    last_boxed,
+)
 from alignkit.grading.math_verify_stage import (
     math_verify_equal,
     math_verify_verify,
@@ -20,66 +27,122 @@ from alignkit.types import Score
 _SHOWN = 120  # characters of a text in an explanation
 
 
-def grade(response: str, truth: Any, *, form: Form = "r1_zero", fast: bool = True, strict: bool = False) -> Score:
+def grade(
+    response: str,
+    truth: Any,
+    *,
+    form: Form = "r1_zero",
+    fast: bool = True,
+    strict: bool = False,
+) -> Score:
     r"""1 for a response in the right format whose answer matches the truth, else 0.
 
-    The verdicts are those of the grader published with Dr. GRPO (Liu et al. 2025). `form` says where the answer
-    stands (`r1_zero`, `boxed` or `plain`); `fast=False` asks math-verify as a last stage; `strict` refuses answers
-    that hedge (`42 \text{ or } 43`). The truth is a text, a number, or a list of these (any matches).
+    The verdicts are those of the grader published with Dr. GRPO (Liu et al. 2025).
+    `form` says where the answer stands (`r1_zero`, `boxed` or `plain`); `fast=False`
+    asks math-verify as a last stage; `strict` refuses answers that hedge (`42 \text{ or
+    } 43`). The truth is a text, a number, or a list of these (any matches).
 
-    The parts `format_reward` and `answer_reward` are 0 or 1; the status is `unparsed` when there is no answer.
+    The parts `format_reward` and `answer_reward` are 0 or 1; the status is `unparsed`
+    when there is no answer.
     """
     answer = extract_answer(response, form)
     if answer is None:
         well_formed = form == "r1_zero" and has_r1_zero_format(response)
-        why = "a box that never closes" if well_formed else f"the format {form} is not kept: no answer"
+        why = (
+            "a box that never closes"
+            if well_formed
+            else f"the format {form} is not kept: no answer"
+        )
         return Score(0.0, "unparsed", _parts(well_formed, False), "format", why)
     return grade_answer(answer, truth, fast=fast, strict=strict)
 
 
-def grade_answer(answer: str, truth: Any, *, fast: bool = True, strict: bool = False) -> Score:
+def grade_answer(
+    answer: str, truth: Any, *, fast: bool = True, strict: bool = False
+) -> Score:
     """Grade an answer that is already extracted; see `grade`."""
-    score = Score(0.0, "wrong", _parts(True, False), "truth", "the truth holds no answer")
+    score = Score(
+        0.0, "wrong", _parts(True, False), "truth", "the truth holds no answer"
+    )
     for text in truth_texts(truth):
         right, stage, why = matches(answer, text, fast=fast, strict=strict)
-        score = Score(float(right), "ok" if right else "wrong", _parts(True, right), stage, why)
+        score = Score(
+            float(right), "ok" if right else "wrong", _parts(True, right), stage, why
+        )
         if right:
             break
     return score
 
 
 def grade_math_verify(response: str, truth: Any) -> Score:
-    """math-verify's own verdict on a response: its last formula or number that can be read, a box before others.
+    """math-verify's own verdict on a response: its last formula or number that can be
+    read, a box before others.
 
-    The last 20,000 characters are read. Its signal-based time-outs are off: the worker's deadline takes their place.
+    The last 20,000 characters are read. Its signal-based time-outs are off: the
+    worker's deadline takes their place.
     """
     tail = response[-2 * MAX_CHARS :]
     if too_large(last_boxed(tail) or tail.rpartition("<answer>")[2][-500:]):
-        return Score(0.0, "wrong", {"answer_reward": 0.0}, "bounds", "a power or factorial too large to evaluate")
+        return Score(
+            0.0,
+            "wrong",
+            {"answer_reward": 0.0},
+            "bounds",
+            "a power or factorial too large to evaluate",
+        )
     given = read_response(tail)
     if not given:
-        return Score(0.0, "unparsed", {"answer_reward": 0.0}, "math_verify", "no formula or number in the response")
-    right = any(math_verify_verify(read_truth(text), given) for text in truth_texts(truth))
+        return Score(
+            0.0,
+            "unparsed",
+            {"answer_reward": 0.0},
+            "math_verify",
+            "no formula or number in the response",
+        )
+    right = any(
+        math_verify_verify(read_truth(text), given) for text in truth_texts(truth)
+    )
     why = f"{_shown(str(given[-1]))} {'is' if right else 'is not'} {_shown(str(truth))}"
-    return Score(float(right), "ok" if right else "wrong", {"answer_reward": float(right)}, "math_verify", why)
+    return Score(
+        float(right),
+        "ok" if right else "wrong",
+        {"answer_reward": float(right)},
+        "math_verify",
+        why,
+    )
 
 
 def truth_texts(truth: Any) -> Iterable[str]:
-    r"""The truth as texts: of a list each; of a text that holds `\boxed`, what is in the last box."""
+    r"""The truth as texts: of a list each; of a text that holds `\boxed`, what is in
+    the last box.
+    """
     for one in truth if isinstance(truth, list | tuple) else (truth,):
         if isinstance(one, bool) or not isinstance(one, str | int | float):
-            raise TypeError(f"a truth is a text, a number, or a list of these; got {type(one).__name__}: {one!r:.80}")
-        text = extract_answer(one, "boxed") if isinstance(one, str) and "\\boxed" in one else str(one)
+            raise TypeError(
+                "a truth is a text, a number, or a list of these; got"
+                f" {type(one).__name__}: {one!r:.80}"
+            )
+        text = (
+            extract_answer(one, "boxed")
+            if isinstance(one, str) and "\\boxed" in one
+            else str(one)
+        )
         if text is not None:
             yield text
 
 
-def matches(answer: str, truth: str, *, fast: bool = True, strict: bool = False) -> tuple[bool, str, str]:
+def matches(
+    answer: str, truth: str, *, fast: bool = True, strict: bool = False
+) -> tuple[bool, str, str]:
     """Whether an answer matches a truth, the stage that decided, and an explanation."""
     if answer == truth:
         return True, "exact", "the same text"
     if max(len(answer), len(truth)) > MAX_CHARS:
-        return False, "length", f"an answer of {len(answer)} characters is compared as it stands"
+        return (
+            False,
+            "length",
+            f"an answer of {len(answer)} characters is compared as it stands",
+        )
     if strict and _hedges(answer) and not _hedges(truth):
         return False, "strict", "the answer names alternatives"
     ours, expected = mathd(answer), mathd(truth)
@@ -93,7 +156,11 @@ def matches(answer: str, truth: str, *, fast: bool = True, strict: bool = False)
     if not same and not fast:
         (same, why), stage = math_verify_equal(truth, answer), "math_verify"
         ours, expected = answer, truth
-    return same, stage, f"{_shown(ours)} {'is' if same else 'is not'} {_shown(expected)}: {why}"
+    return (
+        same,
+        stage,
+        f"{_shown(ours)} {'is' if same else 'is not'} {_shown(expected)}: {why}",
+    )
 
 
 def _hedges(text: str) -> bool:

@@ -1,4 +1,6 @@
-"""Score responses with rewards, wherever these run: in the worker pool, in this process, or as coroutines."""
+"""Score responses with rewards, wherever these run: in the worker pool, in this
+process, or as coroutines.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ from types import TracebackType
 from typing import Any
 
 from alignkit.errors import AlignError
-from alignkit.grading.bound import BoundReward, Graded, as_score, call_sample, crashed, timed_out
+from alignkit.grading.bound import (
+    BoundReward,
+    Graded,
+    as_score,
+    call_sample,
+    crashed,
+    timed_out,
+)
 from alignkit.grading.pool import Job, Pool
 
 log = logging.getLogger(__name__)
@@ -27,11 +36,15 @@ log = logging.getLogger(__name__)
 MEMORY = 1 << 30  # bytes that grading one sample may take
 CACHED = 100_000  # verdicts kept
 PATIENCE = 60.0  # seconds between warnings about a reward that has no deadline
-MAX_WORKERS = 16  # unless asked for: each holds about 100 MB, and few samples need more than a millisecond
+# unless asked for: each holds about 100 MB, and few samples need more than a
+# millisecond
+MAX_WORKERS = 16
 
 
 class Grading:
-    """Scores that are being computed. `result()` waits; what has to run in the caller's process runs then."""
+    """Scores that are being computed. `result()` waits; what has to run in the caller's
+    process runs then.
+    """
 
     def __init__(self, collect: Callable[[], list[Graded]]) -> None:
         self._collect = collect
@@ -41,8 +54,9 @@ class Grading:
         """One Graded per response, in order.
 
         Raises:
-            AlignError: grading as such is impossible (a missing key, a closed grader); a crash of the reward
-                on a sample is a Score with status `error` instead.
+            AlignError: grading as such is impossible (a missing key, a closed grader);
+                a crash of the reward on a sample is a Score with status `error`
+                instead.
         """
         if self._graded is None:
             self._graded = self._collect()
@@ -52,8 +66,8 @@ class Grading:
 class Grader:
     """Owns the worker pool. Use it as a context manager, from any thread.
 
-    Verdicts of pool rewards are cached by function, options and arguments; those with status `timeout` or
-    `error` are not kept.
+    Verdicts of pool rewards are cached by function, options and arguments; those with
+    status `timeout` or `error` are not kept.
     """
 
     def __init__(self, workers: int | None = None, memory: int = MEMORY) -> None:
@@ -67,7 +81,10 @@ class Grader:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -97,36 +114,63 @@ class Grader:
         prompts: Sequence[Any] | None = None,
         metadatas: Sequence[Any] | None = None,
     ) -> Grading:
-        """Begin to grade a batch: pool and async rewards start at once, others when the result is asked for.
+        """Begin to grade a batch: pool and async rewards start at once, others when the
+        result is asked for.
 
-        Columns that the reward does not name may be left out; those it names and that are left out are all None.
+        Columns that the reward does not name may be left out; those it names and that
+        are left out are all None.
         """
         columns = dict(
-            zip(("response", "truth", "prompt", "metadata"), (responses, truths, prompts, metadatas), strict=True)
+            zip(
+                ("response", "truth", "prompt", "metadata"),
+                (responses, truths, prompts, metadatas),
+                strict=True,
+            )
         )
-        given = [columns[name.removesuffix("s")] or [None] * len(responses) for name in bound.arguments]
+        given = [
+            columns[name.removesuffix("s")] or [None] * len(responses)
+            for name in bound.arguments
+        ]
         if any(len(column) != len(responses) for column in given):
-            raise ValueError(f"{len(responses)} responses, but columns of {[len(column) for column in given]}")
+            raise ValueError(
+                f"{len(responses)} responses, but columns of"
+                f" {[len(column) for column in given]}"
+            )
         rows = list(zip(*given, strict=True))
         if bound.where == "pool":
             return self.call(bound.function, rows, bound.deadline)
         if not bound.is_async and bound.form == "sample":
             return Grading(lambda: _score_here(bound, rows))
         if not bound.is_async:
-            return Grading(lambda: _score_batch(bound, lambda: bound.function(*given), len(rows)))
-        started = self._start(bound.function(*given) if bound.form == "batch" else _score_rows(bound, rows))
+            return Grading(
+                lambda: _score_batch(bound, lambda: bound.function(*given), len(rows))
+            )
+        started = self._start(
+            bound.function(*given)
+            if bound.form == "batch"
+            else _score_rows(bound, rows)
+        )
         if bound.form == "batch":
             return Grading(lambda: _score_batch(bound, started.result, len(rows)))
         return Grading(started.result)
 
-    def call(self, function: Callable[..., Any], rows: Sequence[tuple[Any, ...]], deadline: float) -> Grading:
-        """Begin `function(*row)` for every row in the workers; identical rows are computed once."""
+    def call(
+        self,
+        function: Callable[..., Any],
+        rows: Sequence[tuple[Any, ...]],
+        deadline: float,
+    ) -> Grading:
+        """Begin `function(*row)` for every row in the workers; identical rows are
+        computed once.
+        """
         pickled = pickle.dumps(function)
         futures: list[Future[Graded]] = []
         new: list[tuple[bytes, Job]] = []
         with self._lock:
             for row in rows:
-                key = hashlib.blake2b(pickled + pickle.dumps((row, deadline)), digest_size=16).digest()
+                key = hashlib.blake2b(
+                    pickled + pickle.dumps((row, deadline)), digest_size=16
+                ).digest()
                 if key in self._cache:
                     self._cache.move_to_end(key)
                     future: Future[Graded] = Future()
@@ -147,7 +191,10 @@ class Grader:
     def _keep(self, key: bytes, future: Future[Graded]) -> None:
         with self._lock:
             self._running.pop(key, None)
-            if future.exception() is None and future.result().score.status not in ("timeout", "error"):
+            if future.exception() is None and future.result().score.status not in (
+                "timeout",
+                "error",
+            ):
                 self._cache[key] = future.result()
                 if len(self._cache) > CACHED:
                     self._cache.popitem(last=False)
@@ -156,27 +203,37 @@ class Grader:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="async rewards", daemon=True).start()
+                threading.Thread(
+                    target=self._loop.run_forever, name="async rewards", daemon=True
+                ).start()
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
 
 def default_workers() -> int:
-    """A worker for each processor that this process may use, shared among the training processes of this machine."""
-    processors = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(MAX_WORKERS, processors // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    """A worker for each processor that this process may use, shared among the training
+    processes of this machine.
+    """
+    processors = (
+        len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    )
+    return max(
+        1, min(MAX_WORKERS, processors // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    )
 
 
 @contextlib.contextmanager
 def _watched(bound: BoundReward, size: int) -> Iterator[None]:
-    """What runs in this process cannot be stopped from outside, but nobody shall wonder why the run stands still."""
+    """What runs in this process cannot be stopped from outside, but nobody shall wonder
+    why the run stands still.
+    """
     done = threading.Event()
 
     def watch() -> None:
         started = time.monotonic()
         while not done.wait(PATIENCE):
             log.warning(
-                "reward '%s' has been at %d responses for %.0f s; it runs in this process and has no deadline "
-                "(Ctrl-C interrupts it)",
+                "reward '%s' has been at %d responses for %.0f s; it runs in this"
+                " process and has no deadline (Ctrl-C interrupts it)",
                 *(bound.name, size, time.monotonic() - started),
             )
 
@@ -192,13 +249,18 @@ def _score_here(bound: BoundReward, rows: Sequence[tuple[Any, ...]]) -> list[Gra
         return [call_sample(bound.function, row) for row in rows]
 
 
-def _score_batch(bound: BoundReward, call: Callable[[], Any], size: int) -> list[Graded]:
+def _score_batch(
+    bound: BoundReward, call: Callable[[], Any], size: int
+) -> list[Graded]:
     started = time.perf_counter()
     try:
         with _watched(bound, size):
             values = list(call())
         if len(values) != size:
-            raise ValueError(f"reward '{bound.name}' returned {len(values)} values for {size} responses")
+            raise ValueError(
+                f"reward '{bound.name}' returned {len(values)} values for {size}"
+                " responses"
+            )
         scores = [as_score(value) for value in values]
     except AlignError:
         raise
@@ -208,12 +270,19 @@ def _score_batch(bound: BoundReward, call: Callable[[], Any], size: int) -> list
     return [Graded(score, seconds) for score in scores]
 
 
-async def _score_rows(bound: BoundReward, rows: Sequence[tuple[Any, ...]]) -> list[Graded]:
-    answers = await asyncio.gather(*(_score_row(bound, row) for row in rows), return_exceptions=True)
+async def _score_rows(
+    bound: BoundReward, rows: Sequence[tuple[Any, ...]]
+) -> list[Graded]:
+    answers = await asyncio.gather(
+        *(_score_row(bound, row) for row in rows), return_exceptions=True
+    )
     for answer in answers:
         if isinstance(answer, AlignError):
             raise answer
-    return [Graded(crashed(answer), 0.0) if isinstance(answer, BaseException) else answer for answer in answers]
+    return [
+        Graded(crashed(answer), 0.0) if isinstance(answer, BaseException) else answer
+        for answer in answers
+    ]
 
 
 async def _score_row(bound: BoundReward, row: tuple[Any, ...]) -> Graded:

@@ -1,7 +1,9 @@
-r"""LaTeX math as plain text: `\frac{a}{b}` becomes `a/b`, `\sqrt{x}` becomes `sqrt(x)`, `\pi` becomes `pi`.
+r"""LaTeX math as plain text: `\frac{a}{b}` becomes `a/b`, `\sqrt{x}` becomes `sqrt(x)`,
+`\pi` becomes `pi`.
 
-The rendering is the one that the published grader compares (it uses a general LaTeX-to-text converter): fractions
-get no parentheses, unknown commands vanish and leave their arguments.
+The rendering is the one that the published grader compares (it uses a general
+LaTeX-to-text converter): fractions get no parentheses, unknown commands vanish and
+leave their arguments.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-MAX_DEPTH = 60  # nested groups; deeper text is no answer, and recursion stays far from the interpreter's limit
+# nested groups; deeper text is no answer, and recursion stays far from the
+# interpreter's limit
+MAX_DEPTH = 60
 
 
 def words(text: str) -> frozenset[str]:
@@ -17,8 +21,12 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# A command, an escaped character, a ligature, a brace or bracket, or plain text up to the next of these.
-_TOKEN = re.compile(r"\\[A-Za-z]+[ \t\r\n]*|\\.|\\$|---?|``|''|[{}\[\]&~]|[^\\{}\[\]&~`'-]+|.", re.DOTALL)
+# A command, an escaped character, a ligature, a brace or bracket, or plain text up to
+# the next of these.
+_TOKEN = re.compile(
+    r"\\[A-Za-z]+[ \t\r\n]*|\\.|\\$|---?|``|''|[{}\[\]&~]|[^\\{}\[\]&~`'-]+|.",
+    re.DOTALL,
+)
 _SYMBOLS = {
     name: text
     for line in """
@@ -39,8 +47,24 @@ _SYMBOLS = {
     for name, text in zip(line.split()[::2], line.split()[1::2], strict=True)
 }
 _SPACES = {"quad": "  ", "qquad": "    "}
-_ESCAPED = {" ": " ", ",": " ", ";": " ", ":": "  ", ">": " ", "\\": "\n", "[": "\n    ", "]": "\n"}
-_LIGATURES = {"--": "–", "---": "—", "``": "“", "''": "”", "~": "\N{NO-BREAK SPACE}", "&": "   "}
+_ESCAPED = {
+    " ": " ",
+    ",": " ",
+    ";": " ",
+    ":": "  ",
+    ">": " ",
+    "\\": "\n",
+    "[": "\n    ",
+    "]": "\n",
+}
+_LIGATURES = {
+    "--": "–",
+    "---": "—",
+    "``": "“",
+    "''": "”",
+    "~": "\N{NO-BREAK SPACE}",
+    "&": "   ",
+}
 _ACCENTS = {
     "hat": "\u0302",
     "vec": "\u20d7",
@@ -66,7 +90,10 @@ _STYLES = {
     "mathsf": "MATHEMATICAL SANS-SERIF",
     "mathtt": "MATHEMATICAL MONOSPACE",
 }
-_HIDDEN = words("mbox textsf texttt textup textmd ensuremath label hspace vspace hphantom vphantom input include color")
+_HIDDEN = words(
+    "mbox textsf texttt textup textmd ensuremath label hspace vspace hphantom vphantom"
+    " input include color"
+)
 _ENVIRONMENT_NAME = re.compile(r"[\w*. -]*")
 _MATRICES = words("array pmatrix bmatrix smallmatrix")
 
@@ -79,7 +106,8 @@ def latex_to_text(latex: str) -> str:
     """Plain text of a piece of LaTeX math, stripped.
 
     Raises:
-        Unconvertible: commands without their arguments, or groups nested deeper than `MAX_DEPTH`.
+        Unconvertible: commands without their arguments, or groups nested deeper than
+            `MAX_DEPTH`.
     """
     return _Reader(_TOKEN.findall(latex)).until(None, 0)[0].strip()
 
@@ -90,7 +118,9 @@ class _Reader:
         self.at = 0
 
     def until(self, end: str | None, depth: int) -> tuple[str, str]:
-        r"""The text up to the token `end` (`}`, `]`, or `\end` for an environment), and what ended it."""
+        r"""The text up to the token `end` (`}`, `]`, or `\end` for an environment), and
+        what ended it.
+        """
         if depth > MAX_DEPTH:
             raise Unconvertible(f"more than {MAX_DEPTH} nested groups")
         parts: list[str] = []
@@ -103,7 +133,11 @@ class _Reader:
             if token == "{":
                 parts.append(self.until("}", depth + 1)[0])
             elif token != "}":
-                parts.append(self.command(command[1:], depth) if token[0] == "\\" else _LIGATURES.get(token, token))
+                parts.append(
+                    self.command(command[1:], depth)
+                    if token[0] == "\\"
+                    else _LIGATURES.get(token, token)
+                )
         return "".join(parts), ""
 
     def command(self, name: str, depth: int) -> str:
@@ -111,7 +145,10 @@ class _Reader:
             letters = self.argument(depth)
             if not letters:
                 raise Unconvertible(f"\\{name} over nothing")
-            return "".join(unicodedata.normalize("NFC", letter + _ACCENTS[name]) for letter in letters)
+            return "".join(
+                unicodedata.normalize("NFC", letter + _ACCENTS[name])
+                for letter in letters
+            )
         if not name.isalpha():
             return _ESCAPED.get(name or " ", name if name in "$%{}#_&" else "")
         if name in _SYMBOLS:
@@ -124,7 +161,9 @@ class _Reader:
             self.optional(depth)
             return f"sqrt({self.argument(depth)})"
         if name in _STYLES:
-            return "".join(_styled(letter, _STYLES[name]) for letter in self.argument(depth))
+            return "".join(
+                _styled(letter, _STYLES[name]) for letter in self.argument(depth)
+            )
         if name in _HIDDEN:
             self.argument(depth)
             return ""
@@ -176,16 +215,24 @@ class _Reader:
             raise Unconvertible(f"the environment {name} does not end")
         if name not in _MATRICES:
             return body
-        rows = (" ".join(cell.strip() for cell in row.split("   ")) for row in body.split("\n"))
+        rows = (
+            " ".join(cell.strip() for cell in row.split("   "))
+            for row in body.split("\n")
+        )
         return f"[ {'; '.join(rows)} ]"
 
 
 def _styled(letter: str, style: str) -> str:
-    """The letter of a mathematical alphabet, as the converter prints it; digits and signs stay plain."""
+    """The letter of a mathematical alphabet, as the converter prints it; digits and
+    signs stay plain.
+    """
     if not ("a" <= letter <= "z" or "A" <= letter <= "Z"):
         return letter
     name = f"{'SMALL' if letter.islower() else 'CAPITAL'} {letter.upper()}"
-    for prefix in (style, style.removeprefix("MATHEMATICAL ").replace("FRAKTUR", "BLACK-LETTER")):
+    for prefix in (
+        style,
+        style.removeprefix("MATHEMATICAL ").replace("FRAKTUR", "BLACK-LETTER"),
+    ):
         try:
             return unicodedata.lookup(f"{prefix} {name}")
         except KeyError:

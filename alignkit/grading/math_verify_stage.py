@@ -1,7 +1,8 @@
 """math-verify as a stage: read both as LaTeX, compare the formulas.
 
-Its own time-outs use signals, which work in a main thread only; they are off here, and the worker is killed instead.
-Texts that would only run into that are refused before they are read.
+Its own time-outs use signals, which work in a main thread only; they are off here, and
+the worker is killed instead. Texts that would only run into that are refused before
+they are read.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from typing import Any
 from alignkit.grading.values import MAX_BITS, MAX_FACTORIAL
 
 _NUMBER = re.compile(r"\s*-?[0-9]{1,15}(\.[0-9]{1,15})?\s*$")
-_POWERS = re.compile(r"[0-9]+(?:[\s})]*(?:\^|\*\*)[\s{(-]*[0-9]+)+")  # 9^{9^9}, (9**9)**9
-_LARGE_EXPONENT = re.compile(r"[})][\s)}]*(?:\^|\*\*)[\s{(-]*([0-9]{3,})|(?:\^|\*\*)[\s{(-]*[0-9]{5,}")
+# 9^{9^9}, (9**9)**9
+_POWERS = re.compile(r"[0-9]+(?:[\s})]*(?:\^|\*\*)[\s{(-]*[0-9]+)+")
+_LARGE_EXPONENT = re.compile(
+    r"[})][\s)}]*(?:\^|\*\*)[\s{(-]*([0-9]{3,})|(?:\^|\*\*)[\s{(-]*[0-9]{5,}"
+)
 _POWER_OF_POWER = re.compile(r"[\s})]*[})][\s})]*(?:\^|\*\*)")
 _FACTORIAL = re.compile(r"(?:([0-9]+)\s*(?:\^|\*\*)[\s{(]*)?([0-9]+)[\s})]*!")
 _NESTED_FACTORIAL = re.compile(r"[0-9]{2,}\s*!\s*[})]+\s*!")
@@ -27,16 +31,28 @@ MAX_LATEX_POWER = 150  # of a group: a sum, a matrix
 
 
 def math_verify_equal(truth: str, answer: str) -> tuple[bool, str]:
-    """Whether math-verify finds the two equal (each as one LaTeX formula unless it holds a `$`), and why."""
-    if _NUMBER.match(truth) and _NUMBER.match(answer) and abs(float(truth) - float(answer)) > 1e-3:
+    """Whether math-verify finds the two equal (each as one LaTeX formula unless it
+    holds a `$`), and why.
+    """
+    if (
+        _NUMBER.match(truth)
+        and _NUMBER.match(answer)
+        and abs(float(truth) - float(answer)) > 1e-3
+    ):
         return False, "the numbers differ"
     if len(answer) > MAX_LATEX_CHARS:
         return False, f"over {MAX_LATEX_CHARS} characters: not read by math-verify"
     if too_large(answer):
-        return False, "out of bounds: a power, factorial or binomial too large to evaluate"
+        return (
+            False,
+            "out of bounds: a power, factorial or binomial too large to evaluate",
+        )
     if repeats_itself(answer) or repeats_itself(truth):
         return False, "the text repeats itself"
-    return math_verify_verify(read_truth(truth), _read(_in_dollars(answer))), "math-verify"
+    return (
+        math_verify_verify(read_truth(truth), _read(_in_dollars(answer))),
+        "math-verify",
+    )
 
 
 def _in_dollars(text: str) -> str:
@@ -61,15 +77,21 @@ def _read(text: str) -> list[Any]:
 
     return parse(
         text,
-        extraction_config=(LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()),
+        extraction_config=(
+            LatexExtractionConfig(boxed_match_priority=0),
+            ExprExtractionConfig(),
+        ),
         fallback_mode="no_fallback",
         parsing_timeout=None,
     )
 
 
 def warm_up() -> None:
-    """Import and use what the stages need, so that the first sample of a worker does not wait for it."""
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time-outs are off: that is meant so
+    """Import and use what the stages need, so that the first sample of a worker does
+    not wait for it.
+    """
+    # it warns that its time-outs are off: that is meant so
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
     math_verify_verify(_read("$x+1$"), _read("$1+x$"))
 
 
@@ -81,20 +103,29 @@ def math_verify_verify(truth: list[Any], answer: list[Any]) -> bool:
 
 
 def too_large(text: str) -> bool:
-    """Whether a text holds a power, factorial or binomial that would not be evaluated in time."""
+    """Whether a text holds a power, factorial or binomial that would not be evaluated
+    in time.
+    """
     if any(_bits(powers[0]) > MAX_BITS for powers in _POWERS.finditer(text)):
         return True
     for found in _LARGE_EXPONENT.finditer(text):
         if found[1] is None or float(found[1]) > MAX_LATEX_POWER:
             return True
     for base, number in _FACTORIAL.findall(text):
-        if math.log10(float(base or 1) or 1) * float(number) > 6 or not float(number) <= MAX_FACTORIAL:
+        if (
+            math.log10(float(base or 1) or 1) * float(number) > 6
+            or not float(number) <= MAX_FACTORIAL
+        ):
             return True
-    return _NESTED_FACTORIAL.search(text) is not None or _BINOMIAL.search(text) is not None
+    return (
+        _NESTED_FACTORIAL.search(text) is not None or _BINOMIAL.search(text) is not None
+    )
 
 
 def _bits(powers: str) -> float:
-    """The size of nested powers of numbers: `9^{9^9}` from the right, `(9^9)^9` from the left."""
+    """The size of nested powers of numbers: `9^{9^9}` from the right, `(9^9)^9` from
+    the left.
+    """
     bits, value = 0.0, 1.0
     for position, group in enumerate(_POWER_OF_POWER.split(powers)):
         exponent = 1.0
@@ -107,8 +138,10 @@ def _bits(powers: str) -> float:
 
 
 def repeats_itself(text: str) -> bool:
-    """Whether a text of over 128 characters is mostly repetition: the mean shared prefix of neighbouring suffixes
-    exceeds a tenth of its length (the published grader gives such answers no math-verify)."""
+    """Whether a text of over 128 characters is mostly repetition: the mean shared
+    prefix of neighbouring suffixes exceeds a tenth of its length (the published grader
+    gives such answers no math-verify).
+    """
     size = len(text)
     if size <= 128:
         return False

@@ -1,8 +1,9 @@
-r"""The two normalisations of the published grader: MATHD (strings) and PRM800K (towards a plain expression).
+r"""The two normalisations of the published grader: MATHD (strings) and PRM800K (towards
+a plain expression).
 
-Both are kept with their oddities, because verdicts must be the published ones: units are dropped wherever they
-stand (`5 m` is `5 km`), a tail in `\text` is dropped, `k=5` is `5`. Every step is linear in the text, or runs on text
-of at most `MAX_CHARS`.
+Both are kept with their oddities, because verdicts must be the published ones: units
+are dropped wherever they stand (`5 m` is `5 km`), a tail in `\text` is dropped, `k=5`
+is `5`. Every step is linear in the text, or runs on text of at most `MAX_CHARS`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from alignkit.grading.latex_text import Unconvertible, latex_to_text, words
 MAX_CHARS = 10_000  # longer answers are compared as they stand
 
 
-# Units and filler words of MathQA's answers, each also in the plural. A word is dropped only as a whole word.
-_UNITS = words(
-    """
+# Units and filler words of MathQA's answers, each also in the plural. A word is dropped
+# only as a whole word.
+_UNITS = words("""
     mm cm dm m km inches inch feet ft yard mile meter metre mtr mt lt
     gm g kg lb gal gallon liter litre l cc cubic cube sq square acre hectare are
     sec second s min minute minw hr h hour day month year yr noon am pm
@@ -25,21 +26,35 @@ _UNITS = words(
     rs rupee coin profit loss gain excess increase decrease more less rise pure Surface
     east west way by th st rd t o a c d ab bc
     men man women woman soldier monkey apple toy tile pie
-    """
-)
+    """)
 _UNITS_AND_PLURALS = _UNITS | {f"{unit}s" for unit in _UNITS}
 _WORD = re.compile(r"\w+")
-# Those of several words, in this order; a letter, a space and any one character count as a unit too ("a ." to "h .").
+# Those of several words, in this order; a letter, a space and any one character count
+# as a unit too ("a ." to "h .").
 _PHRASE_STARTS = words("m sq q profit p a b c d e f g h no v cu cm π rs")
 _PHRASES = tuple(
     re.compile(rf"(^|\W){phrase}($|\W)")
     for phrase in (
         *("m sqaure", " m east", "sq m", "q .", "profit of rs", "p . m"),
         *(f"{letter} ." for letter in "abcdefgh"),
-        *("no change", "π r 2", "° f", "v â € ™", "cu cm", "sq inch", "∏ cm ³", "cu . m", "cm 2", "rs ."),
+        *(
+            "no change",
+            "π r 2",
+            "° f",
+            "v â € ™",
+            "cu cm",
+            "sq inch",
+            "∏ cm ³",
+            "cu . m",
+            "cm 2",
+            "rs .",
+        ),
     )
 )
-_ARRAY_BEGIN, _ARRAY_END = re.compile(r"\\begin\{array\}\{.*?\}"), re.compile(r"\\end\{array\}")
+_ARRAY_BEGIN, _ARRAY_END = (
+    re.compile(r"\\begin\{array\}\{.*?\}"),
+    re.compile(r"\\end\{array\}"),
+)
 _WHOLE_TEXT = re.compile(r"^\\text\{(?P<text>.+?)\}$")
 _REWRITES = (
     ("\n", ""),
@@ -66,18 +81,24 @@ def unwrap_text(answer: str) -> str:
 
 @lru_cache(maxsize=2048)
 def mathd(answer: str) -> str:
-    """The MATHD form of an answer, for comparison as strings (Hendrycks et al. 2021, MATH)."""
+    """The MATHD form of an answer, for comparison as strings (Hendrycks et al. 2021,
+    MATH).
+    """
     answer = unwrap_text(answer.strip()).strip()
     normal = _mathd_or_none(answer)
     return answer if normal is None else normal
 
 
 def _mathd_or_none(text: str) -> str | None:
-    r"""None where the published code gives up: a `\frac` or `\sqrt` with nothing after it, two tails in `\text`."""
+    r"""None where the published code gives up: a `\frac` or `\sqrt` with nothing after
+    it, two tails in `\text`.
+    """
     for old, new in _REWRITES:
         text = text.replace(old, new)
     if "array" in text:
-        text = _ARRAY_END.sub(r"\\end{pmatrix}", _ARRAY_BEGIN.sub(r"\\begin{pmatrix}", text))
+        text = _ARRAY_END.sub(
+            r"\\end{pmatrix}", _ARRAY_BEGIN.sub(r"\\begin{pmatrix}", text)
+        )
     for old, new in _SPELLINGS:
         text = text.replace(old, new)
     text = drop_units(drop_text_tail(text))
@@ -115,7 +136,9 @@ def drop_units(text: str) -> str:
             text = phrase.sub(r"\1\2", text) or text
     if _UNITS_AND_PLURALS.isdisjoint(found) or text in _UNITS_AND_PLURALS:
         return text
-    return _WORD.sub(lambda word: "" if word[0] in _UNITS_AND_PLURALS else word[0], text)
+    return _WORD.sub(
+        lambda word: "" if word[0] in _UNITS_AND_PLURALS else word[0], text
+    )
 
 
 def _braced_roots(text: str) -> str | None:
@@ -123,7 +146,10 @@ def _braced_roots(text: str) -> str | None:
     head, *rest = text.split("\\sqrt")
     if not all(rest):
         return None
-    return head + "".join(f"\\sqrt{after}" if after[0] == "{" else f"\\sqrt{{{after[0]}}}{after[1:]}" for after in rest)
+    return head + "".join(
+        f"\\sqrt{after}" if after[0] == "{" else f"\\sqrt{{{after[0]}}}{after[1:]}"
+        for after in rest
+    )
 
 
 def _braced_fractions(text: str) -> str | None:
@@ -153,13 +179,20 @@ def _braced_fractions(text: str) -> str | None:
 
 def _is_plain_integer(text: str) -> bool:
     digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and (digits == "0" == text or digits[0] != "0") and len(digits) <= 4000
+    return (
+        digits.isascii()
+        and digits.isdigit()
+        and (digits == "0" == text or digits[0] != "0")
+        and len(digits) <= 4000
+    )
 
 
 _PRM_UNITS = tuple(
     (unit, re.compile(rf"{unit}(es)?(s)? *(\^[0-9]+)?"))
     for unit in re.findall(
-        r"\w+", "degree cm centimeter meter mile second minute hour day week month year foot feet inch yard"
+        r"\w+",
+        "degree cm centimeter meter mile second minute hour day week month year foot"
+        " feet inch yard",
     )
 )
 _PRM_WORDS = (
@@ -182,7 +215,9 @@ _THOUSANDS = re.compile(r"(\d),(\d\d\d)($|\D)")
 
 @lru_cache(maxsize=2048)
 def prm(answer: str) -> str:
-    """The PRM800K form of an answer (Lightman et al. 2023): lower case, no spaces, LaTeX as plain text."""
+    """The PRM800K form of an answer (Lightman et al. 2023): lower case, no spaces,
+    LaTeX as plain text.
+    """
     text = unwrap_text(answer)
     for old, new in _PRM_WORDS:
         text = text.replace(old, new)
@@ -211,7 +246,14 @@ def _plain(text: str) -> str:
         text = latex_to_text(text.replace("\\frac", " \\frac"))
     except Unconvertible:
         return text
-    for sign, plain in (("√", "sqrt"), ("π", "pi"), ("∞", "inf"), ("∪", "U"), ("·", "*"), ("×", "*")):
+    for sign, plain in (
+        ("√", "sqrt"),
+        ("π", "pi"),
+        ("∞", "inf"),
+        ("∪", "U"),
+        ("·", "*"),
+        ("×", "*"),
+    ):
         text = text.replace(sign, plain)
     return text.strip()
 

@@ -1,7 +1,9 @@
-"""Worker processes that can be killed: deadlines, a memory limit, restarts, back-pressure.
+"""Worker processes that can be killed: deadlines, a memory limit, restarts,
+back-pressure.
 
-One thread talks to all workers over sockets. A worker gets a few samples at a time and answers each on its own, so
-that the sample in hand is known when a deadline passes or a worker dies.
+One thread talks to all workers over sockets. A worker gets a few samples at a time and
+answers each on its own, so that the sample in hand is known when a deadline passes or a
+worker dies.
 """
 
 from __future__ import annotations
@@ -34,13 +36,16 @@ MAX_CHUNK_BYTES = 1 << 20
 MAX_WAITING = 20_000  # submitting waits while more samples than this are not yet sent
 START_SECONDS = 120.0
 MAX_FAILED_STARTS = 3  # in a row
-MAX_KILLED_STARTS = 50  # in a row; somebody else ended these workers, perhaps the system for want of memory
+# in a row; somebody else ended these workers, perhaps the system for want of memory
+MAX_KILLED_STARTS = 50
 MAX_DEATHS = 3  # a sample in hand at this many deaths gets the status `error`
 
 
 @dataclass(slots=True)
 class Job:
-    """One sample to grade: a pickled function, its arguments, and where the result goes."""
+    """One sample to grade: a pickled function, its arguments, and where the result
+    goes.
+    """
 
     function: bytes
     arguments: tuple[Any, ...]
@@ -54,12 +59,25 @@ class _Worker:
         self.socket, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(theirs.fileno()), json.dumps(sys.path), str(memory)],
+                [
+                    sys.executable,
+                    "-c",
+                    PROGRAM,
+                    str(theirs.fileno()),
+                    json.dumps(sys.path),
+                    str(memory),
+                ],
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # a print in a reward must not mix into the output of a command
+                # a print in a reward must not mix into the output of a command
+                stdout=2,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for the parent, which then ends the workers
-                env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+                # Ctrl-C is for the parent, which then ends the workers
+                start_new_session=True,
+                env={
+                    **os.environ,
+                    "OMP_NUM_THREADS": "1",
+                    "TOKENIZERS_PARALLELISM": "false",
+                },
             )
         self.buffer = bytearray()
         self.jobs: deque[Job] = deque()
@@ -107,7 +125,9 @@ class _Worker:
 
 
 class Pool:
-    """At most `workers` processes with `memory` bytes each, started when there is work. Safe to use from threads."""
+    """At most `workers` processes with `memory` bytes each, started when there is work.
+    Safe to use from threads.
+    """
 
     def __init__(self, workers: int, memory: int) -> None:
         self.size = workers
@@ -131,12 +151,16 @@ class Pool:
             WorkError: the pool is closed.
         """
         with self._change:
-            self._change.wait_for(lambda: len(self._waiting) < MAX_WAITING or self._closed)
+            self._change.wait_for(
+                lambda: len(self._waiting) < MAX_WAITING or self._closed
+            )
             if self._closed:
                 raise WorkError("the grader is closed")
             self._waiting.extend(jobs)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="grading", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name="grading", daemon=True
+                )
                 self._thread.start()
         self._wake()
 
@@ -154,7 +178,8 @@ class Pool:
         return [worker.process.pid for worker in list(self._workers)]
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: there is nothing to wake
+        # full: it will wake anyway; closed: there is nothing to wake
+        with contextlib.suppress(OSError):
             self._wake_in.send(b"\0")
 
     def _run(self) -> None:
@@ -176,7 +201,9 @@ class Pool:
                 left, self._waiting = self._waiting, deque()
                 self._change.notify_all()
             for job in left:
-                job.future.set_exception(WorkError("the grader was closed before this sample was graded"))
+                job.future.set_exception(
+                    WorkError("the grader was closed before this sample was graded")
+                )
             self._selector.close()
             self._wake_in.close()
             self._wake_out.close()
@@ -211,18 +238,22 @@ class Pool:
             return
         with self._change:
             failed = [job for job in self._waiting if job.function == function]
-            self._waiting = deque(job for job in self._waiting if job.function != function)
+            self._waiting = deque(
+                job for job in self._waiting if job.function != function
+            )
         for job in failed:
             job.future.set_exception(
                 WorkError(
-                    f"a grading worker cannot import the reward function ({problem}); put it into a file of a kit, "
-                    "or say where='process'"
+                    f"a grading worker cannot import the reward function ({problem});"
+                    " put it into a file of a kit, or say where='process'"
                 )
             )
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
-        for worker in [worker for worker in self._workers if not worker.idle and worker.due <= now]:
+        for worker in [
+            worker for worker in self._workers if not worker.idle and worker.due <= now
+        ]:
             if worker.jobs and worker.loading is None:
                 job = worker.jobs.popleft()
                 self._drop(worker)
@@ -231,7 +262,9 @@ class Pool:
                 self._died(worker)
 
     def _died(self, worker: _Worker) -> None:
-        """A worker is gone that nobody killed for a deadline: out of memory, a crash, or a kill from outside."""
+        """A worker is gone that nobody killed for a deadline: out of memory, a crash,
+        or a kill from outside.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.process.wait(1.0)  # its socket is closed, so it is ending
         code = worker.process.poll() or 0
@@ -239,22 +272,32 @@ class Pool:
             job = worker.jobs[0]
             job.deaths += 1
             if code == -signal.SIGALRM:
-                worker.jobs.popleft().future.set_result(Graded(timed_out(job.deadline), job.deadline))
+                worker.jobs.popleft().future.set_result(
+                    Graded(timed_out(job.deadline), job.deadline)
+                )
             elif job.deaths >= MAX_DEATHS:
-                why = f"{job.deaths} grading workers died on this sample (exit status {code})"
+                why = (
+                    f"{job.deaths} grading workers died on this sample (exit status"
+                    f" {code})"
+                )
                 worker.jobs.popleft().future.set_result(
                     Graded(Score(0.0, "error", stage="worker", explanation=why), 0.0)
                 )
         elif not worker.ready or worker.loading is not None:
             self._failed_starts += 1
         self._drop(worker)
-        if self._failed_starts >= (MAX_FAILED_STARTS if code >= 0 else MAX_KILLED_STARTS):
+        if self._failed_starts >= (
+            MAX_FAILED_STARTS if code >= 0 else MAX_KILLED_STARTS
+        ):
             self._closed = True
             with self._change:
                 failed, self._waiting = self._waiting, deque()
             for job in failed:
                 job.future.set_exception(
-                    WorkError(f"grading workers do not start (exit status {code}); what they printed stands above")
+                    WorkError(
+                        f"grading workers do not start (exit status {code}); what they"
+                        " printed stands above"
+                    )
                 )
 
     def _drop(self, worker: _Worker) -> None:
@@ -267,7 +310,10 @@ class Pool:
 
     def _assign(self) -> None:
         with self._change:
-            wanted = min(self.size, len(self._waiting) + sum(not worker.idle for worker in self._workers))
+            wanted = min(
+                self.size,
+                len(self._waiting) + sum(not worker.idle for worker in self._workers),
+            )
         while len(self._workers) < wanted:
             worker = _Worker(self.memory)
             self._selector.register(worker.socket, selectors.EVENT_READ, worker)
@@ -283,8 +329,17 @@ class Pool:
     def _feed(self, worker: _Worker) -> None:
         first = self._waiting[0]
         if first.function not in worker.loaded:
-            worker.loading, worker.due = first.function, time.monotonic() + START_SECONDS
-            worker.send(("load", first.function, (first.function, first.deadline, kits.mounted())))
+            worker.loading, worker.due = (
+                first.function,
+                time.monotonic() + START_SECONDS,
+            )
+            worker.send(
+                (
+                    "load",
+                    first.function,
+                    (first.function, first.deadline, kits.mounted()),
+                )
+            )
             return
         with self._change:
             share = max(1, min(MAX_CHUNK, len(self._waiting) // (2 * self.size)))
@@ -293,7 +348,11 @@ class Pool:
                 if self._waiting[0].function != first.function:
                     break
                 job = self._waiting.popleft()
-                size += sum(len(argument) for argument in job.arguments if isinstance(argument, str))
+                size += sum(
+                    len(argument)
+                    for argument in job.arguments
+                    if isinstance(argument, str)
+                )
                 worker.jobs.append(job)
             self._change.notify_all()
         worker.due = time.monotonic() + first.deadline

@@ -21,7 +21,9 @@ AHEAD = 4  # batches that are being graded while an earlier one is written
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Where a row keeps what rewards take. A truth that is not named is `ground_truth` or `truth`."""
+    """Where a row keeps what rewards take. A truth that is not named is `ground_truth`
+    or `truth`.
+    """
 
     response: str = "response"
     truth: str | None = None
@@ -43,7 +45,9 @@ class GradedRow(NamedTuple):
     grades: Mapping[str, Graded]
 
 
-def read_rows(path: Path, fields: Fields, rewards: Iterable[BoundReward]) -> Iterator[StoredRow]:
+def read_rows(
+    path: Path, fields: Fields, rewards: Iterable[BoundReward]
+) -> Iterator[StoredRow]:
     """The lines of a JSONL file that are not blank, also those that cannot be graded."""
     wanted = {name.removesuffix("s") for reward in rewards for name in reward.arguments}
     with path.open("rb") as file:
@@ -51,7 +55,9 @@ def read_rows(path: Path, fields: Fields, rewards: Iterable[BoundReward]) -> Ite
             if line.strip():
                 row, problem = _parsed(line)
                 problem = problem or _lacking(row, fields, wanted)
-                yield StoredRow(number, row, f"{path}:{number}: {problem}" if problem else "")
+                yield StoredRow(
+                    number, row, f"{path}:{number}: {problem}" if problem else ""
+                )
 
 
 def count_lines(path: Path) -> int:
@@ -63,39 +69,60 @@ def count_lines(path: Path) -> int:
     if not path.is_file():
         raise MissingError(f"there is no file {path} (looked in {Path.cwd()})")
     with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        return sum(
+            block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b"")
+        )
 
 
 def _parsed(line: bytes) -> tuple[dict[str, Any], str]:
     try:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return {}, f"not UTF-8: byte {line[error.start]:#04x} at column {error.start + 1}"
+        return (
+            {},
+            f"not UTF-8: byte {line[error.start]:#04x} at column {error.start + 1}",
+        )
     except (ValueError, RecursionError) as error:
         return {}, f"not JSON: {error}"
-    return (row, "") if isinstance(row, dict) else ({}, f"expected an object, got {type(row).__name__}")
+    return (
+        (row, "")
+        if isinstance(row, dict)
+        else ({}, f"expected an object, got {type(row).__name__}")
+    )
 
 
 def _lacking(row: Mapping[str, Any], fields: Fields, wanted: set[str]) -> str:
     for name in sorted(wanted - {"metadata"}):
         field = _field(row, fields, name)
         if field not in row:
-            return f"there is no field '{field}' for the {name}; the row has {listing(sorted(map(str, row)))}"
+            return (
+                f"there is no field '{field}' for the {name}; the row has"
+                f" {listing(sorted(map(str, row)))}"
+            )
         if name == "response" and not isinstance(row[field], str):
-            return f"the response in '{field}' is no text but {type(row[field]).__name__}"
+            return (
+                f"the response in '{field}' is no text but {type(row[field]).__name__}"
+            )
     return ""
 
 
 def _field(row: Mapping[str, Any], fields: Fields, name: str) -> str:
     if name == "truth":
-        return fields.truth or ("truth" if "truth" in row and "ground_truth" not in row else "ground_truth")
+        return fields.truth or (
+            "truth" if "truth" in row and "ground_truth" not in row else "ground_truth"
+        )
     return fields.response if name == "response" else fields.prompt
 
 
 def regrade(
-    rows: Iterable[StoredRow], rewards: Mapping[str, BoundReward], grader: Grader, fields: Fields
+    rows: Iterable[StoredRow],
+    rewards: Mapping[str, BoundReward],
+    grader: Grader,
+    fields: Fields,
 ) -> Iterator[list[GradedRow]]:
-    """Batches of rows with their grades, in order; a few batches are being graded while one is read."""
+    """Batches of rows with their grades, in order; a few batches are being graded while
+    one is read.
+    """
     waiting: deque[tuple[list[StoredRow], dict[str, Grading]]] = deque()
     for batch in _batches(rows):
         good = [stored.row for stored in batch if not stored.problem]
@@ -104,7 +131,8 @@ def regrade(
         prompts = [row.get(fields.prompt) for row in good]
         metadatas = [row.get("metadata", {}) for row in good]
         started = {
-            label: grader.submit(reward, responses, truths, prompts, metadatas) for label, reward in rewards.items()
+            label: grader.submit(reward, responses, truths, prompts, metadatas)
+            for label, reward in rewards.items()
         }
         waiting.append((batch, started))
         if len(waiting) > AHEAD:
@@ -124,16 +152,27 @@ def _batches(rows: Iterable[StoredRow]) -> Iterator[list[StoredRow]]:
         yield batch
 
 
-def _collected(batch: Sequence[StoredRow], started: Mapping[str, Grading]) -> list[GradedRow]:
+def _collected(
+    batch: Sequence[StoredRow], started: Mapping[str, Grading]
+) -> list[GradedRow]:
     results = {label: iter(grading.result()) for label, grading in started.items()}
     return [
-        GradedRow(stored, {} if stored.problem else {label: next(result) for label, result in results.items()})
+        GradedRow(
+            stored,
+            (
+                {}
+                if stored.problem
+                else {label: next(result) for label, result in results.items()}
+            ),
+        )
         for stored in batch
     ]
 
 
 def append_graded(path: Path, rows: Iterable[GradedRow]) -> None:
-    """Append rows to the output: each input row with `grade: {<reward>: …}`, or `line` and `problem`."""
+    """Append rows to the output: each input row with `grade: {<reward>: …}`, or `line`
+    and `problem`.
+    """
     append_jsonl(path, [_output(graded) for graded in rows])
 
 
@@ -152,11 +191,17 @@ def _output(graded: GradedRow) -> dict[str, Any]:
         for label, (score, seconds) in graded.grades.items()
     }
     before = stored.row.get("grade")
-    return {**stored.row, "grade": {**(before if isinstance(before, dict) else {}), **grades}}
+    return {
+        **stored.row,
+        "grade": {**(before if isinstance(before, dict) else {}), **grades},
+    }
 
 
-def graded_before(path: Path, rows: Iterator[StoredRow], labels: Sequence[str]) -> list[GradedRow]:
-    """What an earlier, interrupted command has written of the same rows, which are taken from `rows`.
+def graded_before(
+    path: Path, rows: Iterator[StoredRow], labels: Sequence[str]
+) -> list[GradedRow]:
+    """What an earlier, interrupted command has written of the same rows, which are
+    taken from `rows`.
 
     Raises:
         InputError: the file was written for other rows or rewards.
@@ -167,25 +212,43 @@ def graded_before(path: Path, rows: Iterator[StoredRow], labels: Sequence[str]) 
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
-                break  # torn by the interruption; it is cut off when the next rows are appended
+                # torn by the interruption; it is cut off when the next rows are
+                # appended
+                break
             stored = next(rows, None)
-            graded = None if stored is None else _recorded(stored, _parsed(line)[0], labels)
+            graded = (
+                None if stored is None else _recorded(stored, _parsed(line)[0], labels)
+            )
             if graded is None:
                 what = f"no result of this file with {', '.join(labels)}"
-                raise InputError(f"{path}:{number} is {what}; delete the file or choose another --out")
+                raise InputError(
+                    f"{path}:{number} is {what}; delete the file or choose another"
+                    " --out"
+                )
             found.append(graded)
     return found
 
 
-def _recorded(stored: StoredRow, row: Mapping[str, Any], labels: Sequence[str]) -> GradedRow | None:
+def _recorded(
+    stored: StoredRow, row: Mapping[str, Any], labels: Sequence[str]
+) -> GradedRow | None:
     if stored.problem:
-        return GradedRow(stored, {}) if row == {"line": stored.number, "problem": stored.problem} else None
+        return (
+            GradedRow(stored, {})
+            if row == {"line": stored.number, "problem": stored.problem}
+            else None
+        )
     grades = row.get("grade")
-    same = {k: v for k, v in row.items() if k != "grade"} == {k: v for k, v in stored.row.items() if k != "grade"}
+    same = {k: v for k, v in row.items() if k != "grade"} == {
+        k: v for k, v in stored.row.items() if k != "grade"
+    }
     if not same or not isinstance(grades, dict) or not set(labels) <= grades.keys():
         return None
     return GradedRow(stored, {label: _graded(grades[label]) for label in labels})
 
 
 def _graded(entry: Mapping[str, Any]) -> Graded:
-    return Graded(Score(entry["reward"], entry["status"], entry["parts"], entry["stage"]), entry["seconds"])
+    return Graded(
+        Score(entry["reward"], entry["status"], entry["parts"], entry["stage"]),
+        entry["seconds"],
+    )

@@ -1,6 +1,8 @@
-"""What an expression is worth: exactly, in floating point with an error bound, and in sympy.
+"""What an expression is worth: exactly, in floating point with an error bound, and in
+sympy.
 
-Each way refuses numbers that are too large to be worth it by `TooLarge`, so that no text can make it run for long.
+Each way refuses numbers that are too large to be worth it by `TooLarge`, so that no
+text can make it run for long.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class TooLarge(ArithmeticError):
 
 
 def exact(node: Node) -> Fraction | None:
-    """The value as a rational number; None when it is not one, or holds decimals (sympy compares these as floats).
+    """The value as a rational number; None when it is not one, or holds decimals (sympy
+    compares these as floats).
 
     Raises:
         TooLarge: the number is beyond the bounds.
@@ -51,7 +54,12 @@ def exact(node: Node) -> Fraction | None:
     second: Fraction = args[1]  # type: ignore[assignment]
     if node.kind == "^":
         return _exact_power(first, second)
-    value = {"+": first.__add__, "-": first.__sub__, "*": first.__mul__, "/": first.__truediv__}[node.kind](second)
+    value = {
+        "+": first.__add__,
+        "-": first.__sub__,
+        "*": first.__mul__,
+        "/": first.__truediv__,
+    }[node.kind](second)
     if _bits(value) > MAX_BITS:
         raise TooLarge(f"over {MAX_BITS} bits")
     return value
@@ -62,7 +70,9 @@ def _bits(value: Fraction) -> int:
 
 
 def _exact_power(base: Fraction, exponent: Fraction) -> Fraction | None:
-    if abs(exponent) > MAX_BITS or (abs(base) != 1 and base and _bits(base) * abs(exponent) > 2 * MAX_BITS):
+    if abs(exponent) > MAX_BITS or (
+        abs(base) != 1 and base and _bits(base) * abs(exponent) > 2 * MAX_BITS
+    ):
         raise TooLarge("a power too large to evaluate")
     if exponent.denominator != 1:
         return None
@@ -74,14 +84,20 @@ def _factorial(value: Fraction, kind: str) -> Fraction | None:
         raise TooLarge("a factorial too large to evaluate")
     if value.denominator != 1 or value < 0:
         return None
-    return Fraction(math.factorial(int(value)) if kind == "!" else math.prod(range(int(value), 1, -2)))
+    return Fraction(
+        math.factorial(int(value))
+        if kind == "!"
+        else math.prod(range(int(value), 1, -2))
+    )
 
 
 def approximate(node: Node, symbols: Mapping[str, float]) -> tuple[complex, float]:
-    """The value and a bound of its rounding error, with the symbols at the given values.
+    """The value and a bound of its rounding error, with the symbols at the given
+    values.
 
     Raises:
-        ArithmeticError, ValueError: no finite value, or one not computable in floating point.
+        ArithmeticError, ValueError: no finite value, or one not computable in floating
+            point.
     """
     value, error = _approximate(node, symbols)
     if not (cmath.isfinite(value) and math.isfinite(error)):
@@ -109,7 +125,11 @@ def _approximate(node: Node, symbols: Mapping[str, float]) -> tuple[complex, flo
     if error >= abs(a) / 2 or other > 1e-3:
         raise ValueError("the base of a power is too uncertain")
     power = a**b
-    return power, 2 * abs(power) * (abs(b) * error / abs(a) + abs(cmath.log(a)) * other) if a else 0.0
+    return power, (
+        2 * abs(power) * (abs(b) * error / abs(a) + abs(cmath.log(a)) * other)
+        if a
+        else 0.0
+    )
 
 
 def _approximate_function(kind: str, a: complex, error: float) -> tuple[complex, float]:
@@ -119,7 +139,10 @@ def _approximate_function(kind: str, a: complex, error: float) -> tuple[complex,
         if a.imag or a.real < 0 or kind == "!!":
             raise ValueError("a factorial that is not computed in floating point")
         value = math.gamma(a.real + 1)
-        return complex(value), 2 * value * (1 + math.log1p(a.real)) * error + 16 * _EPSILON * value
+        return (
+            complex(value),
+            2 * value * (1 + math.log1p(a.real)) * error + 16 * _EPSILON * value,
+        )
     if error >= abs(a) / 2:
         raise ValueError("the argument of a function is too uncertain")
     if kind == "sqrt":
@@ -158,17 +181,33 @@ def _build(node: Node) -> tuple[Any, float, bool]:
     values, degrees, sums = zip(*(_build(arg) for arg in node.args), strict=True)
     if node.kind == "^":
         _check_power(values[0], values[1], degrees[0], sums[0])
-        exponent = abs(float(values[1])) if values[1].is_number and values[1].is_real else 1
+        exponent = (
+            abs(float(values[1])) if values[1].is_number and values[1].is_real else 1
+        )
         return values[0] ** values[1], degrees[0] * exponent + degrees[1], any(sums)
     if node.kind in ("!", "!!"):
         if values[0].is_number and not abs(values[0]) <= MAX_FACTORIAL:
             raise TooLarge("a factorial too large to evaluate")
-        return (sympy.factorial if node.kind == "!" else sympy.factorial2)(values[0]), degrees[0], any(sums)
+        return (
+            (sympy.factorial if node.kind == "!" else sympy.factorial2)(values[0]),
+            degrees[0],
+            any(sums),
+        )
     if len(values) == 1:
-        functions = {"neg": lambda x: -x, "sqrt": sympy.sqrt, "ln": sympy.log, "csc": sympy.csc}
+        functions = {
+            "neg": lambda x: -x,
+            "sqrt": sympy.sqrt,
+            "ln": sympy.log,
+            "csc": sympy.csc,
+        }
         return functions[node.kind](values[0]), degrees[0], any(sums)
     a, b = values
-    results = {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "/": lambda: a / b}
+    results = {
+        "+": lambda: a + b,
+        "-": lambda: a - b,
+        "*": lambda: a * b,
+        "/": lambda: a / b,
+    }
     is_sum = any(sums) or (node.kind in "+-" and max(degrees) > 0)
     return results[node.kind](), (max if node.kind in "+-" else sum)(degrees), is_sum
 
@@ -181,7 +220,11 @@ def _check_power(base: Any, exponent: Any, degree: float, is_sum: bool) -> None:
         raise TooLarge("a power that is no number")
     if degree and size * degree > (MAX_SUM_POWER if is_sum else MAX_POWER):
         raise TooLarge("a power too large to simplify")
-    if base.is_Rational and base not in (0, 1, -1) and _bits(Fraction(int(base.p), int(base.q))) * size > 2 * MAX_BITS:
+    if (
+        base.is_Rational
+        and base not in (0, 1, -1)
+        and _bits(Fraction(int(base.p), int(base.q))) * size > 2 * MAX_BITS
+    ):
         raise TooLarge("a power too large to evaluate")
     if size > MAX_BITS:
         raise TooLarge("a power too large to evaluate")

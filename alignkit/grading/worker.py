@@ -1,4 +1,6 @@
-"""A grading worker: a fresh Python process that grades what it is sent, and ends when its parent does."""
+"""A grading worker: a fresh Python process that grades what it is sent, and ends when
+its parent does.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from alignkit.errors import AlignError
 from alignkit.grading.bound import call_sample
 
 HEADER = struct.Struct("!Q")
-ALARM_MARGIN = 0.5  # seconds after the deadline at which the kernel ends a worker that nobody killed
+# seconds after the deadline at which the kernel ends a worker that nobody killed
+ALARM_MARGIN = 0.5
 PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from alignkit.grading.worker import main; main(int(sys.argv[1]), int(sys.argv[3]))"
@@ -33,7 +36,9 @@ def frame(message: Any) -> bytes:
 
 
 def main(descriptor: int, memory: int) -> None:
-    """Serve one socket: load functions, grade samples in order, answer each as soon as it is done."""
+    """Serve one socket: load functions, grade samples in order, answer each as soon as
+    it is done.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
     connection = socket.socket(fileno=descriptor)
@@ -48,24 +53,39 @@ def main(descriptor: int, memory: int) -> None:
             continue
         function, deadline = functions[key]
         for arguments in content:
-            signal.setitimer(signal.ITIMER_REAL, deadline + ALARM_MARGIN)  # SIGALRM's default action ends the process
+            # SIGALRM's default action ends the process
+            signal.setitimer(signal.ITIMER_REAL, deadline + ALARM_MARGIN)
             try:
                 answer: Any = ("graded", call_sample(function, arguments))
             except AlignError as error:
                 answer = ("raised", error)
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.sendall(frame(answer))
-        if sys.platform == "linux" and _virtual_memory() > resource.getrlimit(resource.RLIMIT_AS)[0] - memory // 2:
-            return  # what is held (caches, fragments) would fail the next samples: a fresh worker takes over
+        if (
+            sys.platform == "linux"
+            and _virtual_memory()
+            > resource.getrlimit(resource.RLIMIT_AS)[0] - memory // 2
+        ):
+            # what is held (caches, fragments) would fail the next samples: a fresh
+            # worker takes over
+            return
 
 
 def _receive(connection: socket.socket, parent: int) -> Any:
     header = _exactly(connection, HEADER.size, parent)
-    return None if header is None else pickle.loads(_exactly(connection, HEADER.unpack(header)[0], parent) or b"N.")
+    return (
+        None
+        if header is None
+        else pickle.loads(
+            _exactly(connection, HEADER.unpack(header)[0], parent) or b"N."
+        )
+    )
 
 
 def _exactly(connection: socket.socket, size: int, parent: int) -> bytes | None:
-    """So many bytes; None when the parent is gone (a copy of its socket may outlive it in another child)."""
+    """So many bytes; None when the parent is gone (a copy of its socket may outlive it
+    in another child).
+    """
     parts = []
     while size:
         while not select.select([connection], [], [], 1.0)[0]:
@@ -79,8 +99,12 @@ def _exactly(connection: socket.socket, size: int, parent: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _load(pickled: bytes, deadline: float, mounted: Sequence[kits.Kit]) -> tuple[Any, str | None]:
-    """The function with its deadline, or why it cannot be loaded; what it needs is imported before a sample waits."""
+def _load(
+    pickled: bytes, deadline: float, mounted: Sequence[kits.Kit]
+) -> tuple[Any, str | None]:
+    """The function with its deadline, or why it cannot be loaded; what it needs is
+    imported before a sample waits.
+    """
     for kit in mounted:
         kits.mount(kit)  # some may have been mounted since this process started
     try:
@@ -97,10 +121,14 @@ def _load(pickled: bytes, deadline: float, mounted: Sequence[kits.Kit]) -> tuple
 def _limit_memory(budget: int) -> None:
     """Allow `budget` bytes of address space beyond what the loaded code takes."""
     if sys.platform != "linux":
-        return  # elsewhere such limits are not kept, and the address space cannot be read
+        # elsewhere such limits are not kept, and the address space cannot be read
+        return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = _virtual_memory() + budget
-    resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    resource.setrlimit(
+        resource.RLIMIT_AS,
+        (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard),
+    )
 
 
 def _virtual_memory() -> int:

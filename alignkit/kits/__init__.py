@@ -1,7 +1,9 @@
-"""Kits: folders with any of recipes/, rewards/, evals/, plugins/, importable as `alignkit.kits.<name>`.
+"""Kits: folders with any of recipes/, rewards/, evals/, plugins/, importable as
+`alignkit.kits.<name>`.
 
-A mounted kit is a synthetic package whose `__path__` is the kit's folder, so plugin files are imported by the
-ordinary import system and their functions pickle. Mounts are repeated in child processes from `ALIGN_MOUNTS`.
+A mounted kit is a synthetic package whose `__path__` is the kit's folder, so plugin
+files are imported by the ordinary import system and their functions pickle. Mounts are
+repeated in child processes from `ALIGN_MOUNTS`.
 """
 
 from __future__ import annotations
@@ -30,8 +32,12 @@ class Kit:
     root: Path
 
     def plugin_files(self) -> list[Path]:
-        """The plugin files, sorted. A file whose name starts with `_` is a helper, not a plugin."""
-        found = [p for folder in PLUGIN_FOLDERS for p in (self.root / folder).glob("*.py")]
+        """The plugin files, sorted. A file whose name starts with `_` is a helper, not
+        a plugin.
+        """
+        found = [
+            p for folder in PLUGIN_FOLDERS for p in (self.root / folder).glob("*.py")
+        ]
         return sorted(p for p in found if not p.name.startswith("_"))
 
     def recipes(self) -> list[Path]:
@@ -40,27 +46,39 @@ class Kit:
 
 
 def builtin() -> Kit:
-    """The kit that comes with alignkit: `alignkit/kit` in a wheel, the repository in a checkout."""
+    """The kit that comes with alignkit: `alignkit/kit` in a wheel, the repository in a
+    checkout.
+    """
     package = Path(__file__).resolve().parents[1]
-    return Kit("builtin", package / "kit" if (package / "kit").is_dir() else package.parent)
+    return Kit(
+        "builtin", package / "kit" if (package / "kit").is_dir() else package.parent
+    )
 
 
 def at(folder: Path | str, asked_by: str) -> Kit:
     """The kit in a folder.
 
     Raises:
-        PluginError: when there is no such folder, or it holds none of the kit's folders.
+        PluginError: when there is no such folder, or it holds none of the kit's
+            folders.
     """
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():
-        raise PluginError(f"{asked_by}: {folder} is not a folder; a kit is a folder with any of {', '.join(FOLDERS)}")
+        raise PluginError(
+            f"{asked_by}: {folder} is not a folder; a kit is a folder with any of"
+            f" {', '.join(FOLDERS)}"
+        )
     if not _is_kit(root):
-        raise PluginError(f"{asked_by}: {root} is no kit: it holds none of the folders {', '.join(FOLDERS)}")
+        raise PluginError(
+            f"{asked_by}: {root} is no kit: it holds none of the folders"
+            f" {', '.join(FOLDERS)}"
+        )
     return Kit(_identifier(root.name), root)
 
 
 def of_recipe(recipe: Path) -> list[Kit]:
-    """The kit a recipe file lies in (the parent of its `recipes/` folder), or the kits its run was started with.
+    """The kit a recipe file lies in (the parent of its `recipes/` folder), or the kits
+    its run was started with.
 
     A path where there is no file lies in no kit, whatever its folders are called.
     """
@@ -77,10 +95,12 @@ def of_recipe(recipe: Path) -> list[Kit]:
 
 
 def find(recipes: Iterable[Path] = (), folders: Sequence[Path | str] = ()) -> list[Kit]:
-    """All kits in force: the built-in one, installed packages', `ALIGN_KITS`, `--kit` folders, the recipes' own.
+    """All kits in force: the built-in one, installed packages', `ALIGN_KITS`, `--kit`
+    folders, the recipes' own.
 
-    `recipes` are the files that are read, not paths as they were typed: a built-in recipe brings no folder of the
-    user's. The bare current directory is never among the kits: running a stranger's code must be asked for.
+    `recipes` are the files that are read, not paths as they were typed: a built-in
+    recipe brings no folder of the user's. The bare current directory is never among the
+    kits: running a stranger's code must be asked for.
     """
     from importlib.metadata import entry_points
 
@@ -99,13 +119,17 @@ def find(recipes: Iterable[Path] = (), folders: Sequence[Path | str] = ()) -> li
     for kit in unique.values():
         if kit.name in by_name:
             both = f"{by_name[kit.name].root} and {kit.root}"
-            raise PluginError(f"two kits are named '{kit.name}': {both}; rename a folder")
+            raise PluginError(
+                f"two kits are named '{kit.name}': {both}; rename a folder"
+            )
         by_name[kit.name] = kit
     return list(unique.values())
 
 
 def mount(kit: Kit) -> ModuleType:
-    """Make the kit importable as `alignkit.kits.<name>`, here and in processes started from here."""
+    """Make the kit importable as `alignkit.kits.<name>`, here and in processes started
+    from here.
+    """
     package = _register(kit.name, str(kit.root))
     mounts = json.loads(os.environ.get(_MOUNTS, "{}"))
     os.environ[_MOUNTS] = json.dumps({**mounts, kit.name: str(kit.root)})
@@ -114,7 +138,10 @@ def mount(kit: Kit) -> ModuleType:
 
 def mounted() -> list[Kit]:
     """The kits mounted in this process or in the one that started it, in that order."""
-    return [Kit(name, Path(root)) for name, root in json.loads(os.environ.get(_MOUNTS, "{}")).items()]
+    return [
+        Kit(name, Path(root))
+        for name, root in json.loads(os.environ.get(_MOUNTS, "{}")).items()
+    ]
 
 
 def _is_kit(root: Path) -> bool:
@@ -124,7 +151,8 @@ def _is_kit(root: Path) -> bool:
 def _recorded(folder: Path) -> list[Kit] | None:
     """The kits that a run folder records, None where it is no run folder.
 
-    What is no kit any more is passed over: a recipe that needs it says so, any other can still be resumed.
+    What is no kit any more is passed over: a recipe that needs it says so, any other
+    can still be resumed.
     """
     manifest = folder / "manifest.json"
     if not manifest.is_file() or not (folder / "recipe.yaml").is_file():
@@ -142,7 +170,9 @@ def _register(name: str, root: str) -> ModuleType:
     present = sys.modules.get(dotted)
     if present is not None and list(present.__path__) == [root]:
         return present
-    for loaded in [key for key in sys.modules if key == dotted or key.startswith(dotted + ".")]:
+    for loaded in [
+        key for key in sys.modules if key == dotted or key.startswith(dotted + ".")
+    ]:
         del sys.modules[loaded]
     package = ModuleType(dotted, f"The kit in {root}.")
     package.__path__ = [root]
@@ -162,7 +192,8 @@ def _entry_root(name: str, value: str) -> Path:
     spec = find_spec(value)
     if spec is None or not spec.submodule_search_locations:
         raise PluginError(
-            f"the entry point '{name}' of group alignkit.kits names '{value}', which is no package folder"
+            f"the entry point '{name}' of group alignkit.kits names '{value}', which is"
+            " no package folder"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

@@ -1,4 +1,6 @@
-"""Models and tokenizers: build a tiny one, load one, save one so that it loads back the same everywhere."""
+"""Models and tokenizers: build a tiny one, load one, save one so that it loads back the
+same everywhere.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from typing import Any
 from alignkit.errors import InputError, asks_for, listing, nearest
 from alignkit.models.source import base_of, explained, first_line, resolve
 from alignkit.models.threads import settle_threads
-from alignkit.models.tiny import CHAT_TEMPLATE, END, PAD, BuildSpec, build, build_tokenizer
+from alignkit.models.tiny import (
+    CHAT_TEMPLATE,
+    END,
+    PAD,
+    BuildSpec,
+    build,
+    build_tokenizer,
+)
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -45,14 +54,17 @@ def load(
     quantize: Mapping[str, Any] | None = None,
     for_training: bool = True,
 ) -> tuple[Any, Any]:
-    """A causal language model and its tokenizer from a Hub id, a folder, or a run folder (its `model/`).
+    """A causal language model and its tokenizer from a Hub id, a folder, or a run
+    folder (its `model/`).
 
-    A folder that holds only a PEFT adapter is loaded onto its base model and merged. `lora` (PEFT's own LoraConfig
-    names) puts a fresh adapter on top; `quantize` (those of transformers' BitsAndBytesConfig) holds the weights under
-    it in 4 or 8 bits. For training the model stays on the CPU, where the trainer takes it from; otherwise it goes to
-    the GPU if there is one, in evaluation mode.
+    A folder that holds only a PEFT adapter is loaded onto its base model and merged.
+    `lora` (PEFT's own LoraConfig names) puts a fresh adapter on top; `quantize` (those
+    of transformers' BitsAndBytesConfig) holds the weights under it in 4 or 8 bits. For
+    training the model stays on the CPU, where the trainer takes it from; otherwise it
+    goes to the GPU if there is one, in evaluation mode.
 
-    Raises InputError for a path or folder that is no model, MissingError for what cannot be fetched here.
+    Raises InputError for a path or folder that is no model, MissingError for what
+    cannot be fetched here.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -66,7 +78,8 @@ def load(
         dtype = "bfloat16" if cuda else "float32"
     if attention == "auto":
         flash = cuda and dtype != "float32" and is_flash_attn_2_available()
-        attention = "flash_attention_2" if flash else ""  # "": what transformers chooses, sdpa where it can
+        # "": what transformers chooses, sdpa where it can
+        attention = "flash_attention_2" if flash else ""
     elif attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise asks_for("flash-attn", "flash", "attention: flash_attention_2")
 
@@ -83,7 +96,10 @@ def load(
         )
     if info["missing_keys"]:
         keys = listing(sorted(info["missing_keys"]), 5)
-        raise InputError(f"{base}: the weights lack {len(info['missing_keys'])} of the model's tensors: {keys}")
+        raise InputError(
+            f"{base}: the weights lack {len(info['missing_keys'])} of the model's"
+            f" tensors: {keys}"
+        )
     if base != source:
         from peft import PeftModel
 
@@ -93,14 +109,19 @@ def load(
     settle_threads(model)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
-        raise InputError(f"{path}: the tokenizer has {len(tokenizer)} tokens, the model only {rows}: not a pair")
+        raise InputError(
+            f"{path}: the tokenizer has {len(tokenizer)} tokens, the model only {rows}:"
+            " not a pair"
+        )
     if lora is not None:
         model = add_lora(model, lora)
     return (model if for_training else model.eval()), tokenizer
 
 
 def load_tokenizer(path: str, revision: str | None = None) -> Any:
-    """The tokenizer of `path` (a folder may hold a tokenizer alone), with an end and a padding token."""
+    """The tokenizer of `path` (a folder may hold a tokenizer alone), with an end and a
+    padding token.
+    """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
@@ -110,30 +131,54 @@ def load_tokenizer(path: str, revision: str | None = None) -> Any:
     if not (Path(source) / "tokenizer_config.json").is_file():
         source, revision = base_of(source, revision)
     with explained(source, "the tokenizer"):
-        saved_class = get_tokenizer_config(source, revision=revision or "main").get("tokenizer_class")
-        # AutoTokenizer would put the architecture's usual class in place of a generic one (qwen2, phi3, …).
+        saved_class = get_tokenizer_config(source, revision=revision or "main").get(
+            "tokenizer_class"
+        )
+        # AutoTokenizer would put the architecture's usual class in place of a generic
+        # one (qwen2, phi3, …).
         generic = saved_class in ("PreTrainedTokenizerFast", "TokenizersBackend")
         loader = PreTrainedTokenizerFast if generic else AutoTokenizer
         tokenizer = loader.from_pretrained(source, revision=revision or "main")
     if tokenizer.eos_token is None:
-        raise InputError(f"{path}: the tokenizer names no end token (eos_token), so no answer could ever end")
+        raise InputError(
+            f"{path}: the tokenizer names no end token (eos_token), so no answer could"
+            " ever end"
+        )
     if tokenizer.pad_token is None:
-        spare = [t for t in tokenizer.get_added_vocab() if re.search(r"\bpad|_pad|reserved", t, re.I)]
+        spare = [
+            t
+            for t in tokenizer.get_added_vocab()
+            if re.search(r"\bpad|_pad|reserved", t, re.I)
+        ]
         tokenizer.pad_token = spare[0] if spare else tokenizer.eos_token
-        log.warning("%s: the tokenizer has no padding token; %r is used", path, tokenizer.pad_token)
+        log.warning(
+            "%s: the tokenizer has no padding token; %r is used",
+            path,
+            tokenizer.pad_token,
+        )
     if tokenizer.pad_token == tokenizer.eos_token:
-        # Harmless here: batches and losses are masked by length, never by comparing with the padding token.
+        # Harmless here: batches and losses are masked by length, never by comparing
+        # with the padding token.
         log.info("%s: padding and end are one token (%r)", path, tokenizer.eos_token)
     return tokenizer
 
 
 def add_lora(model: Any, settings: Mapping[str, Any]) -> Any:
-    """`model` with a fresh LoRA adapter; `settings` are the fields of PEFT's LoraConfig, alpha being lora_alpha."""
+    """`model` with a fresh LoRA adapter; `settings` are the fields of PEFT's
+    LoraConfig, alpha being lora_alpha.
+    """
     from peft import LoraConfig, get_peft_model
 
-    named = {"lora_alpha" if key == "alpha" else key: value for key, value in settings.items()}
+    named = {
+        "lora_alpha" if key == "alpha" else key: value
+        for key, value in settings.items()
+    }
     known = LoraConfig.__dataclass_fields__
-    unknown = [f"model.lora.{key} is unknown to PEFT; {nearest(key, known)}" for key in named if key not in known]
+    unknown = [
+        f"model.lora.{key} is unknown to PEFT; {nearest(key, known)}"
+        for key in named
+        if key not in known
+    ]
     if unknown:
         raise InputError(*unknown)
     try:
@@ -156,7 +201,8 @@ def quantization(settings: Mapping[str, Any]) -> Any:
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a whole model that transformers and vLLM load; it appears under its name only when complete.
+    """Write a whole model that transformers and vLLM load; it appears under its name
+    only when complete.
 
     A LoRA model is written merged, with the adapter alone beside it in `adapter/`.
     """
@@ -176,7 +222,8 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 def _merged(model: Any, adapter: Path) -> Any:
     """The whole model with its adapter merged, while the one in training keeps its own.
 
-    Over quantized weights the adapter is merged into the weights as they were before, as QLoRA does.
+    Over quantized weights the adapter is merged into the weights as they were before,
+    as QLoRA does.
     """
     if not hasattr(model.config, "quantization_config"):
         return copy.deepcopy(model).merge_and_unload()
@@ -185,7 +232,9 @@ def _merged(model: Any, adapter: Path) -> Any:
 
     base = model.active_peft_config
     whole = AutoModelForCausalLM.from_pretrained(
-        base.base_model_name_or_path, revision=base.revision or "main", dtype=model.dtype
+        base.base_model_name_or_path,
+        revision=base.revision or "main",
+        dtype=model.dtype,
     )
     return PeftModel.from_pretrained(whole, adapter).merge_and_unload()
 
@@ -198,7 +247,11 @@ def describe(model: Any, tokenizer: Any) -> dict[str, Any]:
     return {
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
-        "architecture": model.config.architectures[0] if model.config.architectures else type(model).__name__,
+        "architecture": (
+            model.config.architectures[0]
+            if model.config.architectures
+            else type(model).__name__
+        ),
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.config._attn_implementation,
         "threads": torch.get_num_threads(),

@@ -13,7 +13,9 @@ from alignkit.models.tiny import BuildSpec, build_config, build_tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What memory and time depend on. Bytes are of one whole copy; gradients take `trainable_bytes` again."""
+    """What memory and time depend on. Bytes are of one whole copy; gradients take
+    `trainable_bytes` again.
+    """
 
     parameters: int
     trainable: int
@@ -22,7 +24,8 @@ class Shape:
     trainable_bytes: int
     element: int  # bytes of one activation's number
     vocabulary: int
-    block: Block | None  # None where the configuration names no gated feed-forward block
+    # None where the configuration names no gated feed-forward block
+    block: Block | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,8 @@ def shape(
     lora: Mapping[str, Any] | None = None,
     quantize: Mapping[str, Any] | None = None,
 ) -> Shape | None:
-    """The sizes of the model that a recipe's `model` means, laid out on torch's meta device; `dtype` is torch's name.
+    """The sizes of the model that a recipe's `model` means, laid out on torch's meta
+    device; `dtype` is torch's name.
 
     None where its configuration is not here.
     """
@@ -87,7 +91,9 @@ def shape(
 
 
 def _saved_by_quantizing(model: Any, quantize: Mapping[str, Any] | None) -> int:
-    """Bytes less than in full: every linear layer but the head in 4 bits with a scale per 64 numbers, or in 8."""
+    """Bytes less than in full: every linear layer but the head in 4 bits with a scale
+    per 64 numbers, or in 8.
+    """
     from torch import nn
 
     if not quantize:
@@ -95,12 +101,20 @@ def _saved_by_quantizing(model: Any, quantize: Mapping[str, Any] | None) -> int:
     scale = 1 / 64 if quantize.get("bnb_4bit_use_double_quant") else 4 / 64
     each = 0.5 + scale if quantize.get("load_in_4bit") else 1.0
     head = model.get_output_embeddings()
-    linear = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+    linear = [
+        m.weight for m in model.modules() if isinstance(m, nn.Linear) and m is not head
+    ]
     return int(sum(w.numel() * (w.element_size() - each) for w in linear))
 
 
 def _block(config: Mapping[str, Any]) -> Block | None:
-    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    names = (
+        "num_hidden_layers",
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+    )
     if any(config.get(name) is None for name in names):
         return None
     layers, hidden, intermediate, heads, groups = (config[name] for name in names)

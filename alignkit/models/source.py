@@ -17,20 +17,31 @@ def resolve(path: str, revision: str | None = None) -> str:
     local = Path(path).expanduser()
     if local.is_dir():
         if revision is not None:
-            raise InputError(f"model: revision {revision!r} was given, but {path} is a folder; revisions are the Hub's")
+            raise InputError(
+                f"model: revision {revision!r} was given, but {path} is a folder;"
+                " revisions are the Hub's"
+            )
         if (local / "manifest.json").is_file():
             return str(_of_run(local))
         held = sorted(entry.name for entry in local.iterdir())
         if not {"config.json", "adapter_config.json"} & set(held):
-            raise InputError(f"{path} is no model: it has no config.json; it holds {listing(held, 10) or 'nothing'}")
+            raise InputError(
+                f"{path} is no model: it has no config.json; it holds"
+                f" {listing(held, 10) or 'nothing'}"
+            )
         for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
             if name in held:
                 read_json(local / name)
         return str(local)
     if local.exists():
-        raise InputError(f"{path} is a file; a model is a folder (with config.json), a run folder, or a Hub id")
+        raise InputError(
+            f"{path} is a file; a model is a folder (with config.json), a run folder,"
+            " or a Hub id"
+        )
     if path.startswith("runs/") or not re.fullmatch(r"[\w.-]*\w(/[\w.-]*\w)?", path):
-        raise InputError(f"model: there is no folder {path}, and a Hub id has the form owner/name")
+        raise InputError(
+            f"model: there is no folder {path}, and a Hub id has the form owner/name"
+        )
     return path
 
 
@@ -38,16 +49,30 @@ def _of_run(run: Path) -> Path:
     """The final model of a run folder."""
     if (run / "model" / "config.json").is_file():
         return run / "model"
-    stages = sorted(str(p.parent.parent) for p in run.glob("stages/*/model/config.json"))
+    stages = sorted(
+        str(p.parent.parent) for p in run.glob("stages/*/model/config.json")
+    )
     if stages:
-        raise InputError(f"{run} is a pipeline; name the stage whose model is meant: {listing(stages, 5)}")
+        raise InputError(
+            f"{run} is a pipeline; name the stage whose model is meant:"
+            f" {listing(stages, 5)}"
+        )
     checkpoints = sorted(str(p) for p in run.glob("checkpoints/*") if p.is_dir())
-    hint = f"; one of its checkpoints can be given: {listing(checkpoints, 5)}" if checkpoints else ""
-    raise InputError(f"{run} is a run without a final model (model/ is not there: it has not finished){hint}")
+    hint = (
+        f"; one of its checkpoints can be given: {listing(checkpoints, 5)}"
+        if checkpoints
+        else ""
+    )
+    raise InputError(
+        f"{run} is a run without a final model (model/ is not there: it has not"
+        f" finished){hint}"
+    )
 
 
 def base_of(source: str, revision: str | None) -> tuple[str, str | None]:
-    """The model under a folder that holds only a PEFT adapter; any other source is its own."""
+    """The model under a folder that holds only a PEFT adapter; any other source is its
+    own.
+    """
     adapter = Path(source) / "adapter_config.json"
     if not adapter.is_file() or (Path(source) / "config.json").is_file():
         return source, revision
@@ -76,10 +101,16 @@ def explained(source: str, what: str) -> Iterator[None]:
     except OSError as error:
         if Path(source).is_dir():
             held = listing(sorted(entry.name for entry in Path(source).iterdir()), 10)
-            raise InputError(f"{source}: {what} cannot be loaded: {first_line(error)} It holds {held}.") from error
+            raise InputError(
+                f"{source}: {what} cannot be loaded: {first_line(error)} It holds"
+                f" {held}."
+            ) from error
         raise MissingError(
-            f"model '{source}': no such folder here, not in the Hub cache, and the Hub gave nothing "
-            f"({first_line(error)}). Check the name, pass a folder, or where there is a network: hf download {source}"
+            f"model '{source}': no such folder here, not in the Hub cache, and the Hub"
+            f" gave nothing ({first_line(error)}). Check the name, pass a folder, or"
+            f" where there is a network: hf download {source}"
         ) from error
     except (ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise InputError(f"{source}: {what} cannot be loaded: {first_line(error)}") from error
+        raise InputError(
+            f"{source}: {what} cannot be loaded: {first_line(error)}"
+        ) from error

@@ -9,8 +9,14 @@ TINY = 1_000_000  # parameters
 
 
 def settle_threads(model: Any) -> None:
-    """One CPU thread for a tiny model: the quickstart's SFT took 1.2 to 2.3 times as long with two."""
+    """One CPU thread for a tiny model: the quickstart's SFT took 1.2 to 2.3 times as
+    long with two.
+    """
     import torch
 
-    if model.num_parameters() < TINY and not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+    if (
+        model.num_parameters() < TINY
+        and not torch.cuda.is_available()
+        and "OMP_NUM_THREADS" not in os.environ
+    ):
         torch.set_num_threads(1)

@@ -44,26 +44,42 @@ class BuildSpec(Protocol):
 
 
 def build_tokenizer(kind: str, max_length: int = 512) -> Any:
-    """A small tokenizer: `digits` (one token per digit, sign, role and tag) or `bytes` (any text)."""
+    """A small tokenizer: `digits` (one token per digit, sign, role and tag) or `bytes`
+    (any text).
+    """
     from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
     from tokenizers import models as vocabularies
     from transformers import PreTrainedTokenizerFast
 
     specials = {"eos_token": END, "pad_token": PAD}
     if kind == "digits":
-        vocabulary = {piece: index for index, piece in enumerate((PAD, END, UNKNOWN, *DIGIT_PIECES))}
+        vocabulary = {
+            piece: index
+            for index, piece in enumerate((PAD, END, UNKNOWN, *DIGIT_PIECES))
+        }
         core = Tokenizer(vocabularies.WordLevel(vocabulary, unk_token=UNKNOWN))
-        pieces = "|".join(re.escape(piece) for piece in sorted(DIGIT_PIECES, key=len, reverse=True))
+        pieces = "|".join(
+            re.escape(piece) for piece in sorted(DIGIT_PIECES, key=len, reverse=True)
+        )
         core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{pieces}|."), "isolated")
         core.decoder = decoders.Fuse()
         specials["unk_token"] = UNKNOWN
     elif kind == "bytes":
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        core = Tokenizer(vocabularies.BPE({c: index for index, c in enumerate((PAD, END, *alphabet))}, []))
-        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        core = Tokenizer(
+            vocabularies.BPE(
+                {c: index for index, c in enumerate((PAD, END, *alphabet))}, []
+            )
+        )
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(
+            add_prefix_space=False, use_regex=False
+        )
         core.decoder = decoders.ByteLevel()
     else:
-        raise InputError(f"model.build.tokenizer: {kind!r} is unknown; {nearest(kind, ('bytes', 'digits'))}")
+        raise InputError(
+            f"model.build.tokenizer: {kind!r} is unknown;"
+            f" {nearest(kind, ('bytes', 'digits'))}"
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         chat_template=CHAT_TEMPLATE,
@@ -76,13 +92,16 @@ def build_tokenizer(kind: str, max_length: int = 512) -> Any:
 def build_config(spec: BuildSpec, tokenizer: Any) -> Any:
     """The architecture of a tiny decoder: Llama's with biases in attention.
 
-    A folder whose configuration says qwen2 is opened by AutoTokenizer (and so by vLLM) with Qwen's own tokenizer in
-    place of the saved one.
+    A folder whose configuration says qwen2 is opened by AutoTokenizer (and so by vLLM)
+    with Qwen's own tokenizer in place of the saved one.
     """
     from transformers import LlamaConfig
 
     if spec.hidden_size % spec.heads:
-        raise InputError(f"model.build: hidden_size {spec.hidden_size} is not divisible by heads {spec.heads}")
+        raise InputError(
+            f"model.build: hidden_size {spec.hidden_size} is not divisible by heads"
+            f" {spec.heads}"
+        )
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=spec.hidden_size,
@@ -90,7 +109,8 @@ def build_config(spec: BuildSpec, tokenizer: Any) -> Any:
         num_hidden_layers=spec.layers,
         num_attention_heads=spec.heads,
         num_key_value_heads=spec.heads,
-        head_dim=max(32, spec.hidden_size // spec.heads),  # vLLM's attention on a CPU knows no smaller heads
+        # vLLM's attention on a CPU knows no smaller heads
+        head_dim=max(32, spec.hidden_size // spec.heads),
         max_position_embeddings=spec.max_length,
         attention_bias=True,
         tie_word_embeddings=True,
@@ -103,7 +123,8 @@ def build_config(spec: BuildSpec, tokenizer: Any) -> Any:
 def build(spec: BuildSpec, seed: int) -> tuple[Any, Any]:
     """A tiny decoder with random weights, and its tokenizer.
 
-    All matrices are drawn from N(0, init_std): the usual 0.02 is too small for so narrow a net.
+    All matrices are drawn from N(0, init_std): the usual 0.02 is too small for so
+    narrow a net.
     """
     import torch
     from transformers import LlamaForCausalLM

@@ -1,11 +1,18 @@
 """Recipes: load, check, resolve, compare."""
 
-from alignkit.recipe.diff import ABSENT, Difference, as_recipe, diff_against_parent, diff_resolved, to_yaml
-from alignkit.recipe.editor_schema import json_schema
+from alignkit.recipe.diff import (
+    ABSENT,
+    Difference,
+    as_recipe,
+    diff_against_parent,
+    diff_resolved,
+    to_yaml,
+)
 from alignkit.recipe.load import Recipe, load
 from alignkit.recipe.plugin_check import named_plugins
 from alignkit.recipe.schema import METHODS, RecipeConfig
-from alignkit.recipe.tree import Origin
+from alignkit.recipe.schema.editor import json_schema
+from alignkit.recipe.yaml import Origin
 
 __all__ = [
     "ABSENT",

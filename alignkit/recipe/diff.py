@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alignkit.recipe.tree import DELETE, Key, Origin, plain, scalar, walk
+from alignkit.recipe.yaml import DELETE, Key, Origin, plain, scalar, walk
 
 if TYPE_CHECKING:
     from alignkit.recipe.load import Recipe
@@ -28,14 +28,17 @@ ABSENT = _Absent()  # one side does not state the key
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One key with its value on both sides; ABSENT and None where a side does not have it."""
+    """One key with its value on both sides; ABSENT and None where a side does not have
+    it.
+    """
 
     path: Key
     a: Any
     a_origin: Origin | None
     b: Any
     b_origin: Origin | None
-    whole: Key  # the key below which all differs: that of a whole map that one side does not have
+    # the key below which all differs: that of a whole map that one side does not have
+    whole: Key
 
     @property
     def key(self) -> str:
@@ -49,7 +52,9 @@ def diff_resolved(
     a_origins: Mapping[str, Origin] | None = None,
     b_origins: Mapping[str, Origin] | None = None,
 ) -> list[Difference]:
-    """What differs between two resolved recipes, leaf by leaf (a list is a leaf), sorted as they stand."""
+    """What differs between two resolved recipes, leaf by leaf (a list is a leaf),
+    sorted as they stand.
+    """
     found = []
     for path, whole, old, new in _changes(a, b, ()):
         dotted = ".".join(path)
@@ -58,13 +63,16 @@ def diff_resolved(
     return found
 
 
-def _changes(a: Mapping[str, Any], b: Mapping[str, Any], path: Key) -> Iterator[tuple[Key, Key, Any, Any]]:
+def _changes(
+    a: Mapping[str, Any], b: Mapping[str, Any], path: Key
+) -> Iterator[tuple[Key, Key, Any, Any]]:
     """(leaf, what differs as a whole, old, new)."""
     for name in dict.fromkeys([*a, *b]):
         here, old, new = (*path, name), a.get(name, ABSENT), b.get(name, ABSENT)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _changes(old, new, here)
-        # 1 and true are equal to Python and not to a recipe; 1 and 1.0 are equal to both
+        # 1 and true are equal to Python and not to a recipe; 1 and 1.0 are equal to
+        # both
         elif old != new or isinstance(old, bool) != isinstance(new, bool):
             before, after = dict(_leaves(old, here)), dict(_leaves(new, here))
             for leaf in dict.fromkeys([*before, *after]):
@@ -72,11 +80,22 @@ def _changes(a: Mapping[str, Any], b: Mapping[str, Any], path: Key) -> Iterator[
 
 
 def diff_against_parent(recipe: Recipe) -> list[Difference]:
-    """How a recipe changes what it extends; where it extends nothing, how overlays and `--set` change it."""
+    """How a recipe changes what it extends; where it extends nothing, how overlays and
+    `--set` change it.
+    """
     sides = []
     for node in (recipe.base, recipe.stated):
         origins = {".".join(key): child.origin for key, child in walk(node)}
-        sides.append(({k: v for k, v in plain(node).items() if k not in ("name", "description")}, origins))
+        sides.append(
+            (
+                {
+                    k: v
+                    for k, v in plain(node).items()
+                    if k not in ("name", "description")
+                },
+                origins,
+            )
+        )
     (base, base_origins), (stated, origins) = sides
     return diff_resolved(base, stated, base_origins, origins)
 
@@ -113,7 +132,9 @@ def to_yaml(values: Mapping[str, Any]) -> str:
 
     Representer.add_representer(str, _text)
     Representer.add_representer(float, _number)
-    Representer.add_representer(type(DELETE), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "~"))
+    Representer.add_representer(
+        type(DELETE), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "~")
+    )
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = Representer
     yaml.default_flow_style = False
@@ -135,7 +156,11 @@ def _text(representer: Any, value: str) -> Any:
 
 
 def _number(representer: Any, value: float) -> Any:
-    text = repr(value) if math.isfinite(value) else repr(value).replace("inf", ".inf").replace("nan", ".nan")
+    text = (
+        repr(value)
+        if math.isfinite(value)
+        else repr(value).replace("inf", ".inf").replace("nan", ".nan")
+    )
     if "e" in text and "." not in text:
         text = text.replace("e", ".0e")  # 1e-05 is text in YAML 1.1
     return representer.represent_scalar("tag:yaml.org,2002:float", text)

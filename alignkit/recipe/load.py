@@ -1,4 +1,6 @@
-"""Load a recipe: resolve what it extends, apply overlays and `--set`, check all of it, and keep where values stand."""
+"""Load a recipe: resolve what it extends, apply overlays and `--set`, check all of it,
+and keep where values stand.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ from pydantic import BaseModel
 
 from alignkit.errors import RecipeError
 from alignkit.recipe.check import Checker
-from alignkit.recipe.merge import Merger, rule_key
+from alignkit.recipe.inherit import Merger, rule_key
 from alignkit.recipe.paths import expanded, is_file, is_folder, locate
 from alignkit.recipe.schema import ROLLOUT_METHODS, SHARED_KEYS, Prompt, RecipeConfig
-from alignkit.recipe.tree import Key, Node, Origin, find, plain
+from alignkit.recipe.yaml import Key, Node, Origin, find, plain
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -29,7 +31,8 @@ _PATHS = {
     ("evals", "*", "prompt", "file"),
     ("evals", "*", "data", "path"),
 }
-# TRL's own fields that may name a file; they may also hold something else, so only an existing file counts.
+# TRL's own fields that may name a file; they may also hold something else, so only an
+# existing file counts.
 _TRAIN_FILES = ("deepspeed", "fsdp_config", "accelerator_config")
 
 
@@ -39,29 +42,22 @@ class Recipe:
 
     path: Path
     config: RecipeConfig
-    resolved: dict[str, Any]  # with the core's defaults; written as recipe.yaml it runs again as it is
+    # with the core's defaults; written as recipe.yaml it runs again as it is
+    resolved: dict[str, Any]
     origins: dict[str, Origin]  # by dotted key, for every value of `resolved`
     parents: tuple[Path, ...] = ()  # what the file itself extends
-    stated: Node = field(default_factory=lambda: Node({}, _DEFAULT), repr=False)  # merged, without defaults
-    base: Node = field(default_factory=lambda: Node({}, _DEFAULT), repr=False)  # what it is a change of
-    stages: dict[str, Recipe] = field(default_factory=dict)  # of a pipeline, each complete
+    # merged, without defaults
+    stated: Node = field(default_factory=lambda: Node({}, _DEFAULT), repr=False)
+    # what it is a change of
+    base: Node = field(default_factory=lambda: Node({}, _DEFAULT), repr=False)
+    # of a pipeline, each complete
+    stages: dict[str, Recipe] = field(default_factory=dict)
 
     def diff(self, other: Recipe) -> list[Difference]:
         """What differs from this recipe in the other one."""
         from alignkit.recipe.diff import diff_resolved
 
         return diff_resolved(self.resolved, other.resolved, self.origins, other.origins)
-
-    def fingerprint(
-        self,
-        plugins: Mapping[str, str] | None = None,
-        datasets: Mapping[str, str] | None = None,
-        versions: Mapping[str, str] | None = None,
-    ) -> str:
-        """sha256 of all that decides the result: see `alignkit.recipe.fingerprint`."""
-        from alignkit.recipe.fingerprint import fingerprint
-
-        return fingerprint(self.resolved, plugins or {}, datasets or {}, versions or {})
 
 
 def load(
@@ -72,13 +68,16 @@ def load(
     recipe_dirs: Sequence[Path] = (),
     change: Node | None = None,
 ) -> Recipe:
-    """The recipe of a file, with overlay files, `key.sub=value` texts, and last a `change` (a sweep's variant) over it.
+    """The recipe of a file, with overlay files, `key.sub=value` texts, and last a
+    `change` (a sweep's variant) over it.
 
-    With a registry, plugins and their options are checked too. `recipe_dirs` are kits' recipes folders, where a
-    file is looked for that does not lie beside the one that names it.
+    With a registry, plugins and their options are checked too. `recipe_dirs` are kits'
+    recipes folders, where a file is looked for that does not lie beside the one that
+    names it.
 
     Raises:
-        RecipeError: all faults at once, each `file:line:column: key: given, expected, nearest`.
+        RecipeError: all faults at once, each `file:line:column: key: given, expected,
+            nearest`.
     """
     merger = Merger(recipe_dirs)
     file = locate(str(path), Path.cwd(), recipe_dirs)
@@ -87,10 +86,17 @@ def load(
     for layer in layers[:-1]:
         # a child does not go by its parent's name
         named = ("name", "description")
-        base = merger.merge(base, Node({k: v for k, v in layer.value.items() if k not in named}, layer.origin))
+        base = merger.merge(
+            base,
+            Node(
+                {k: v for k, v in layer.value.items() if k not in named}, layer.origin
+            ),
+        )
     own = tree = merger.merge(base, layers[-1])
     for overlay in overlays:
-        for layer in merger.layers(locate(str(overlay), Path.cwd(), recipe_dirs), "overlay", {}):
+        for layer in merger.layers(
+            locate(str(overlay), Path.cwd(), recipe_dirs), "overlay", {}
+        ):
             tree = merger.overlay(tree, layer)
     for text in sets:
         tree = merger.set(tree, text)
@@ -111,7 +117,9 @@ def load(
 
 
 def _filled(tree: Node) -> dict[str, Any]:
-    """The tree as plain values; each stage with its name and what the pipeline says for all of them."""
+    """The tree as plain values; each stage with its name and what the pipeline says for
+    all of them.
+    """
     config = plain(tree)
     shared = {key: config[key] for key in SHARED_KEYS if key in config}
     stages = config.get("stages")
@@ -126,26 +134,44 @@ def _filled(tree: Node) -> dict[str, Any]:
     return config
 
 
-def _recipe(file: Path, config: RecipeConfig, tree: Node, parents: tuple[Path, ...], base: Node) -> Recipe:
+def _recipe(
+    file: Path, config: RecipeConfig, tree: Node, parents: tuple[Path, ...], base: Node
+) -> Recipe:
     stages = {}
     for name, stage in (config.stages or {}).items():
         shared = {key: tree.value[key] for key in SHARED_KEYS if key in tree.value}
         node = tree.value["stages"].value[name]
-        stages[name] = _recipe(file, stage, Node({**node.value, **shared}, node.origin), (), node)
+        stages[name] = _recipe(
+            file, stage, Node({**node.value, **shared}, node.origin), (), node
+        )
     resolved = _dump(config)
     for stage in resolved.get("stages", {}).values():
         for key in ("name", *SHARED_KEYS):
             stage.pop(key, None)
-    return Recipe(file, config, resolved, dict(_origins(resolved, tree)), parents, tree, base, stages)
+    return Recipe(
+        file,
+        config,
+        resolved,
+        dict(_origins(resolved, tree)),
+        parents,
+        tree,
+        base,
+        stages,
+    )
 
 
 def _dump(section: BaseModel) -> dict[str, Any]:
-    """A section as a recipe states it, defaults included; nothing stands for what is unset or empty."""
+    """A section as a recipe states it, defaults included; nothing stands for what is
+    unset or empty.
+    """
     found: dict[str, Any] = {}
     for name in type(section).model_fields:
         value = _plain(section.__dict__[name])
-        # an empty map or list that was stated may change what is inherited; as a default it says nothing
-        if value is not None and (name in section.model_fields_set or value not in ({}, [])):
+        # an empty map or list that was stated may change what is inherited; as a
+        # default it says nothing
+        if value is not None and (
+            name in section.model_fields_set or value not in ({}, [])
+        ):
             found[name] = value
     return {**found, **(section.model_extra or {})}
 
@@ -160,7 +186,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _origins(resolved: Mapping[str, Any], tree: Node | None, prefix: str = "") -> Iterator[tuple[str, Origin]]:
+def _origins(
+    resolved: Mapping[str, Any], tree: Node | None, prefix: str = ""
+) -> Iterator[tuple[str, Origin]]:
     for name, value in resolved.items():
         node = None if tree is None else find(tree, (name,))
         yield prefix + name, _DEFAULT if node is None else node.origin
@@ -169,9 +197,15 @@ def _origins(resolved: Mapping[str, Any], tree: Node | None, prefix: str = "") -
 
 
 def _absolute(node: Node, key: Key = ()) -> Node:
-    """The tree with every local path absolute: a path is relative to the file that states it."""
+    """The tree with every local path absolute: a path is relative to the file that
+    states it.
+    """
     if isinstance(node.value, dict):
-        return Node({k: _absolute(child, (*key, k)) for k, child in node.value.items()}, node.origin, node.empty)
+        return Node(
+            {k: _absolute(child, (*key, k)) for k, child in node.value.items()},
+            node.origin,
+            node.empty,
+        )
     if not isinstance(node.value, str) or node.origin.kind == "default":
         return node
     folder = Path.cwd() if node.origin.kind == "set" else Path(node.origin.file).parent

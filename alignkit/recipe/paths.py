@@ -42,7 +42,8 @@ def _mode(path: Path) -> int:
 
 
 def locate(name: str, folder: Path, recipe_dirs: Sequence[Path]) -> Path:
-    """A recipe file by its path from `folder`, or, where there is none, from a kit's recipes.
+    """A recipe file by its path from `folder`, or, where there is none, from a kit's
+    recipes.
 
     Raises:
         RecipeError: naming the nearest file that exists.
@@ -50,17 +51,26 @@ def locate(name: str, folder: Path, recipe_dirs: Sequence[Path]) -> Path:
     given = expanded(name)
     tried = [folder / given]
     if not given.is_absolute():
-        tried += [d.parent / given if given.parts[:1] == (d.name,) else d / given for d in recipe_dirs]
+        tried += [
+            d.parent / given if given.parts[:1] == (d.name,) else d / given
+            for d in recipe_dirs
+        ]
     for path in tried:
         if is_file(path) or is_folder(path):
             return path.resolve()
     beside = tried[0].parent
     known = {p.stem: p.name for p in beside.glob("*.yaml")} if is_folder(beside) else {}
     dirs = [] if given.is_absolute() else recipe_dirs
-    places = {p.stem: f"{d.name}/{p.relative_to(d)}" for d in dirs for p in d.rglob("*.yaml")} | known
+    places = {
+        p.stem: f"{d.name}/{p.relative_to(d)}" for d in dirs for p in d.rglob("*.yaml")
+    } | known
     close = difflib.get_close_matches(given.stem, places, n=1, cutoff=0.6)
     if close:
         hint = f"did you mean '{places[close[0]]}'?"
     else:
-        hint = f"known: {listing(sorted(known.values()))}" if known else f"there are no recipes in {shown(str(beside))}"
+        hint = (
+            f"known: {listing(sorted(known.values()))}"
+            if known
+            else f"there are no recipes in {shown(str(beside))}"
+        )
     raise RecipeError(f"there is no file {name}; {hint}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError, listing, nearest
-from alignkit.recipe.fingerprint import matters
+from alignkit.provenance import matters
 from alignkit.report.runs import RunData, read_run
 
 NOT_WHAT_VARIES = frozenset({"seed", "budget.tokens", "budget.seconds"})
@@ -19,12 +19,15 @@ _SHOWN = 40  # characters of a setting in a variant's name
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe and its finished runs, one per seed, by ascending seed; and those stopped because they collapsed."""
+    """A recipe and its finished runs, one per seed, by ascending seed; and those
+    stopped because they collapsed.
+    """
 
     label: str
     runs: Sequence[RunData]
     collapsed: Sequence[RunData] = ()
-    differs: Mapping[str, Any] = field(default_factory=dict)  # dotted key: value, of the keys that vary
+    # dotted key: value, of the keys that vary
+    differs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,24 +46,30 @@ class Collection:
         return [run for variant in self.variants for run in variant.runs]
 
 
-def collect(paths: Sequence[Path], *, base: str | None = None, allow_missing: bool = False) -> Collection:
+def collect(
+    paths: Sequence[Path], *, base: str | None = None, allow_missing: bool = False
+) -> Collection:
     """Read run folders, or sweep folders, into variants.
 
-    `base` names the variant that the others are compared with; left out, it is the sweep's base or the first.
+    `base` names the variant that the others are compared with; left out, it is the
+    sweep's base or the first.
 
     Raises:
-        InputError: every run that cannot be used (unless `allow_missing` leaves them out), no runs,
-            two runs of one recipe and seed, or an unknown base.
+        InputError: every run that cannot be used (unless `allow_missing` leaves them
+            out), no runs, two runs of one recipe and seed, or an unknown base.
     """
     listed, problems = _expand(paths)
     read: list[_Read] = []
     seen: set[Path] = set()
     for label, folder, collapsed, sweep in listed.runs:
-        if folder.resolve() in seen:  # named twice, or of a sweep that took it over from another one
+        # named twice, or of a sweep that took it over from another one
+        if folder.resolve() in seen:
             continue
         seen.add(folder.resolve())
         try:
-            read.append(_Read(label, read_run(folder, collapsed=collapsed), collapsed, sweep))
+            read.append(
+                _Read(label, read_run(folder, collapsed=collapsed), collapsed, sweep)
+            )
         except InputError as error:
             problems += error.problems
     if problems and not allow_missing:
@@ -69,17 +78,26 @@ def collect(paths: Sequence[Path], *, base: str | None = None, allow_missing: bo
         raise InputError(*problems, "there is no finished run to compare")
     variants, columns = _group(read, NOT_WHAT_VARIES | listed.ignored)
     name = base or listed.base
-    chosen = [variant for variant in variants if name is not None and _named(variant, name)]
+    chosen = [
+        variant for variant in variants if name is not None and _named(variant, name)
+    ]
     if base is None and not chosen:  # two sweeps with a base of this name
-        chosen = [variant for variant in variants if variant.label.startswith(f"{name} ")]
+        chosen = [
+            variant for variant in variants if variant.label.startswith(f"{name} ")
+        ]
     if base is not None and not chosen:
-        raise InputError(f"--base: there is no variant '{base}'; {nearest(base, [v.label for v in variants])}")
+        raise InputError(
+            f"--base: there is no variant '{base}';"
+            f" {nearest(base, [v.label for v in variants])}"
+        )
     if not chosen or not chosen[0].runs:
         if base is not None:
             raise InputError(f"--base: variant '{base}' has no finished run")
         chosen = [variant for variant in variants if variant.runs]
         if listed.base is not None:
-            listed.notes.append(f"The sweep's base '{listed.base}' has no finished run.")
+            listed.notes.append(
+                f"The sweep's base '{listed.base}' has no finished run."
+            )
     ordered = chosen[:1] + [variant for variant in variants if variant is not chosen[0]]
     return Collection(ordered, columns, listed.metric, problems, listed.notes)
 
@@ -105,7 +123,8 @@ class _Read:
 
 @dataclass
 class _Listed:
-    runs: list[tuple[str | None, Path, bool, Path | None]]  # label, folder, whether it collapsed, the sweep
+    # label, folder, whether it collapsed, the sweep
+    runs: list[tuple[str | None, Path, bool, Path | None]]
     base: str | None = None
     metric: str | None = None
     ignored: frozenset[str] = frozenset()
@@ -122,47 +141,76 @@ def _expand(paths: Sequence[Path]) -> tuple[_Listed, list[str]]:
         try:
             problems += _of_sweep(path, listed)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise InputError(f"{path / 'sweep.json'} is damaged: {type(error).__name__}: {error}") from error
+            raise InputError(
+                f"{path / 'sweep.json'} is damaged: {type(error).__name__}: {error}"
+            ) from error
     return listed, problems
 
 
 def _of_sweep(path: Path, listed: _Listed) -> list[str]:
     problems = []
     sweep = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
-    listed.base, listed.metric = listed.base or sweep["base"], listed.metric or sweep["metric"]
+    listed.base, listed.metric = (
+        listed.base or sweep["base"],
+        listed.metric or sweep["metric"],
+    )
     if sweep.get("budget"):
-        listed.ignored |= {"train.max_steps"}  # the budget decides; this is only its upper bound
+        # the budget decides; this is only its upper bound
+        listed.ignored |= {"train.max_steps"}
     for job in sweep["jobs"]:
         who = f"{path.name}: variant {job['variant']}, seed {job['seed']}"
         if job["status"] not in ("done", "collapsed"):
-            problems.append(f"{who} is {job['status']}" + (f": {job['note']}" if job.get("note") else ""))
+            problems.append(
+                f"{who} is {job['status']}"
+                + (f": {job['note']}" if job.get("note") else "")
+            )
             continue
         folder, moved = Path(job["run"]), path / "runs" / Path(job["run"]).name
-        folder = moved if not folder.exists() and moved.is_dir() else folder  # the sweep lay elsewhere when it ran
+        # the sweep lay elsewhere when it ran
+        folder = moved if not folder.exists() and moved.is_dir() else folder
         listed.runs.append((job["variant"], folder, job["status"] == "collapsed", path))
         if job["status"] == "collapsed":
             listed.notes.append(f"Collapsed, so not in the mean: {who}: {job['note']}.")
     return problems
 
 
-def _group(read: Sequence[_Read], ignored: frozenset[str]) -> tuple[list[Variant], list[str]]:
-    """Variants, and the settings in which they differ. Within one sweep its label says what belongs together."""
+def _group(
+    read: Sequence[_Read], ignored: frozenset[str]
+) -> tuple[list[Variant], list[str]]:
+    """Variants, and the settings in which they differ. Within one sweep its label says
+    what belongs together.
+    """
 
     def settings(one: _Read) -> dict[str, Any]:
         flat = flatten(one.run.recipe)
-        return {key: value for key, value in flat.items() if key not in ignored and matters(key)}
+        return {
+            key: value
+            for key, value in flat.items()
+            if key not in ignored and matters(key)
+        }
 
     labelled: dict[Any, list[_Read]] = {}
     for number, one in enumerate(read):
-        labelled.setdefault((one.sweep, one.label) if one.label else number, []).append(one)
+        labelled.setdefault((one.sweep, one.label) if one.label else number, []).append(
+            one
+        )
     groups: dict[str, list[_Read]] = {}
     for same in labelled.values():
-        groups.setdefault(json.dumps(settings(same[0]), sort_keys=True, default=str), []).extend(same)
+        groups.setdefault(
+            json.dumps(settings(same[0]), sort_keys=True, default=str), []
+        ).extend(same)
     flats = [settings(members[0]) for members in groups.values()]
     keys = sorted({key for flat in flats for key in flat})
-    columns = [key for key in keys if any(key not in f or f[key] != flats[0].get(key) for f in flats)]
+    columns = [
+        key
+        for key in keys
+        if any(key not in f or f[key] != flats[0].get(key) for f in flats)
+    ]
     names = [
-        next((one.label for one in members if one.label), str(members[0].run.recipe.get("name")))
+        next(
+            (one.label for one in members if one.label),
+            str(members[0].run.recipe.get("name")),
+        )
         for members in groups.values()
     ]
     variants: list[Variant] = []
@@ -175,8 +223,13 @@ def _group(read: Sequence[_Read], ignored: frozenset[str]) -> tuple[list[Variant
         members.sort(key=lambda one: (str(type(one.run.seed)), one.run.seed))
         for before, after in pairwise(one.run for one in members):
             if before.seed == after.seed:
-                problems.append(f"{before.folder} and {after.folder} are the same recipe and seed; give one of them")
-        finished, collapsed = ([one.run for one in members if one.collapsed is c] for c in (False, True))
+                problems.append(
+                    f"{before.folder} and {after.folder} are the same recipe and seed;"
+                    " give one of them"
+                )
+        finished, collapsed = (
+            [one.run for one in members if one.collapsed is c] for c in (False, True)
+        )
         variants.append(Variant(label, finished, collapsed, differs))
     if problems:
         raise InputError(*problems)
@@ -184,10 +237,14 @@ def _group(read: Sequence[_Read], ignored: frozenset[str]) -> tuple[list[Variant
 
 
 def _named(variant: Variant, name: str) -> bool:
-    folders = {part for run in variant.runs for part in (str(run.folder), run.folder.name)}
+    folders = {
+        part for run in variant.runs for part in (str(run.folder), run.folder.name)
+    }
     return name == variant.label or name.rstrip("/") in folders
 
 
 def _short(differs: Mapping[str, Any]) -> str:
-    parts = [f"{key.rsplit('.', 1)[-1]}={value}"[:_SHOWN] for key, value in differs.items()]
+    parts = [
+        f"{key.rsplit('.', 1)[-1]}={value}"[:_SHOWN] for key, value in differs.items()
+    ]
     return listing(parts, limit=3)

@@ -1,4 +1,6 @@
-"""The numbers behind learning curves: a metric over steps, tokens or wall clock, over a variant's seeds."""
+"""The numbers behind learning curves: a metric over steps, tokens or wall clock, over a
+variant's seeds.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SMOOTHED = 60  # a training curve of more points is shown as a running mean
 
 @dataclass(frozen=True)
 class Curve:
-    """A variant's mean over seeds by step; `low` and `high` are None where nothing was repeated."""
+    """A variant's mean over seeds by step; `low` and `high` are None where nothing was
+    repeated.
+    """
 
     x: NDArray[Any]
     y: NDArray[Any]
@@ -26,7 +30,9 @@ class Curve:
 
 
 def curve(variant: Variant, metric: str, axis: str) -> Curve | None:
-    """The curve over the steps that all of the variant's runs logged; None where there is none, or no such axis."""
+    """The curve over the steps that all of the variant's runs logged; None where there
+    is none, or no such axis.
+    """
     import numpy as np
 
     runs = variant.runs or variant.collapsed  # where all collapsed, the curves show how
@@ -48,18 +54,26 @@ def curve(variant: Variant, metric: str, axis: str) -> Curve | None:
     return Curve(x, values.mean(axis=0), low, high)
 
 
-def _points(run: RunData, metric: str) -> dict[int, tuple[float, tuple[float, float] | None]]:
-    """By step: the value, and the interval over questions where the metric is an eval's main one.
+def _points(
+    run: RunData, metric: str
+) -> dict[int, tuple[float, tuple[float, float] | None]]:
+    """By step: the value, and the interval over questions where the metric is an eval's
+    main one.
 
     A resumed run logs some steps again; the last time counts.
     """
     found: dict[int, tuple[float, tuple[float, float] | None]] = {
-        int(row["step"]): (float(row[metric]), None) for row in run.rows if is_number(row.get(metric))
+        int(row["step"]): (float(row[metric]), None)
+        for row in run.rows
+        if is_number(row.get(metric))
     }
     for result in run.evals:
         main = f"eval/{result.name}/{result.summary['metric']}" == metric
         if main and "low" in result.summary and "high" in result.summary:
-            found[result.step] = (float(result.summary["value"]), (result.summary["low"], result.summary["high"]))
+            found[result.step] = (
+                float(result.summary["value"]),
+                (result.summary["low"], result.summary["high"]),
+            )
     return found
 
 
@@ -89,7 +103,9 @@ def _running_mean(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def window(points: int) -> int:
-    """How many points the running mean of a training curve takes; odd, 1 for a short curve."""
+    """How many points the running mean of a training curve takes; odd, 1 for a short
+    curve.
+    """
     return 2 * round(points / SMOOTHED / 2) + 1 if points > SMOOTHED else 1
 
 

@@ -1,4 +1,6 @@
-"""Figures of a comparison, PNG and SVG. Colours are Okabe and Ito's (2008), which the colour-blind can tell apart."""
+"""Figures of a comparison, PNG and SVG. Colours are Okabe and Ito's (2008), which the
+colour-blind can tell apart.
+"""
 
 from __future__ import annotations
 
@@ -52,43 +54,72 @@ STYLE = {
 def write_all(collection: Collection, found: Comparison, folder: Path) -> list[Path]:
     """Draw everything there is data for; returns the files, each as PNG and SVG.
 
-    `curves_…` by step, tokens and wall clock, and `final_…`, for every metric compared; one figure each of
-    response length, entropy and gradient norm; `panels`, all of these together with the reward.
+    `curves_…` by step, tokens and wall clock, and `final_…`, for every metric compared;
+    one figure each of response length, entropy and gradient norm; `panels`, all of
+    these together with the reward.
     """
     variants = collection.variants
     drawn: dict[str, Figure] = {}
     with _style():
         for metric in found.metrics:
             by = [(metric, axis) for axis in AXES]
-            drawn[f"curves_{_file_name(metric)}"] = curves(variants, by, columns=3, warning=_warning(found))
+            drawn[f"curves_{_file_name(metric)}"] = curves(
+                variants, by, columns=3, warning=_warning(found)
+            )
             drawn[f"final_{_file_name(metric)}"] = final(found, metric)
         singles = ["train/response_length", "train/entropy", "train/grad_norm"]
         for metric in singles:
             drawn[_file_name(metric)] = curves(variants, [(metric, "step")], columns=1)
-        first = found.metrics[0] if found.metrics[0].startswith("eval/") else "train/reward"
+        first = (
+            found.metrics[0] if found.metrics[0].startswith("eval/") else "train/reward"
+        )
         panel_set = ["train/reward", first, "train/loss", *singles]
-        drawn["panels"] = curves(variants, [(m, "step") for m in panel_set], columns=3, warning=_warning(found))
-        return [path for name, figure in drawn.items() if figure.axes for path in _save(figure, folder / name)]
+        drawn["panels"] = curves(
+            variants,
+            [(m, "step") for m in panel_set],
+            columns=3,
+            warning=_warning(found),
+        )
+        return [
+            path
+            for name, figure in drawn.items()
+            if figure.axes
+            for path in _save(figure, folder / name)
+        ]
 
 
 def curves(
-    variants: Sequence[Variant], panels: Sequence[tuple[str, str]], *, columns: int, warning: str = ""
+    variants: Sequence[Variant],
+    panels: Sequence[tuple[str, str]],
+    *,
+    columns: int,
+    warning: str = "",
 ) -> Figure:
-    """One panel per (metric, axis), the axis `step`, `tokens` or `seconds`; panels without data are left out.
+    """One panel per (metric, axis), the axis `step`, `tokens` or `seconds`; panels
+    without data are left out.
 
-    Lines are means over seeds and bands reach from the lowest to the highest seed; of an eval of a single
-    seed the band is its 95 % interval over questions.
+    Lines are means over seeds and bands reach from the lowest to the highest seed; of
+    an eval of a single seed the band is its 95 % interval over questions.
     """
     from matplotlib.figure import Figure
 
-    data = {panel: {v.label: c for v in variants if (c := curve(v, *panel))} for panel in dict.fromkeys(panels)}
+    data = {
+        panel: {v.label: c for v in variants if (c := curve(v, *panel))}
+        for panel in dict.fromkeys(panels)
+    }
     data = {panel: found for panel, found in data.items() if found}
     columns = min(columns, len(data))
-    figure = Figure(figsize=(6.4 if columns < 2 else 1.2 + 3.6 * columns, 0), layout="constrained")
+    figure = Figure(
+        figsize=(6.4 if columns < 2 else 1.2 + 3.6 * columns, 0), layout="constrained"
+    )
     if not data:
         return figure
     rows = -(-len(data) // columns)
-    lines = _legend(figure, [v.label for v in variants], {name for found in data.values() for name in found})
+    lines = _legend(
+        figure,
+        [v.label for v in variants],
+        {name for found in data.values() for name in found},
+    )
     figure.set_figheight(0.8 + 0.25 * lines + (2.7 if columns > 1 else 3.2) * rows)
     shared = len({metric for metric, _ in data}) == 1
     grid = figure.subplots(rows, columns, squeeze=False, sharey=shared)
@@ -103,35 +134,81 @@ def curves(
 
 
 def final(found: Comparison, metric: str) -> Figure:
-    """Each variant's value with its 95 % interval, its seeds as small circles, the base as a line."""
+    """Each variant's value with its 95 % interval, its seeds as small circles, the base
+    as a line.
+    """
     from matplotlib.figure import Figure
 
-    room = 0.08 * max(len(row.label) for row in found.rows)  # for the names, so that they leave the axes theirs
-    figure = Figure(figsize=(6.2 + room, 1.5 + 0.55 * len(found.rows)), layout="constrained")
+    # for the names, so that they leave the axes theirs
+    room = 0.08 * max(len(row.label) for row in found.rows)
+    figure = Figure(
+        figsize=(6.2 + room, 1.5 + 0.55 * len(found.rows)), layout="constrained"
+    )
     axes = figure.subplots()
     for place, row in enumerate(found.rows):
         if metric not in row.results:
-            axes.annotate("collapsed", (1.02, place), xycoords=("axes fraction", "data"), va="center")
+            axes.annotate(
+                "collapsed",
+                (1.02, place),
+                xycoords=("axes fraction", "data"),
+                va="center",
+            )
             continue
         result, look = row.results[metric], _look(place)
         if row.base:
-            axes.axvline(result.value, color="#888888", linewidth=1, linestyle="--", zorder=1)
+            axes.axvline(
+                result.value, color="#888888", linewidth=1, linestyle="--", zorder=1
+            )
         if result.interval:
             ends = [result.interval.low, result.interval.high]
-            axes.plot(ends, [place, place], color=look["color"], linewidth=2.5, solid_capstyle="butt", zorder=2)
+            axes.plot(
+                ends,
+                [place, place],
+                color=look["color"],
+                linewidth=2.5,
+                solid_capstyle="butt",
+                zorder=2,
+            )
         if len(result.by_seed) > 1:
             seeds = list(result.by_seed.values())
-            axes.scatter(seeds, [place + 0.22] * len(seeds), s=20, facecolor="none", edgecolor=look["color"], zorder=3)
-        axes.plot(result.value, place, marker=look["marker"], color=look["color"], markersize=8, zorder=4)
+            axes.scatter(
+                seeds,
+                [place + 0.22] * len(seeds),
+                s=20,
+                facecolor="none",
+                edgecolor=look["color"],
+                zorder=3,
+            )
+        axes.plot(
+            result.value,
+            place,
+            marker=look["marker"],
+            color=look["color"],
+            markersize=8,
+            zorder=4,
+        )
         text = f"{result.value:.3f}" + (f"  {result.verdict}" if result.verdict else "")
-        axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", annotation_clip=False)
-    axes.set_yticks(range(len(found.rows)), [row.label + (" (base)" if row.base else "") for row in found.rows])
+        axes.annotate(
+            text,
+            (1.02, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            annotation_clip=False,
+        )
+    axes.set_yticks(
+        range(len(found.rows)),
+        [row.label + (" (base)" if row.base else "") for row in found.rows],
+    )
     axes.set_ylim(len(found.rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(label(metric))
     results = [row.results[metric] for row in found.rows if row.results]
     covers = {result.interval.covers for result in results if result.interval}
-    caption = f"bars: 95 % intervals over {' or '.join(sorted(covers))}" if covers else "no interval: one seed"
+    caption = (
+        f"bars: 95 % intervals over {' or '.join(sorted(covers))}"
+        if covers
+        else "no interval: one seed"
+    )
     several = any(len(row.seeds) > 1 for row in found.rows)
     caption += "; circles: seeds" if several else ""
     _caption(figure, caption, _warning(found))
@@ -147,16 +224,21 @@ def label(metric: str) -> str:
     return f"{words[1]}: {name}" if words[0] == "eval" and len(words) == 3 else name
 
 
-def _draw(axes: Axes, found: Mapping[str, Curve], order: Sequence[str], axis: str) -> None:
+def _draw(
+    axes: Axes, found: Mapping[str, Curve], order: Sequence[str], axis: str
+) -> None:
     longest = max(float(c.x[-1]) for c in found.values())
     size, unit = next((s for s in SCALES.get(axis, ()) if longest >= 2 * s[0]), (1, ""))
-    for name in sorted(found, key=order.index):  # the base first: a broad line that the others are drawn over
+    # the base first: a broad line that the others are drawn over
+    for name in sorted(found, key=order.index):
         place, c = order.index(name), found[name]
         look = _look(place)
         if c.low is not None and c.high is not None and len(c.x) == 1:
             axes.vlines(c.x / size, c.low, c.high, color=look["color"], linewidth=1.2)
         elif c.low is not None and c.high is not None:
-            axes.fill_between(c.x / size, c.low, c.high, color=look["color"], alpha=0.15, linewidth=0)
+            axes.fill_between(
+                c.x / size, c.low, c.high, color=look["color"], alpha=0.15, linewidth=0
+            )
         points = len(c.x) <= 25
         axes.plot(
             c.x / size,
@@ -187,29 +269,52 @@ def _legend(figure: Figure, order: Sequence[str], drawn: set[str]) -> int:
 def _caption(figure: Figure, text: str, warning: str) -> None:
     figure.supxlabel(text, fontsize=8, color="#555555", x=0.01, ha="left")
     if warning:
-        figure.suptitle(warning, color="#B00020", fontsize=10, fontweight="bold", x=0.01, ha="left")
+        figure.suptitle(
+            warning, color="#B00020", fontsize=10, fontweight="bold", x=0.01, ha="left"
+        )
 
 
 def _look(place: int) -> dict[str, Any]:
-    """Colour, line and marker of the variant in this place; the base, in place 0, is black and broad."""
+    """Colour, line and marker of the variant in this place; the base, in place 0, is
+    black and broad.
+    """
     if place == 0:
         return {"color": BASE, "linestyle": "-", "marker": "o", "linewidth": 2.4}
     lap, turn = divmod(place - 1, len(COLOURS))
     line, marker = LINES[lap % len(LINES)], MARKERS[(turn + lap) % len(MARKERS)]
-    return {"color": COLOURS[turn], "linestyle": line, "marker": marker, "linewidth": 1.6}
+    return {
+        "color": COLOURS[turn],
+        "linestyle": line,
+        "marker": marker,
+        "linewidth": 1.6,
+    }
 
 
 def _curves_caption(variants: Sequence[Variant], metrics: Sequence[str]) -> str:
     seeds = sorted({len(variant.runs or variant.collapsed) for variant in variants})
     if seeds == [1]:
         text = "one seed"
-        text += "; bands: 95 % interval over questions" if any(m.startswith("eval/") for m in metrics) else ""
+        text += (
+            "; bands: 95 % interval over questions"
+            if any(m.startswith("eval/") for m in metrics)
+            else ""
+        )
     else:
         count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         text = f"lines: mean of {count} seeds; bands: lowest to highest seed"
     training = [metric for metric in metrics if not metric.startswith("eval/")]
-    mean = max((window(logged_points(run, m)) for m in training for v in variants for run in v.runs), default=1)
-    return text + (f"; training curves: running mean of {mean} points" if mean > 1 else "")
+    mean = max(
+        (
+            window(logged_points(run, m))
+            for m in training
+            for v in variants
+            for run in v.runs
+        ),
+        default=1,
+    )
+    return text + (
+        f"; training curves: running mean of {mean} points" if mean > 1 else ""
+    )
 
 
 def _warning(found: Comparison) -> str:

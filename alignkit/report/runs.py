@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError, listing
-from alignkit.recipe import tree
+from alignkit.recipe import yaml
 from alignkit.run import Run, read_jsonl
 
 NOT_METRICS = frozenset({"step", "time", "seconds", "tokens"})
@@ -39,8 +39,13 @@ class EvalResult:
     @property
     def metrics(self) -> dict[str, float]:
         """Every number of the summary by its metric's name."""
-        found = {self.summary["metric"]: self.summary["value"], **self.summary.get("metrics", {})}
-        return {str(name): float(value) for name, value in found.items() if is_number(value)}
+        found = {
+            self.summary["metric"]: self.summary["value"],
+            **self.summary.get("metrics", {}),
+        }
+        return {
+            str(name): float(value) for name, value in found.items() if is_number(value)
+        }
 
     @cached_property
     def samples(self) -> dict[str, list[tuple[Any, Mapping[str, Any]]]]:
@@ -54,13 +59,19 @@ class EvalResult:
             raise InputError(f"{path} is missing")
         found: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
         for row in read_jsonl(path):
-            found.setdefault(str(row.get("id")), []).append((row.get("reward"), row.get("parts") or {}))
+            found.setdefault(str(row.get("id")), []).append(
+                (row.get("reward"), row.get("parts") or {})
+            )
         if len(found) < self.summary["n"]:
-            raise InputError(f"{path} holds {len(found)} questions, the summary counts {self.summary['n']}")
+            raise InputError(
+                f"{path} holds {len(found)} questions, the summary counts"
+                f" {self.summary['n']}"
+            )
         return found
 
     def scores(self, metric: str) -> dict[str, float] | None:
-        """Each question's mean over its samples, where the metric is such a mean; else None.
+        """Each question's mean over its samples, where the metric is such a mean; else
+        None.
 
         Questions with a sample that is not scored yet (an open judgement) are left out.
         """
@@ -68,13 +79,23 @@ class EvalResult:
         values: dict[str, list[Any]] = {}
         for question, samples in self.samples.items():
             if all(is_number(reward) for reward, _ in samples):
-                values[question] = [reward if main else parts.get(metric) for reward, parts in samples]
+                values[question] = [
+                    reward if main else parts.get(metric) for reward, parts in samples
+                ]
         each = [value for group in values.values() for value in group]
         if not each or not all(map(is_number, each)):
             return None
-        if not math.isclose(math.fsum(each) / len(each), self.metrics[metric], rel_tol=1e-3, abs_tol=1e-3):
+        if not math.isclose(
+            math.fsum(each) / len(each),
+            self.metrics[metric],
+            rel_tol=1e-3,
+            abs_tol=1e-3,
+        ):
             return None
-        return {question: math.fsum(group) / len(group) for question, group in values.items()}
+        return {
+            question: math.fsum(group) / len(group)
+            for question, group in values.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -94,25 +115,42 @@ class RunData:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """The names of all metrics that the run has: `eval/<eval>/<metric>` and what its rows hold."""
-        found = {f"eval/{result.name}/{metric}" for result in self.evals for metric in result.metrics}
-        found |= {name for row in self.rows for name, value in row.items() if is_number(value)} - NOT_METRICS
+        """The names of all metrics that the run has: `eval/<eval>/<metric>` and what
+        its rows hold.
+        """
+        found = {
+            f"eval/{result.name}/{metric}"
+            for result in self.evals
+            for metric in result.metrics
+        }
+        found |= {
+            name for row in self.rows for name, value in row.items() if is_number(value)
+        } - NOT_METRICS
         return sorted(found)
 
     def last_eval(self, metric: str) -> EvalResult | None:
         """The last eval that gives `eval/<eval>/<metric>`."""
-        found = [r for r in self.evals for name in r.metrics if f"eval/{r.name}/{name}" == metric]
+        found = [
+            r
+            for r in self.evals
+            for name in r.metrics
+            if f"eval/{r.name}/{name}" == metric
+        ]
         return max(found, key=lambda result: result.step, default=None)
 
     def final(self, metric: str) -> float | None:
-        """The last eval's value; of a training metric the mean over the last tenth of its logged values.
+        """The last eval's value; of a training metric the mean over the last tenth of
+        its logged values.
 
-        NaN where one of these is no finite number: the run diverged, which the values before would hide.
+        NaN where one of these is no finite number: the run diverged, which the values
+        before would hide.
         """
         result = self.last_eval(metric)
         if result is not None:
             return result.metrics[metric.split("/", 2)[2]]
-        values = [row[metric] for row in self.rows if isinstance(row.get(metric), int | float)]
+        values = [
+            row[metric] for row in self.rows if isinstance(row.get(metric), int | float)
+        ]
         tail = values[-max(1, len(values) // 10) :]
         if not all(map(math.isfinite, tail)):
             return math.nan
@@ -120,7 +158,8 @@ class RunData:
 
 
 def read_run(folder: Path, *, collapsed: bool = False) -> RunData:
-    """Read one run folder; a `collapsed` run was stopped on purpose, so it need not be finished.
+    """Read one run folder; a `collapsed` run was stopped on purpose, so it need not be
+    finished.
 
     Raises:
         InputError: when it is unfinished, damaged or no run folder, with the reason.
@@ -131,18 +170,27 @@ def read_run(folder: Path, *, collapsed: bool = False) -> RunData:
     if not (folder / "recipe.yaml").is_file():
         raise InputError(f"{folder} is damaged: it has no recipe.yaml")
     twice: list[str] = []
-    recipe = tree.plain(tree.read(folder / "recipe.yaml", "recipe", twice))
+    recipe = yaml.plain(yaml.read(folder / "recipe.yaml", "recipe", twice))
     if twice:
         raise InputError(*twice)
     if recipe.get("method") == "pipeline":
         if not isinstance(recipe.get("stages"), dict) or not recipe["stages"]:
-            raise InputError(f"{folder} is damaged: its recipe.yaml is of a pipeline without stages")
+            raise InputError(
+                f"{folder} is damaged: its recipe.yaml is of a pipeline without stages"
+            )
         # What a pipeline made is the model of its last stage.
         folder = folder / "stages" / list(recipe["stages"])[-1]
-    evals = [_read_eval(summary.parent) for summary in sorted(folder.glob("evals/*@*/summary.json"))]
+    evals = [
+        _read_eval(summary.parent)
+        for summary in sorted(folder.glob("evals/*@*/summary.json"))
+    ]
     for name in {result.name for result in evals}:
-        last = max((result for result in evals if result.name == name), key=lambda result: result.step)
-        _ = last.samples  # read now, so that a damaged run is known as such from the start
+        last = max(
+            (result for result in evals if result.name == name),
+            key=lambda result: result.step,
+        )
+        # read now, so that a damaged run is known as such from the start
+        _ = last.samples
     rows = Run.open(folder).metrics()
     if not all(isinstance(row.get("step"), int) for row in rows):
         raise InputError(f"{folder / 'metrics.jsonl'} is damaged: a row has no step")
@@ -154,10 +202,16 @@ def _read_eval(folder: Path) -> EvalResult:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         name, step = folder.name.rsplit("@", 1)
-        lacking = [key for key in ("n", "metric", "value", "provenance") if key not in summary]
+        lacking = [
+            key for key in ("n", "metric", "value", "provenance") if key not in summary
+        ]
         if lacking:
             raise ValueError(f"it lacks {listing(lacking)}")
-        wrong = [key for key, kind in _KINDS.items() if key in summary and not isinstance(summary[key], kind)]
+        wrong = [
+            key
+            for key, kind in _KINDS.items()
+            if key in summary and not isinstance(summary[key], kind)
+        ]
         if wrong:
             raise ValueError(f"{listing(wrong)} is of a wrong type")
         if summary["value"] is None:
@@ -171,4 +225,8 @@ def _read_eval(folder: Path) -> EvalResult:
 
 def is_number(value: Any) -> bool:
     """Finite, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )

@@ -1,12 +1,14 @@
 """Intervals and tests for comparing runs; every number comes from scipy or statsmodels.
 
-Shapes: S seeds (runs) of a variant, Q questions all runs answered. `values` is (S, Q), each entry the mean
-score of one question over its samples, so that a variant's result is `values.mean()`.
+Shapes: S seeds (runs) of a variant, Q questions all runs answered. `values` is (S, Q),
+each entry the mean score of one question over its samples, so that a variant's result
+is `values.mean()`.
 
 An interval or test covers only what it resamples, and says so in `covers`:
 
 - `seeds`: other seeds, the same questions;
-- `questions`: other questions, these very models (nothing is said of a model trained again);
+- `questions`: other questions, these very models (nothing is said of a model trained
+    again);
 - `questions and seeds`: both, which is what a claim about a recipe needs.
 """
 
@@ -39,10 +41,12 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Variant minus base. `interval`, `test` and `p` are the widest claim that the data allow (`covers`).
+    """Variant minus base. `interval`, `test` and `p` are the widest claim that the data
+    allow (`covers`).
 
-    `bootstrap` and `p_questions` are over questions for these very models, whatever the number of seeds;
-    `p_seeds` is Welch's t-test over seeds. None stands for what the data cannot give.
+    `bootstrap` and `p_questions` are over questions for these very models, whatever the
+    number of seeds; `p_seeds` is Welch's t-test over seeds. None stands for what the
+    data cannot give.
     """
 
     value: float
@@ -50,7 +54,8 @@ class Difference:
     test: str
     p: float | None
     covers: Covers | None
-    se: float  # standard error behind `p`, and its degrees of freedom: what the power depends on
+    # standard error behind `p`, and its degrees of freedom: what the power depends on
+    se: float
     df: float
     bootstrap: Interval | None = None
     test_questions: str = ""
@@ -59,8 +64,9 @@ class Difference:
 
 
 def mean_interval(values: Values) -> Interval | None:
-    """The interval of `values.mean()` for (S, Q) scores: Student's t over seeds; for one seed over questions,
-    by Wilson (1927) when every score is 0 or 1, else by Student's t. None when nothing varies that could be measured.
+    """The interval of `values.mean()` for (S, Q) scores: Student's t over seeds; for
+    one seed over questions, by Wilson (1927) when every score is 0 or 1, else by
+    Student's t. None when nothing varies that could be measured.
     """
     from statsmodels.stats.proportion import proportion_confint
 
@@ -68,7 +74,9 @@ def mean_interval(values: Values) -> Interval | None:
     if seeds > 1:
         return _t_interval(values.mean(axis=1), "seeds")
     if _binary(values):
-        low, high = proportion_confint(values.sum(), questions, alpha=1 - LEVEL, method="wilson")
+        low, high = proportion_confint(
+            values.sum(), questions, alpha=1 - LEVEL, method="wilson"
+        )
         return Interval(float(low), float(high), "questions")
     return _t_interval(values[0], "questions")
 
@@ -78,17 +86,22 @@ def seeds_interval(values: Values) -> Interval | None:
     return _t_interval(values, "seeds") if len(values) > 1 else None
 
 
-def compare(base: Values, other: Values, *, resamples: int = 9999, rng_seed: int = 0) -> Difference:
-    """The difference in mean score between two variants on the same questions: (S, Q) and (S', Q).
+def compare(
+    base: Values, other: Values, *, resamples: int = 9999, rng_seed: int = 0
+) -> Difference:
+    """The difference in mean score between two variants on the same questions: (S, Q)
+    and (S', Q).
 
-    Over questions: the paired bootstrap (BCa, questions resampled, each question's mean over seeds kept together)
-    and McNemar's exact test; where scores are not all 0 or 1, as with several seeds or samples per question, its
-    generalisation, the sign-flip permutation test on the questions' mean differences.
-    Over seeds: Welch's t-test on the seeds' means (seeds are not paired: a seed shared by two recipes does not
-    make their runs alike, and if it does the test errs on the safe side).
-    Over both, wherever both variants have two seeds or more: min F' of Clark (1973), whose variance is the sum of
-    the two, with Satterthwaite's degrees of freedom. It counts the residual noise twice and so errs on the
-    safe side. With fewer seeds only the test over questions is left.
+    Over questions: the paired bootstrap (BCa, questions resampled, each question's mean
+    over seeds kept together) and McNemar's exact test; where scores are not all 0 or 1,
+    as with several seeds or samples per question, its generalisation, the sign-flip
+    permutation test on the questions' mean differences. Over seeds: Welch's t-test on
+    the seeds' means (seeds are not paired: a seed shared by two recipes does not make
+    their runs alike, and if it does the test errs on the safe side). Over both,
+    wherever both variants have two seeds or more: min F' of Clark (1973), whose
+    variance is the sum of the two, with Satterthwaite's degrees of freedom. It counts
+    the residual noise twice and so errs on the safe side. With fewer seeds only the
+    test over questions is left.
     """
     import numpy as np
     from scipy import stats
@@ -100,23 +113,57 @@ def compare(base: Values, other: Values, *, resamples: int = 9999, rng_seed: int
     se_questions = 0.0 if _constant(differences) else float(stats.sem(differences))
     if min(len(base), len(other)) < 2 or questions < 2:
         return Difference(
-            value, bootstrap, test, p_questions, "questions", se_questions, questions - 1, bootstrap, test, p_questions
+            value,
+            bootstrap,
+            test,
+            p_questions,
+            "questions",
+            se_questions,
+            questions - 1,
+            bootstrap,
+            test,
+            p_questions,
         )
     se_seeds, df_seeds, p_seeds = _welch(base.mean(axis=1), other.mean(axis=1))
     se = float(np.hypot(se_questions, se_seeds))
-    if se == 0:  # every question and every seed differs by the same: only the signs can be tested
-        return Difference(value, None, test, p_questions, "questions", 0.0, 0.0, None, test, p_questions, p_seeds)
+    # every question and every seed differs by the same: only the signs can be tested
+    if se == 0:
+        return Difference(
+            value,
+            None,
+            test,
+            p_questions,
+            "questions",
+            0.0,
+            0.0,
+            None,
+            test,
+            p_questions,
+            p_seeds,
+        )
     df = se**4 / (se_questions**4 / (questions - 1) + se_seeds**4 / df_seeds)
     p = float(stats.f.sf((value / se) ** 2, 1, df))
     low, high = stats.t.interval(LEVEL, df, loc=value, scale=se)
     interval = Interval(float(low), float(high), "questions and seeds")
     return Difference(
-        value, interval, "min F'", p, "questions and seeds", se, df, bootstrap, test, p_questions, p_seeds
+        value,
+        interval,
+        "min F'",
+        p,
+        "questions and seeds",
+        se,
+        df,
+        bootstrap,
+        test,
+        p_questions,
+        p_seeds,
     )
 
 
 def compare_seeds(base: Values, other: Values) -> Difference:
-    """The difference of a metric that has one number per seed, (S,) and (S',), such as a training reward."""
+    """The difference of a metric that has one number per seed, (S,) and (S',), such as
+    a training reward.
+    """
     from scipy import stats
 
     value = float(other.mean() - base.mean())
@@ -131,19 +178,24 @@ def compare_seeds(base: Values, other: Values) -> Difference:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) correction over all the comparisons made; tests that could not be made stay None."""
+    """Holm's (1979) correction over all the comparisons made; tests that could not be
+    made stay None.
+    """
     from statsmodels.stats.multitest import multipletests
 
     made = [p for p in p_values if p is not None]
-    corrected = iter(multipletests(made, alpha=1 - LEVEL, method="holm")[1] if made else ())
+    corrected = iter(
+        multipletests(made, alpha=1 - LEVEL, method="holm")[1] if made else ()
+    )
     return [None if p is None else float(next(corrected)) for p in p_values]
 
 
 def smallest_effect(difference: Difference, comparisons: int = 1) -> float | None:
-    """The smallest true difference that these questions and seeds would show with 80 % power.
+    """The smallest true difference that these questions and seeds would show with 80 %
+    power.
 
-    Two-sided at 5 % over `comparisons` tests (the first step of Holm's procedure), with the variance seen in
-    the data. None when the data show no variance at all.
+    Two-sided at 5 % over `comparisons` tests (the first step of Holm's procedure), with
+    the variance seen in the data. None when the data show no variance at all.
     """
     from scipy import stats
     from scipy.optimize import brentq
@@ -163,7 +215,9 @@ def smallest_effect(difference: Difference, comparisons: int = 1) -> float | Non
 
 
 def verdict(value: float, p: float | None) -> str:
-    """`higher`, `lower` or `no difference shown`, by the corrected p; `untested` where there is none."""
+    """`higher`, `lower` or `no difference shown`, by the corrected p; `untested` where
+    there is none.
+    """
     if p is None:
         return "untested"
     if p >= 1 - LEVEL:
@@ -190,7 +244,9 @@ def _t_interval(values: Values, covers: Covers) -> Interval | None:
 
 
 def _welch(base: Values, other: Values) -> tuple[float, float, float | None]:
-    """(standard error, degrees of freedom, p) of the difference in means of (S,) and (S',); no p without variance."""
+    """(standard error, degrees of freedom, p) of the difference in means of (S,) and
+    (S',); no p without variance.
+    """
     from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
     if _constant(base) and _constant(other):
@@ -201,7 +257,9 @@ def _welch(base: Values, other: Values) -> tuple[float, float, float | None]:
     return float(means.std_meandiff_separatevar), float(df), float(p)
 
 
-def _question_test(base: Values, other: Values, resamples: int, rng_seed: int) -> tuple[str, float | None]:
+def _question_test(
+    base: Values, other: Values, resamples: int, rng_seed: int
+) -> tuple[str, float | None]:
     import numpy as np
     from scipy import stats
     from statsmodels.stats.contingency_tables import mcnemar
@@ -211,7 +269,8 @@ def _question_test(base: Values, other: Values, resamples: int, rng_seed: int) -
         table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
         return "McNemar exact", float(mcnemar(table, exact=True).pvalue)
     a, b = base.mean(axis=0), other.mean(axis=0)
-    differ = abs(b - a) > ROUNDING  # equal pairs change nothing; without them small tables are enumerated exactly
+    # equal pairs change nothing; without them small tables are enumerated exactly
+    differ = abs(b - a) > ROUNDING
     if differ.sum() < 2:
         return "sign-flip permutation", 1.0
     result = stats.permutation_test(
@@ -231,9 +290,11 @@ def _bootstrap(a: Values, b: Values, resamples: int, rng_seed: int) -> Interval 
     from scipy import stats
 
     if len(a) < 2 or _constant(b - a):
-        return None  # every resample would be the same: that is no measure of uncertainty
+        # every resample would be the same: that is no measure of uncertainty
+        return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a degenerate resampling; its nan is handled below
+        # a degenerate resampling; its nan is handled below
+        warnings.simplefilter("ignore", RuntimeWarning)
         found = stats.bootstrap(
             (a, b),
             lambda x, y, axis: (y - x).mean(axis=axis),
@@ -246,10 +307,14 @@ def _bootstrap(a: Values, b: Values, resamples: int, rng_seed: int) -> Interval 
             rng=np.random.default_rng(rng_seed),
         ).confidence_interval
     return (
-        None if np.isnan([found.low, found.high]).any() else Interval(float(found.low), float(found.high), "questions")
+        None
+        if np.isnan([found.low, found.high]).any()
+        else Interval(float(found.low), float(found.high), "questions")
     )
 
 
 def _batch(questions: int) -> int:
-    """Resamples drawn at once, so that memory stays near 16 MB whatever the number of questions."""
+    """Resamples drawn at once, so that memory stays near 16 MB whatever the number of
+    questions.
+    """
     return max(1, 2_000_000 // questions)

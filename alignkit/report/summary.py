@@ -1,4 +1,6 @@
-"""What `align run` shows at its end: what changed, a few answers before and after, a learning curve, what next."""
+"""What `align run` shows at its end: what changed, a few answers before and after, a
+learning curve, what next.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,11 @@ SHOWN_ANSWERS = 3
 REPORT = "report.md"
 
 
-def print_run(run: Run, config: RecipeConfig, result: Mapping[str, Any], console: Console) -> None:
-    """Print the table of evals and some answers, and write report.md and learning_curve.png into the run folder.
+def print_run(
+    run: Run, config: RecipeConfig, result: Mapping[str, Any], console: Console
+) -> None:
+    """Print the table of evals and some answers, and write report.md and
+    learning_curve.png into the run folder.
 
     `result` holds the first and last summary of each eval; of a pipeline, by stage.
     """
@@ -29,60 +34,112 @@ def print_run(run: Run, config: RecipeConfig, result: Mapping[str, Any], console
     stages = result if method == "pipeline" else {run.manifest["name"]: result}
     rows = _rows(stages)
     if rows:
-        table = Table("eval", "when", "result", "95 % interval", "n", box=None, pad_edge=False)
+        table = Table(
+            "eval", "when", "result", "95 % interval", "n", box=None, pad_edge=False
+        )
         for row in rows:
             table.add_row(*row)
         console.print(table)
     for question, answers in _answers(run.folder, stages):
         console.print(
-            "\n".join([question, *(f"  {when}: {text}" for when, text in answers)]), markup=False, highlight=False
+            "\n".join([question, *(f"  {when}: {text}" for when, text in answers)]),
+            markup=False,
+            highlight=False,
         )
     figure = _learning_curve(run.folder, list(stages), method)
-    lines = ["# " + str(run.manifest["name"]), "", "| eval | when | result | 95 % interval | n |", "| --- " * 5 + "|"]
+    lines = [
+        "# " + str(run.manifest["name"]),
+        "",
+        "| eval | when | result | 95 % interval | n |",
+        "| --- " * 5 + "|",
+    ]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     atomic_write(
-        run.folder / REPORT, "\n".join([*lines, "", *([f"![learning curve]({figure.name})"] if figure else [])])
+        run.folder / REPORT,
+        "\n".join(
+            [*lines, "", *([f"![learning curve]({figure.name})"] if figure else [])]
+        ),
     )
     if config.description:
         console.print(config.description.strip(), markup=False, highlight=False)
     where = [f"report: {run.folder / REPORT}"]
     if figure is not None:
         where.append(f"learning curve: {figure}")
-    last = run.folder / "stages" / list(stages)[-1] if method == "pipeline" else run.folder
+    last = (
+        run.folder / "stages" / list(stages)[-1] if method == "pipeline" else run.folder
+    )
     console.print("\n".join(where), highlight=False, soft_wrap=True)
-    console.print(f"next: align eval NAME --model {last}", highlight=False, soft_wrap=True)
+    console.print(
+        f"next: align eval NAME --model {last}", highlight=False, soft_wrap=True
+    )
 
 
 def _rows(stages: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
     found = []
     for stage, evals in stages.items():
         for name, entry in evals.items():
-            first = [entry["first"]] if entry["first"]["step"] != entry["last"]["step"] else []
+            first = (
+                [entry["first"]]
+                if entry["first"]["step"] != entry["last"]["step"]
+                else []
+            )
             for summary in [*first, entry["last"]]:
-                when = f"before {stage}" if summary["step"] == 0 else f"after {stage} (step {summary['step']})"
+                when = (
+                    f"before {stage}"
+                    if summary["step"] == 0
+                    else f"after {stage} (step {summary['step']})"
+                )
                 value, low, high = (summary[key] for key in ("value", "low", "high"))
-                text = ("-", "-") if value is None else (f"{value:.3f}", f"{low:.3f} to {high:.3f}")
-                found.append((f"{name} {summary['metric']}", when, *text, str(summary["n"])))
+                text = (
+                    ("-", "-")
+                    if value is None
+                    else (f"{value:.3f}", f"{low:.3f} to {high:.3f}")
+                )
+                found.append(
+                    (f"{name} {summary['metric']}", when, *text, str(summary["n"]))
+                )
     return found
 
 
-def _answers(folder: Path, stages: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """A few questions whose answer changed, with the answer at every eval: (question, [(when, answer)])."""
+def _answers(
+    folder: Path, stages: Mapping[str, Any]
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """A few questions whose answer changed, with the answer at every eval: (question,
+    [(when, answer)]).
+    """
     homes = {name: folder / "stages" / name for name in stages}
-    homes = homes if all(home.is_dir() for home in homes.values()) else dict.fromkeys(stages, folder)
+    homes = (
+        homes
+        if all(home.is_dir() for home in homes.values())
+        else dict.fromkeys(stages, folder)
+    )
     series: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for stage, home in homes.items():
         for path in sorted(home.glob("evals/*/samples.jsonl"), key=_step):
-            when = f"before {stage}" if _step(path) == 0 else f"{stage}, step {_step(path)}"
+            when = (
+                f"before {stage}"
+                if _step(path) == 0
+                else f"{stage}, step {_step(path)}"
+            )
             rows = {row["id"]: row for row in read_jsonl(path)}
-            series.setdefault(path.parent.name.rpartition("@")[0], []).append((when, rows))
+            series.setdefault(path.parent.name.rpartition("@")[0], []).append(
+                (when, rows)
+            )
     found: list[tuple[str, list[tuple[str, str]]]] = []
     for evals in series.values():
         for name, row in evals[-1][1].items():
             before = evals[0][1].get(name)
-            if before is not None and before["response"] != row["response"] and len(found) < SHOWN_ANSWERS:
+            if (
+                before is not None
+                and before["response"] != row["response"]
+                and len(found) < SHOWN_ANSWERS
+            ):
                 chosen = [evals[0], *evals[1:-1][-1:], evals[-1]]
-                answers = [(when, _line(rows[name]["response"])) for when, rows in chosen if name in rows]
+                answers = [
+                    (when, _line(rows[name]["response"]))
+                    for when, rows in chosen
+                    if name in rows
+                ]
                 found.append((_line(row["metadata"].get("question", name)), answers))
     return found
 
@@ -92,7 +149,8 @@ def _step(path: Path) -> int:
 
 
 def _line(text: Any, limit: int = 100) -> str:
-    shown = json.dumps(str(text), ensure_ascii=False)[1:-1]  # control characters of a model's output stay visible
+    # control characters of a model's output stay visible
+    shown = json.dumps(str(text), ensure_ascii=False)[1:-1]
     return shown if len(shown) <= limit else shown[:limit] + "…"
 
 
@@ -112,18 +170,35 @@ def _learning_curve(folder: Path, stages: list[str], method: str) -> Path | None
         rows = Run.open(home).metrics() if (home / "manifest.json").is_file() else []
         series = {key for row in rows for key in row}
         curve = "train/reward" if "train/reward" in series else "train/loss"
-        evals = sorted(key for key in series if key.startswith("eval/") and key.count("/") == 2)[:1]
-        for key, colour, marker in [(curve, colours[curve], ""), *[(key, "#D55E00", "o") for key in evals]]:
-            points = [(offset + row["step"], row[key]) for row in rows if row.get(key) is not None]
+        evals = sorted(
+            key for key in series if key.startswith("eval/") and key.count("/") == 2
+        )[:1]
+        for key, colour, marker in [
+            (curve, colours[curve], ""),
+            *[(key, "#D55E00", "o") for key in evals],
+        ]:
+            points = [
+                (offset + row["step"], row[key])
+                for row in rows
+                if row.get(key) is not None
+            ]
             if points:
                 label = key if key not in labelled else None
                 labelled.add(key)
-                axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=label)
+                axes.plot(
+                    *zip(*points, strict=True), color=colour, marker=marker, label=label
+                )
                 drawn = True
         end = offset + max((row["step"] for row in rows), default=0)
         if len(stages) > 1 and end > offset:
             axes.axvline(end, color="#cccccc", linewidth=1)
-            axes.text((offset + end) / 2, 1.02, stage, ha="center", transform=axes.get_xaxis_transform())
+            axes.text(
+                (offset + end) / 2,
+                1.02,
+                stage,
+                ha="center",
+                transform=axes.get_xaxis_transform(),
+            )
         offset = end
     if not drawn:
         return None

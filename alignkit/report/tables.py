@@ -36,16 +36,27 @@ def p_value(value: float | None) -> str:
 
 def setting(value: Any) -> str:
     """A recipe's value in one line."""
-    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    return printable(
+        value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, default=str)
+    )
 
 
 def terminal(found: Comparison, width: int = 120) -> Table:
-    """The table for `rich`; intervals are broken over lines only where the terminal is narrow."""
+    """The table for `rich`; intervals are broken over lines only where the terminal is
+    narrow.
+    """
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=FORCED if found.forced else None)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+        title=FORCED if found.forced else None,
+    )
     table.title_style = "bold red"
     folded = len(found.columns) > FOLDED
     table.add_column("variant", overflow="fold")
@@ -58,14 +69,32 @@ def terminal(found: Comparison, width: int = 120) -> Table:
         table.add_column("p", justify="right", no_wrap=True)
         table.add_column("verdict", no_wrap=width >= 100)
     for row in found.rows:
-        settings = [setting(row.differs[key]) if key in row.differs else "-" for key in found.columns]
+        settings = [
+            setting(row.differs[key]) if key in row.differs else "-"
+            for key in found.columns
+        ]
         if folded:
-            settings = ["\n".join(f"{key}: {setting(value)}" for key, value in row.differs.items())]
-        cells = [printable(row.label) + ("\n(base)" if row.base else ""), *settings, _seeds(row)]
+            settings = [
+                "\n".join(
+                    f"{key}: {setting(value)}" for key, value in row.differs.items()
+                )
+            ]
+        cells = [
+            printable(row.label) + ("\n(base)" if row.base else ""),
+            *settings,
+            _seeds(row),
+        ]
         for metric in found.metrics:
-            value, interval, difference, around, p, verdict, smallest = _cells(row.results.get(metric))
+            value, interval, difference, around, p, verdict, smallest = _cells(
+                row.results.get(metric)
+            )
             detectable = f"\n(detects {smallest})" if smallest != "-" else ""
-            cells += [_two_lines(value, interval), _two_lines(difference, around), p, verdict + detectable]
+            cells += [
+                _two_lines(value, interval),
+                _two_lines(difference, around),
+                p,
+                verdict + detectable,
+            ]
         table.add_row(*map(escape, cells), style="bold" if row.base else None)
     return table
 
@@ -76,7 +105,12 @@ def markdown(found: Comparison) -> str:
     lines = ["| " + " | ".join(map(_md, row)) + " |" for row in [head, *rows]]
     lines.insert(1, "|" + " --- |" * len(head))
     mark = [f"**{FORCED}**", ""] if found.forced else []
-    return "\n".join([*mark, *lines, "", *(f"- {_md(note)}" for note in _all_notes(found))]) + "\n"
+    return (
+        "\n".join(
+            [*mark, *lines, "", *(f"- {_md(note)}" for note in _all_notes(found))]
+        )
+        + "\n"
+    )
 
 
 def latex(found: Comparison) -> str:
@@ -87,36 +121,79 @@ def latex(found: Comparison) -> str:
     lines += [" & ".join(map(_tex, row)) + r" \\" for row in rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     mark = [r"\textbf{" + FORCED + r"}\\"] if found.forced else []
-    comments = ["% " + " ".join(note.split()) for note in ["needs \\usepackage{booktabs}", *_all_notes(found)]]
+    comments = [
+        "% " + " ".join(note.split())
+        for note in ["needs \\usepackage{booktabs}", *_all_notes(found)]
+    ]
     return "\n".join([*comments, *mark, *lines]) + "\n"
 
 
 def as_csv(found: Comparison) -> str:
-    """Full precision, one column per number; `measured_differently` says what was forced."""
+    """Full precision, one column per number; `measured_differently` says what was
+    forced.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ["variant", "base", "seeds", *found.columns]
-    fields = ["value", "low", "high", "covers", "questions", "difference", "difference_low", "difference_high"]
-    fields += ["difference_covers", "bootstrap_low", "bootstrap_high", "test", "p", "p_holm", "verdict", "detectable"]
+    fields = [
+        "value",
+        "low",
+        "high",
+        "covers",
+        "questions",
+        "difference",
+        "difference_low",
+        "difference_high",
+    ]
+    fields += [
+        "difference_covers",
+        "bootstrap_low",
+        "bootstrap_high",
+        "test",
+        "p",
+        "p_holm",
+        "verdict",
+        "detectable",
+    ]
     head += [f"{metric}:{name}" for metric in found.metrics for name in fields]
     writer.writerow([*head, "measured_differently"])
     for row in found.rows:
-        settings = [setting(row.differs[key]) if key in row.differs else "" for key in found.columns]
-        cells: list[Any] = [row.label, int(row.base), " ".join(map(str, row.seeds)), *settings]
+        settings = [
+            setting(row.differs[key]) if key in row.differs else ""
+            for key in found.columns
+        ]
+        cells: list[Any] = [
+            row.label,
+            int(row.base),
+            " ".join(map(str, row.seeds)),
+            *settings,
+        ]
         for metric in found.metrics:
             result = row.results.get(metric)
             if result is None:
                 cells += [None] * (len(fields) - 2) + ["collapsed", None]
                 continue
             d = result.difference
-            cells += [result.value, *_bounds(result.interval), result.interval and result.interval.covers]
+            cells += [
+                result.value,
+                *_bounds(result.interval),
+                result.interval and result.interval.covers,
+            ]
             cells.append(result.questions)
             if d is None:
                 cells += [None] * (len(fields) - 5)
                 continue
             cells += [d.value, *_bounds(d.interval), d.covers, *_bounds(d.bootstrap)]
-            cells += [d.test, d.p, result.p_holm, result.verdict, result.smallest_effect]
-        writer.writerow(["" if cell is None else cell for cell in [*cells, "; ".join(found.forced)]])
+            cells += [
+                d.test,
+                d.p,
+                result.p_holm,
+                result.verdict,
+                result.smallest_effect,
+            ]
+        writer.writerow(
+            ["" if cell is None else cell for cell in [*cells, "; ".join(found.forced)]]
+        )
     return text.getvalue()
 
 
@@ -126,9 +203,16 @@ def as_json(found: Comparison) -> str:
 
 
 def notes(found: Comparison) -> list[str]:
-    """What the reader must know: what was forced, what was left out, what the numbers mean."""
+    """What the reader must know: what was forced, what was left out, what the numbers
+    mean.
+    """
     forced = [f"FORCED: {text}" for text in found.forced]
-    return list(map(printable, [*forced, *(f"Left out: {text}" for text in found.left_out), *found.notes]))
+    return list(
+        map(
+            printable,
+            [*forced, *(f"Left out: {text}" for text in found.left_out), *found.notes],
+        )
+    )
 
 
 def _all_notes(found: Comparison) -> list[str]:
@@ -144,11 +228,26 @@ def _flat(found: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _flat_row(row: Row, found: Comparison) -> list[str]:
-    settings = [setting(row.differs[key]) if key in row.differs else "-" for key in found.columns]
-    cells = [printable(row.label) + (" (base)" if row.base else ""), *settings, _seeds(row)]
+    settings = [
+        setting(row.differs[key]) if key in row.differs else "-"
+        for key in found.columns
+    ]
+    cells = [
+        printable(row.label) + (" (base)" if row.base else ""),
+        *settings,
+        _seeds(row),
+    ]
     for metric in found.metrics:
-        value, interval, difference, around, p, verdict, smallest = _cells(row.results.get(metric))
-        cells += [f"{value} {interval}".strip(), f"{difference} {around}".strip(), p, verdict or "-", smallest]
+        value, interval, difference, around, p, verdict, smallest = _cells(
+            row.results.get(metric)
+        )
+        cells += [
+            f"{value} {interval}".strip(),
+            f"{difference} {around}".strip(),
+            p,
+            verdict or "-",
+            smallest,
+        ]
     return cells
 
 
@@ -168,11 +267,17 @@ def _cells(result: Result | None) -> tuple[str, str, str, str, str, str, str]:
 
 
 def _seeds(row: Row) -> str:
-    return str(len(row.seeds)) + (f" (+{len(row.collapsed)} collapsed)" if row.collapsed else "")
+    return str(len(row.seeds)) + (
+        f" (+{len(row.collapsed)} collapsed)" if row.collapsed else ""
+    )
 
 
 def _brackets(interval: Interval | None, sign: bool = False) -> str:
-    return f"[{number(interval.low, sign)}, {number(interval.high, sign)}]" if interval else ""
+    return (
+        f"[{number(interval.low, sign)}, {number(interval.high, sign)}]"
+        if interval
+        else ""
+    )
 
 
 def _two_lines(value: str, interval: str) -> str:
@@ -198,10 +303,20 @@ def _short(metric: str) -> str:
 
 def _md(text: str) -> str:
     """Text that makes no cell, tag or link of its own."""
-    return re.sub(r"([|\\]|<(?=[a-zA-Z/!])|(?<=\])\()", r"\\\1", text).replace("\n", " ")
+    return re.sub(r"([|\\]|<(?=[a-zA-Z/!])|(?<=\])\()", r"\\\1", text).replace(
+        "\n", " "
+    )
 
 
 def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$"}
-    special |= {character: "\\" + character for character in "&%$#_{}"} | {">": r"$>$", "\n": " "}
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"$<$",
+    }
+    special |= {character: "\\" + character for character in "&%$#_{}"} | {
+        ">": r"$>$",
+        "\n": " ",
+    }
     return "".join(special.get(character, character) for character in text)

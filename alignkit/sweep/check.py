@@ -1,4 +1,6 @@
-"""Check a sweep before anything of it runs: every variant loaded and planned, none equal, the metric known."""
+"""Check a sweep before anything of it runs: every variant loaded and planned, none
+equal, the metric known.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,24 @@ from typing import TYPE_CHECKING
 
 from alignkit import plan, recipe
 from alignkit.errors import InputError, MissingError
-from alignkit.recipe.fingerprint import matters
-from alignkit.recipe.tree import Node
+from alignkit.provenance import matters
+from alignkit.recipe.yaml import Node
 from alignkit.sweep.spec import Spec, put
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
     from alignkit.recipe import Difference, Recipe
 
-TRAINING = ("train/reward", "train/loss", "train/entropy", "train/response_length", "train/grad_norm")
+TRAINING = (
+    "train/reward",
+    "train/loss",
+    "train/entropy",
+    "train/response_length",
+    "train/grad_norm",
+)
 _LABEL = re.compile(r"[\w.+-][\w.,=+-]*")
-_ROOM = 4  # with a budget of tokens or seconds, how many times the base's steps a variant may take
+# with a budget of tokens or seconds, how many times the base's steps a variant may take
+_ROOM = 4
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ def check(spec: Spec, registry: Registry, recipe_dirs: Sequence[Path] = ()) -> C
     """Load and plan every variant.
 
     Raises:
-        InputError: everything that is wrong with any variant. MissingError: what this machine lacks.
+        InputError: everything that is wrong with any variant. MissingError: what this
+            machine lacks.
     """
     load = partial(_load, spec, registry, recipe_dirs)
     base = load(None)
@@ -58,12 +68,16 @@ def check(spec: Spec, registry: Registry, recipe_dirs: Sequence[Path] = ()) -> C
         problems.append(f"seeds: {', '.join(map(str, seeds))}: give each seed once")
     for label, change in spec.changes.items():
         try:
-            variant, plans = _variant(spec, label, change, seeds, base, base_steps, load, registry)
+            variant, plans = _variant(
+                spec, label, change, seeds, base, base_steps, load, registry
+            )
         except InputError as error:
             problems += [f"variant {label}: {text}" for text in error.problems]
             continue
         variants.append(variant)
-        problems += [f"variant {label}: {text}" for planned in plans for text in planned.wrong]
+        problems += [
+            f"variant {label}: {text}" for planned in plans for text in planned.wrong
+        ]
         missing += [text for planned in plans for text in planned.missing]
     variants.sort(key=lambda variant: bool(variant.differences))  # the base first
     problems += _repeated(variants)
@@ -71,14 +85,19 @@ def check(spec: Spec, registry: Registry, recipe_dirs: Sequence[Path] = ()) -> C
         problems += _budget_faults(spec, base, base_steps, variants)
     for rule in spec.stop:
         if rule.metric not in TRAINING:
-            problems.append(f"stop: metric '{rule.metric}' is unknown; known: {', '.join(TRAINING)}")
+            problems.append(
+                f"stop: metric '{rule.metric}' is unknown; known: {', '.join(TRAINING)}"
+            )
     metric, unknown = _metric(spec, variants, registry)
     problems += unknown
     if problems:
         raise InputError(*dict.fromkeys(problems), "nothing was started")
     if missing:
         small = any(overlay.name == Path(plan.MINI).name for overlay in spec.overlays)
-        raise MissingError(*dict.fromkeys(missing), *([] if small else [f"to see it run small: --with {plan.MINI}"]))
+        raise MissingError(
+            *dict.fromkeys(missing),
+            *([] if small else [f"to see it run small: --with {plan.MINI}"]),
+        )
     return Checked(spec, variants, metric)
 
 
@@ -93,7 +112,9 @@ def _load(
     for key, value in (("seed", seed), ("name", name)):
         if change is not None and value is not None:
             change = put(change, (key,), Node(value, change.origin))
-    return recipe.load(spec.base, spec.overlays, spec.sets, registry, recipe_dirs, change)
+    return recipe.load(
+        spec.base, spec.overlays, spec.sets, registry, recipe_dirs, change
+    )
 
 
 def _variant(
@@ -107,10 +128,16 @@ def _variant(
     registry: Registry,
 ) -> tuple[Variant, list[plan.Plan]]:
     if not _LABEL.fullmatch(label):
-        raise InputError(f"{change.origin}: a variant's name may hold letters, digits and . , = + - _ only")
+        raise InputError(
+            f"{change.origin}: a variant's name may hold letters, digits and . , = + -"
+            " _ only"
+        )
     for key in ("name", "seed"):
         if isinstance(change.value, dict) and key in change.value:
-            raise InputError(f"{change.value[key].origin}: the sweep itself gives every run its {key}; drop it here")
+            raise InputError(
+                f"{change.value[key].origin}: the sweep itself gives every run its"
+                f" {key}; drop it here"
+            )
     stated = load(change, base.config.seed, base.config.name)
     differences = [d for d in base.diff(stated) if matters(d.key)]
     plans = plan.plan(stated, registry)
@@ -118,9 +145,16 @@ def _variant(
     if spec.budget and base_steps and steps and differences:
         wanted = base_steps if spec.budget == "steps" else _ROOM * base_steps
         if wanted != steps:
-            set_here = [d.key for d in differences if d.key in ("train.max_steps", "train.num_train_epochs")]
+            set_here = [
+                d.key
+                for d in differences
+                if d.key in ("train.max_steps", "train.num_train_epochs")
+            ]
             if set_here:
-                raise InputError(f"it sets {set_here[0]}, while the budget (equal: {spec.budget}) decides when to end")
+                raise InputError(
+                    f"it sets {set_here[0]}, while the budget (equal: {spec.budget})"
+                    " decides when to end"
+                )
             change = put(change, ("train", "max_steps"), Node(wanted, change.origin))
             steps = wanted
     recipes = {seed: load(change, seed, f"{spec.name}-{label}") for seed in seeds}
@@ -136,43 +170,85 @@ def _repeated(variants: Sequence[Variant]) -> list[str]:
     problems: list[str] = []
     seen: dict[str, str] = {}
     bases = [variant.label for variant in variants if not variant.differences]
-    problems += [f"variant {label} changes nothing, as {bases[0]} already does" for label in bases[1:]]
+    problems += [
+        f"variant {label} changes nothing, as {bases[0]} already does"
+        for label in bases[1:]
+    ]
     for variant in variants:
-        text = repr([(d.key, float(d.b) if type(d.b) is int else d.b) for d in variant.differences])
+        text = repr(
+            [
+                (d.key, float(d.b) if type(d.b) is int else d.b)
+                for d in variant.differences
+            ]
+        )
         if variant.differences and text in seen:
             problems.append(f"variants {seen[text]} and {variant.label} are equal")
         seen[text] = variant.label
     if len(variants) == 1 and len(bases) == 1 and len(variants[0].recipes) < 2:
-        problems.append(f"variant {bases[0]} changes nothing and is the only one: there is nothing to compare")
+        problems.append(
+            f"variant {bases[0]} changes nothing and is the only one: there is nothing"
+            " to compare"
+        )
     return problems
 
 
-def _budget_faults(spec: Spec, base: Recipe, base_steps: int | None, variants: Sequence[Variant]) -> list[str]:
+def _budget_faults(
+    spec: Spec, base: Recipe, base_steps: int | None, variants: Sequence[Variant]
+) -> list[str]:
     if base_steps is None:
-        return [f"budget: method {base.config.method} has no number of steps that could be made equal"]
+        return [
+            f"budget: method {base.config.method} has no number of steps that could be"
+            " made equal"
+        ]
     if spec.budget == "steps":
         return []
     problems = []
     if variants and variants[0].differences:
-        problems.append("budget: what the base spends is what the others may spend, so it must be a variant (name: {})")
+        problems.append(
+            "budget: what the base spends is what the others may spend, so it must be a"
+            " variant (name: {})"
+        )
     for variant in variants:
-        scheduler = plan.setting(next(iter(variant.recipes.values())).config, "lr_scheduler_type")
+        scheduler = plan.setting(
+            next(iter(variant.recipes.values())).config, "lr_scheduler_type"
+        )
         if not str(scheduler).startswith("constant"):
             problems.append(
-                f"variant {variant.label}: train.lr_scheduler_type is {scheduler}; a budget of tokens or seconds needs "
-                "a constant one, as a decaying learning rate depends on how many steps there will be"
+                f"variant {variant.label}: train.lr_scheduler_type is {scheduler}; a"
+                " budget of tokens or seconds needs a constant one, as a decaying"
+                " learning rate depends on how many steps there will be"
             )
     return problems
 
 
-def _metric(spec: Spec, variants: Sequence[Variant], registry: Registry) -> tuple[str, list[str]]:
-    """What decides (the file's metric, or the main one of the first eval, or the reward, or the loss), and faults."""
-    trained = [list(r.stages.values())[-1:] or [r] for v in variants for r in v.recipes.values()]
+def _metric(
+    spec: Spec, variants: Sequence[Variant], registry: Registry
+) -> tuple[str, list[str]]:
+    """What decides (the file's metric, or the main one of the first eval, or the
+    reward, or the loss), and faults.
+    """
+    trained = [
+        list(r.stages.values())[-1:] or [r]
+        for v in variants
+        for r in v.recipes.values()
+    ]
     configs = [stage.config for stages in trained for stage in stages]
-    evals = [f"eval/{name}/{registry.get('eval', name).value.metric}" for c in configs for name in c.evals]
+    evals = [
+        f"eval/{name}/{registry.get('eval', name).value.metric}"
+        for c in configs
+        for name in c.evals
+    ]
     rewarded = any(c.rewards for c in configs)
-    known = list(dict.fromkeys([*evals, *(name for name in TRAINING if rewarded or name != "train/reward")]))
+    known = list(
+        dict.fromkeys(
+            [*evals, *(name for name in TRAINING if rewarded or name != "train/reward")]
+        )
+    )
     if spec.metric is None or not variants:
         return known[0], []
-    unknown = [] if spec.metric in known else [f"metric: '{spec.metric}' is unknown; known: {', '.join(known)}"]
+    unknown = (
+        []
+        if spec.metric in known
+        else [f"metric: '{spec.metric}' is unknown; known: {', '.join(known)}"]
+    )
     return spec.metric, unknown

@@ -1,4 +1,6 @@
-"""Where jobs run. The sweep needs only submit, poll and cancel, so that a cluster can stand behind them too."""
+"""Where jobs run. The sweep needs only submit, poll and cancel, so that a cluster can
+stand behind them too.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class Executor(Protocol):
         """The exit code, or None while it runs."""
 
     def cancel(self, handle: Any) -> None:
-        """Ask it to stop, as Ctrl-C does; a second time, end it. Poll tells when it has gone."""
+        """Ask it to stop, as Ctrl-C does; a second time, end it. Poll tells when it has
+        gone.
+        """
 
 
 @dataclass
@@ -36,19 +40,26 @@ class _Process:
 
 
 class LocalExecutor:
-    """Processes on this machine, each in a process group of its own and with GPUs of its own.
+    """Processes on this machine, each in a process group of its own and with GPUs of
+    its own.
 
     Args:
-        slots: how many run at once; by default one per GPU (or per `processes` GPUs), without a GPU one.
+        slots: how many run at once; by default one per GPU (or per `processes` GPUs),
+            without a GPU one.
         processes: training processes of one job, each of which takes a GPU.
     """
 
     def __init__(self, slots: int | None = None, processes: int = 1) -> None:
         gpus = visible_gpus()
-        groups = [",".join(gpus[i : i + processes]) for i in range(0, len(gpus) - processes + 1, processes)]
+        groups = [
+            ",".join(gpus[i : i + processes])
+            for i in range(0, len(gpus) - processes + 1, processes)
+        ]
         self.slots = slots if slots is not None else max(1, len(groups))
         # More slots than GPUs: they share.
-        self._free: list[str | None] = [groups[i % len(groups)] if groups else None for i in range(self.slots)]
+        self._free: list[str | None] = [
+            groups[i % len(groups)] if groups else None for i in range(self.slots)
+        ]
 
     def submit(self, command: Sequence[str], log: Path) -> _Process:
         """Start a command on the next free devices."""
@@ -57,7 +68,9 @@ class LocalExecutor:
         if devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = devices
         # Jobs side by side would otherwise each start a thread per core.
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots)))
+        environment.setdefault(
+            "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots))
+        )
         with writing(log):
             log.parent.mkdir(parents=True, exist_ok=True)
             output = log.open("ab")
@@ -82,20 +95,32 @@ class LocalExecutor:
         return code
 
     def cancel(self, handle: _Process) -> None:
-        """Interrupt the job with all its processes (the stages of a pipeline, the workers), then kill them."""
+        """Interrupt the job with all its processes (the stages of a pipeline, the
+        workers), then kill them.
+        """
         if handle.process.poll() is None:
-            os.killpg(handle.process.pid, signal.SIGKILL if handle.asked else signal.SIGINT)
+            os.killpg(
+                handle.process.pid, signal.SIGKILL if handle.asked else signal.SIGINT
+            )
             handle.asked = True
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them; found without importing torch."""
+    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them; found without
+    importing torch.
+    """
     stated = os.environ.get("CUDA_VISIBLE_DEVICES")
     if stated is not None:
-        return [gpu.strip() for gpu in stated.split(",") if gpu.strip() not in ("", "-1")]
+        return [
+            gpu.strip() for gpu in stated.split(",") if gpu.strip() not in ("", "-1")
+        ]
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return []
     lines = listed.stdout.splitlines() if listed.returncode == 0 else []
-    return [str(number) for number in range(sum(line.startswith("GPU ") for line in lines))]
+    return [
+        str(number) for number in range(sum(line.startswith("GPU ") for line in lines))
+    ]

@@ -25,7 +25,9 @@ Status = Literal["waiting", "running", "done", "failed", "collapsed"]
 
 @dataclass
 class Job:
-    """One run. `run` is its folder, which may lie elsewhere when an earlier run of the same fingerprint is reused."""
+    """One run. `run` is its folder, which may lie elsewhere when an earlier run of the
+    same fingerprint is reused.
+    """
 
     variant: str
     seed: int
@@ -59,9 +61,16 @@ class Sweep:
 
     def save(self) -> None:
         """Write sweep.json."""
-        plain = {key: value for key, value in self.__dict__.items() if key not in ("folder", "jobs", "stop")}
+        plain = {
+            key: value
+            for key, value in self.__dict__.items()
+            if key not in ("folder", "jobs", "stop")
+        }
         plain["stop"] = [rule.model_dump(exclude_none=True) for rule in self.stop]
-        write_json(self.folder / "sweep.json", {**plain, "jobs": [asdict(job) for job in self.jobs]})
+        write_json(
+            self.folder / "sweep.json",
+            {**plain, "jobs": [asdict(job) for job in self.jobs]},
+        )
 
     def of(self, status: Status) -> list[Job]:
         """The jobs of one status."""
@@ -69,7 +78,9 @@ class Sweep:
 
 
 def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run]:
-    """Make the sweep's folder, with the resolved recipe of every job; what has been run already is reused."""
+    """Make the sweep's folder, with the resolved recipe of every job; what has been run
+    already is reused.
+    """
     spec = checked.spec
     made = Run.create(root, spec.name, method="sweep")
     first = next(iter(checked.variants[0].recipes.values()))
@@ -78,7 +89,10 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
         spec.name,
         checked.variants[0].label,
         checked.metric,
-        {v.label: {d.key: None if d.b is ABSENT else d.b for d in v.differences} for v in checked.variants},
+        {
+            v.label: {d.key: None if d.b is ABSENT else d.b for d in v.differences}
+            for v in checked.variants
+        },
         [],
         spec.budget,
         list(spec.stop),
@@ -89,36 +103,59 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
     # Seed by seed, so that every variant has been seen once before any is seen twice.
     for seed in checked.variants[0].recipes:
         for variant in checked.variants:
-            job = Job(variant.label, seed, f"recipes/{variant.label}-seed{seed}.yaml", "", variant.steps)
+            job = Job(
+                variant.label,
+                seed,
+                f"recipes/{variant.label}-seed{seed}.yaml",
+                "",
+                variant.steps,
+            )
             job.run = str((made.folder / "runs" / job.name).resolve())
             # What the others may spend is known once the base has run.
-            awaits_base = spec.budget in ("tokens", "seconds") and variant is not checked.variants[0]
+            awaits_base = (
+                spec.budget in ("tokens", "seconds")
+                and variant is not checked.variants[0]
+            )
             if not awaits_base:
                 reuse(job, variant.recipes[seed], registry, earlier)
-            atomic_write(made.folder / job.recipe, to_yaml(variant.recipes[seed].resolved))
+            atomic_write(
+                made.folder / job.recipe, to_yaml(variant.recipes[seed].resolved)
+            )
             sweep.jobs.append(job)
     sweep.save()
     return sweep, made
 
 
 def reopen(folder: Path) -> tuple[Sweep, Run]:
-    """A sweep to go on with: what is done or collapsed stays, everything else waits again.
+    """A sweep to go on with: what is done or collapsed stays, everything else waits
+    again.
 
     Raises:
         InputError: no sweep, or another process is at work on it.
     """
     path = folder / "sweep.json"
     if not path.is_file():
-        raise InputError(f"{folder} is no sweep: it has no sweep.json; sweeps are made by `align sweep`")
+        raise InputError(
+            f"{folder} is no sweep: it has no sweep.json; sweeps are made by `align"
+            " sweep`"
+        )
     made = Run.open(folder)
     if made.status == "running":
-        raise InputError(f"{folder} is being worked on by process {made.manifest['pid']}; wait, or stop it")
+        raise InputError(
+            f"{folder} is being worked on by process {made.manifest['pid']}; wait, or"
+            " stop it"
+        )
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         stop = [Rule.model_validate(rule) for rule in state.pop("stop")]
-        sweep = Sweep(folder=folder, **{**state, "stop": stop, "jobs": [Job(**job) for job in state["jobs"]]})
+        sweep = Sweep(
+            folder=folder,
+            **{**state, "stop": stop, "jobs": [Job(**job) for job in state["jobs"]]},
+        )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{path} is damaged: {type(error).__name__}: {error}"
+        ) from error
     for job in sweep.jobs:
         if job.status in ("running", "failed"):
             job.status, job.note = "waiting", ""
@@ -127,9 +164,11 @@ def reopen(folder: Path) -> tuple[Sweep, Run]:
     return sweep, made
 
 
-def reuse(job: Job, loaded: Recipe, registry: Registry, earlier: dict[str, Path]) -> None:
+def reuse(
+    job: Job, loaded: Recipe, registry: Registry, earlier: dict[str, Path]
+) -> None:
     """Take over an earlier run that did the same."""
-    from alignkit.trainers.core import fingerprint
+    from alignkit.train.training import fingerprint
 
     found = earlier.get(fingerprint(loaded, registry))
     if found is not None:
@@ -139,11 +178,15 @@ def reuse(job: Job, loaded: Recipe, registry: Registry, earlier: dict[str, Path]
 def finished_runs(root: Path) -> dict[str, Path]:
     """The finished runs in `root` and in the sweeps there, by fingerprint."""
     found = {}
-    for manifest in sorted([*root.glob("*/manifest.json"), *root.glob("*/runs/*/manifest.json")]):
+    for manifest in sorted(
+        [*root.glob("*/manifest.json"), *root.glob("*/runs/*/manifest.json")]
+    ):
         try:
             run = Run.open(manifest.parent)
         except InputError:
-            continue  # damaged: it is no finished run, and `align compare` will say so when it is named
+            # damaged: it is no finished run, and `align compare` will say so when it is
+            # named
+            continue
         if run.manifest.get("status") == "done" and "fingerprint" in run.manifest:
             found[run.manifest["fingerprint"]] = manifest.parent
     return found
@@ -153,6 +196,8 @@ def rows(job: Job) -> Sequence[dict[str, Any]]:
     """What the job's run has logged so far."""
     folder = Path(job.run)
     if job.steps is None:  # a pipeline: what its stages have logged
-        stages = sorted(folder.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime)
+        stages = sorted(
+            folder.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime
+        )
         folder = stages[-1].parent if stages else folder
     return Run(folder, {}).metrics()

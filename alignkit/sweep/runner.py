@@ -1,4 +1,6 @@
-"""Run a sweep's jobs: fill the slots, watch, stop what collapses, and leave every state on disk."""
+"""Run a sweep's jobs: fill the slots, watch, stop what collapses, and leave every state
+on disk.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit import recipe
 from alignkit.recipe import to_yaml
-from alignkit.recipe.tree import Node, Origin
+from alignkit.recipe.yaml import Node, Origin
 from alignkit.run import Run, atomic_write
 from alignkit.sweep import jobs
 from alignkit.sweep.jobs import Job, Sweep
@@ -28,19 +30,27 @@ PATIENCE = 60.0  # seconds a cancelled run gets to write its state
 class Runner:
     """Runs what waits in a sweep. A failed job does not stop the others."""
 
-    def __init__(self, sweep: Sweep, executor: Executor, registry: Registry, changed: Callable[[Job], None]) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        executor: Executor,
+        registry: Registry,
+        changed: Callable[[Job], None],
+    ) -> None:
         self.sweep = sweep
         self.executor = executor
         self.registry = registry
         self.changed = changed  # told of every job whose status changes
         self.handles: dict[str, Any] = {}
-        self.logged: dict[str, int] = {}  # rows seen when a job's rules were last looked at
+        # rows seen when a job's rules were last looked at
+        self.logged: dict[str, int] = {}
 
     def run(self, tick: Callable[[], None] = lambda: None) -> None:
         """Work until no job waits or runs; `tick` is called at every poll.
 
         Raises:
-            KeyboardInterrupt: after the running jobs were interrupted and have written their state.
+            KeyboardInterrupt: after the running jobs were interrupted and have written
+                their state.
         """
         try:
             while self.sweep.of("waiting") or self.sweep.of("running"):
@@ -57,10 +67,22 @@ class Runner:
         for job in self.sweep.of("waiting"):
             if len(self.sweep.of("running")) >= self.executor.slots:
                 return
-            if self.sweep.budget in ("tokens", "seconds") and job.variant != self.sweep.base:
-                base = next(j for j in self.sweep.jobs if (j.variant, j.seed) == (self.sweep.base, job.seed))
+            if (
+                self.sweep.budget in ("tokens", "seconds")
+                and job.variant != self.sweep.base
+            ):
+                base = next(
+                    j
+                    for j in self.sweep.jobs
+                    if (j.variant, j.seed) == (self.sweep.base, job.seed)
+                )
                 if base.status in ("failed", "collapsed"):
-                    self._set(job, "failed", f"the base did not finish, so there is no budget of {self.sweep.budget}")
+                    self._set(
+                        job,
+                        "failed",
+                        "the base did not finish, so there is no budget of"
+                        f" {self.sweep.budget}",
+                    )
                     continue
                 if base.status != "done":
                     continue
@@ -72,7 +94,8 @@ class Runner:
         folder = Path(job.run)
         if (folder / "manifest.json").is_file():
             found = Run.open(folder).status
-            if found in ("done", "running"):  # a job that outlived the sweep that started it
+            # a job that outlived the sweep that started it
+            if found in ("done", "running"):
                 self._set(job, "done" if found == "done" else "running")
                 return
             what = ["--resume", str(folder)]
@@ -89,12 +112,17 @@ class Runner:
         handle = self.handles.get(job.name)
         code = self.executor.poll(handle) if handle is not None else None
         folder = Path(job.run)
-        status = Run.open(folder).status if (folder / "manifest.json").is_file() else "missing"
+        status = (
+            Run.open(folder).status
+            if (folder / "manifest.json").is_file()
+            else "missing"
+        )
         if handle is not None and code is None:
             self._stop_if_collapsed(job)
         elif status == "done":
             self._set(job, "done")
-        elif status != "running":  # without a handle: `running` is a process of an earlier sweep, still at it
+        # without a handle: `running` is a process of an earlier sweep, still at it
+        elif status != "running":
             self._set(job, "failed", self._why(job, code))
 
     def _why(self, job: Job, code: int | None) -> str:
@@ -102,8 +130,14 @@ class Runner:
         manifest = Path(job.run) / "manifest.json"
         said = Run.open(job.run).manifest.get("error") if manifest.is_file() else None
         log = self._log(job)
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        lines = (
+            log.read_text(encoding="utf-8", errors="replace").split("\n")
+            if log.is_file()
+            else []
+        )
+        last = next(
+            (line.strip() for line in reversed(lines) if line.strip()), "no output"
+        )
         return f"{said or last} (exit code {code}; {log})"
 
     def _stop_if_collapsed(self, job: Job) -> None:
@@ -124,18 +158,28 @@ class Runner:
                 return
 
     def _give_budget(self, job: Job, base: Job) -> None:
-        """Write into the job's recipe what the base of the same seed has spent; it may have been run before."""
+        """Write into the job's recipe what the base of the same seed has spent; it may
+        have been run before.
+        """
         logged = jobs.rows(base)
         spent: float = max(int(row.get("tokens", 0)) for row in logged)
         if self.sweep.budget == "seconds":
             begun = [row for row in logged if row["step"] == 0][-1:] or logged[:1]
-            trained = [row for row in logged if any(key.startswith("train/") for key in row)]
+            trained = [
+                row for row in logged if any(key.startswith("train/") for key in row)
+            ]
             spent = round(trained[-1]["seconds"] - begun[0]["seconds"], 3)
         file = self.sweep.folder / job.recipe
-        change = put(Node({}, Origin(str(file))), ("budget", str(self.sweep.budget)), Node(spent, Origin(str(file))))
+        change = put(
+            Node({}, Origin(str(file))),
+            ("budget", str(self.sweep.budget)),
+            Node(spent, Origin(str(file))),
+        )
         loaded = recipe.load(file, registry=self.registry, change=change)
         atomic_write(file, to_yaml(loaded.resolved))
-        jobs.reuse(job, loaded, self.registry, jobs.finished_runs(self.sweep.folder.parent))
+        jobs.reuse(
+            job, loaded, self.registry, jobs.finished_runs(self.sweep.folder.parent)
+        )
         if job.status == "done":
             self._set(job, "done")
 
@@ -150,7 +194,10 @@ class Runner:
         for handle in handles.values():
             self.executor.cancel(handle)
         end = time.monotonic() + PATIENCE
-        while any(self.executor.poll(handle) is None for handle in handles.values()) and time.monotonic() < end:
+        while (
+            any(self.executor.poll(handle) is None for handle in handles.values())
+            and time.monotonic() < end
+        ):
             time.sleep(0.1)
         for handle in handles.values():
             if self.executor.poll(handle) is None:

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from alignkit.errors import InputError, RecipeError, nearest
-from alignkit.recipe import tree
+from alignkit.recipe import yaml
 from alignkit.recipe.schema import Count, Section
 
-Node = tree.Node
+Node = yaml.Node
 
 
 class Rule(Section):
@@ -34,11 +34,17 @@ class Rule(Section):
         last = values[-self.logs :]
         low = -math.inf if self.below is None else self.below
         high = math.inf if self.above is None else self.above
-        return len(last) == self.logs and not any(low <= value <= high for value in last)
+        return len(last) == self.logs and not any(
+            low <= value <= high for value in last
+        )
 
     def __str__(self) -> str:
-        bound = f"below {self.below}" if self.below is not None else f"above {self.above}"
-        return f"{self.metric} {bound}" + (f" {self.logs} times in a row" if self.logs > 1 else "")
+        bound = (
+            f"below {self.below}" if self.below is not None else f"above {self.above}"
+        )
+        return f"{self.metric} {bound}" + (
+            f" {self.logs} times in a row" if self.logs > 1 else ""
+        )
 
 
 class Equal(Section):
@@ -63,7 +69,9 @@ class SweepFile(Section):
 
 @dataclass(frozen=True)
 class Spec:
-    """What is varied, not yet checked: a change of the base recipe by the variant's label."""
+    """What is varied, not yet checked: a change of the base recipe by the variant's
+    label.
+    """
 
     name: str
     base: Path
@@ -78,25 +86,39 @@ class Spec:
 
 def is_sweep_file(path: Path) -> bool:
     """A recipe has no `base`."""
-    return path.is_file() and "base" in tree.read(path, "recipe", []).value
+    return path.is_file() and "base" in yaml.read(path, "recipe", []).value
 
 
-def read(path: Path, *, seeds: Sequence[int] | None, overlays: Sequence[Path], sets: Sequence[str]) -> Spec:
-    """A sweep file; `seeds` replaces its own, `overlays` and `sets` change the base of all variants.
+def read(
+    path: Path,
+    *,
+    seeds: Sequence[int] | None,
+    overlays: Sequence[Path],
+    sets: Sequence[str],
+) -> Spec:
+    """A sweep file; `seeds` replaces its own, `overlays` and `sets` change the base of
+    all variants.
 
     Raises:
         RecipeError: every fault with its place.
     """
     problems: list[str] = []
-    root = tree.read(path.resolve(), "recipe", problems)
+    root = yaml.read(path.resolve(), "recipe", problems)
     variants = root.value.get("variants")
-    if variants is not None and isinstance(variants.value, dict):  # `name:` alone changes nothing
-        named = {label: Node({}, node.origin) if node.empty else node for label, node in variants.value.items()}
+    # `name:` alone changes nothing
+    if variants is not None and isinstance(variants.value, dict):
+        named = {
+            label: Node({}, node.origin) if node.empty else node
+            for label, node in variants.value.items()
+        }
         root = put(root, ("variants",), Node(named, variants.origin))
     try:
-        file = SweepFile.model_validate(tree.plain(root))
+        file = SweepFile.model_validate(yaml.plain(root))
     except ValidationError as error:
-        raise RecipeError(*problems, *(_fault(root, detail) for detail in error.errors(include_url=False))) from error
+        raise RecipeError(
+            *problems,
+            *(_fault(root, detail) for detail in error.errors(include_url=False)),
+        ) from error
     at = {key: node.origin for key, node in root.value.items()}
     problems += [
         f"{at['stop']}: stop: a rule needs either below or above"
@@ -113,18 +135,38 @@ def read(path: Path, *, seeds: Sequence[int] | None, overlays: Sequence[Path], s
     elif file.grid is not None and not file.grid:
         problems.append(f"{at['grid']}: grid: the sweep is empty")
     elif file.grid is not None:
-        changes = product({key: node.value for key, node in root.value["grid"].value.items()})
+        changes = product(
+            {key: node.value for key, node in root.value["grid"].value.items()}
+        )
     else:
         changes = root.value["variants"].value
-        problems += [] if changes else [f"{at['variants']}: variants: the sweep is empty"]
+        problems += (
+            [] if changes else [f"{at['variants']}: variants: the sweep is empty"]
+        )
     if problems:
         raise RecipeError(*problems)
     found = seeds if seeds is not None else file.seeds
     budget = file.budget.equal if file.budget else None
-    return Spec(file.name or path.stem, base, changes, found, budget, file.metric, file.stop, overlays, sets)
+    return Spec(
+        file.name or path.stem,
+        base,
+        changes,
+        found,
+        budget,
+        file.metric,
+        file.stop,
+        overlays,
+        sets,
+    )
 
 
-def from_recipe(path: Path, *, seeds: Sequence[int] | None, overlays: Sequence[Path], sets: Sequence[str]) -> Spec:
+def from_recipe(
+    path: Path,
+    *,
+    seeds: Sequence[int] | None,
+    overlays: Sequence[Path],
+    sets: Sequence[str],
+) -> Spec:
     """A recipe, where `--set` may give several values: `train.learning_rate=1e-6,1e-5`.
 
     Raises:
@@ -137,25 +179,39 @@ def from_recipe(path: Path, *, seeds: Sequence[int] | None, overlays: Sequence[P
         if len(parts) < 2:
             fixed.append(text)
         else:
-            axes[key.strip()] = [tree.parse(part, tree.Origin(text, kind="set"), problems) for part in parts]
+            axes[key.strip()] = [
+                yaml.parse(part, yaml.Origin(text, kind="set"), problems)
+                for part in parts
+            ]
     if problems:
         raise RecipeError(*problems)
     if not axes and len(seeds or ()) < 2:
-        raise InputError("the sweep is empty: vary a setting (--set train.learning_rate=1e-6,1e-5) or give --seeds 3")
-    changes = product(axes) if axes else {"base": Node({}, tree.Origin(str(path)))}
+        raise InputError(
+            "the sweep is empty: vary a setting (--set train.learning_rate=1e-6,1e-5)"
+            " or give --seeds 3"
+        )
+    changes = product(axes) if axes else {"base": Node({}, yaml.Origin(str(path)))}
     return Spec(path.stem, path, changes, seeds, overlays=overlays, sets=fixed)
 
 
 def product(axes: Mapping[str, Sequence[Node]]) -> dict[str, Node]:
-    """Every combination of the values of dotted keys, as changes of a recipe by their label."""
+    """Every combination of the values of dotted keys, as changes of a recipe by their
+    label.
+    """
     found: dict[str, Node] = {}
     for values in itertools.product(*axes.values()):
         change = Node({}, values[0].origin)
         for key, node in zip(axes, values, strict=True):
             change = put(change, key.split("."), node)
-        label = ",".join(f"{key.rsplit('.', 1)[-1]}={_word(n)}" for key, n in zip(axes, values, strict=True))
+        label = ",".join(
+            f"{key.rsplit('.', 1)[-1]}={_word(n)}"
+            for key, n in zip(axes, values, strict=True)
+        )
         if label in found:
-            raise InputError(f"{values[-1].origin}: two variants would be called {label}; give each value once")
+            raise InputError(
+                f"{values[-1].origin}: two variants would be called {label}; give each"
+                " value once"
+            )
         found[label] = change
     return found
 
@@ -165,24 +221,37 @@ def put(node: Node, key: Sequence[str], leaf: Node) -> Node:
     if not key:
         return leaf
     old = node.value if isinstance(node.value, dict) else {}
-    return Node({**old, key[0]: put(old.get(key[0], Node({}, leaf.origin)), key[1:], leaf)}, node.origin)
+    return Node(
+        {**old, key[0]: put(old.get(key[0], Node({}, leaf.origin)), key[1:], leaf)},
+        node.origin,
+    )
 
 
 def _fault(root: Node, detail: Mapping[str, Any]) -> str:
     """A fault of the sweep file as recipes report theirs."""
     key = tuple(str(part) for part in detail["loc"])
-    places = [node for length in range(len(key), 0, -1) if (node := tree.find(root, key[:length])) is not None]
+    places = [
+        node
+        for length in range(len(key), 0, -1)
+        if (node := yaml.find(root, key[:length])) is not None
+    ]
     origin = (places[0] if places else root).origin
     if detail["type"] == "extra_forbidden":
         known = Rule.model_fields if key[0] == "stop" else SweepFile.model_fields
-        return f"{origin}: {'.'.join(key)}: there is no such key; {nearest(key[-1], known)}"
+        return (
+            f"{origin}: {'.'.join(key)}: there is no such key;"
+            f" {nearest(key[-1], known)}"
+        )
     if detail["type"] == "missing":
         return f"{origin}: {'.'.join(key)}: is missing"
-    return f"{origin}: {'.'.join(key)}: given {tree.describe(detail['input'])}; {detail['msg']}"
+    return (
+        f"{origin}: {'.'.join(key)}: given {yaml.describe(detail['input'])};"
+        f" {detail['msg']}"
+    )
 
 
 def _word(node: Node) -> str:
-    value = tree.plain(node)
+    value = yaml.plain(node)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return re.sub(r"[^\w.+-]+", "_", text).strip("_") or "none"
 

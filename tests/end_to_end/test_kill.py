@@ -1,4 +1,6 @@
-"""kill -9 at random moments, then `align run --resume`: the same metrics as a run that nobody disturbed."""
+"""kill -9 at random moments, then `align run --resume`: the same metrics as a run that
+nobody disturbed.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def finish(*arguments):
 
 
 def kill(process, whole):
-    """kill -9, of everything at once or of the first process alone; what it started must then end by itself."""
+    """kill -9, of everything at once or of the first process alone; what it started
+    must then end by itself.
+    """
     family = psutil.Process(process.pid).children(recursive=True)
     (os.killpg if whole else os.kill)(process.pid, signal.SIGKILL)
     process.communicate()
@@ -82,21 +86,25 @@ def kill(process, whole):
 
 
 def disturbed(file, folder, kills, seconds, draw):
-    """Run a recipe, killed so many times, each time a random while after its start; the last one is left alone.
+    """Run a recipe, killed so many times, each time a random while after its start; the
+    last one is left alone.
 
-    `seconds` is what the whole takes. The waits are short, so that many kills fall into one run, and long enough to get
-    on between them: starting alone takes some seconds.
+    `seconds` is what the whole takes. The waits are short, so that many kills fall into
+    one run, and long enough to get on between them: starting alone takes some seconds.
     """
     done = 0
     while done < kills:
         begun = (folder / "recipe.yaml").is_file()
-        process = start(*(["--resume", folder] if begun else [file, "--folder", folder]))
+        process = start(
+            *(["--resume", folder] if begun else [file, "--folder", folder])
+        )
         try:
             code = process.wait(timeout=draw.uniform(0.1, 1.0) * max(seconds / 9, 9))
         except subprocess.TimeoutExpired:
             kill(process, whole=done % 2 == 0)
             done += 1
-            if not (folder / "recipe.yaml").is_file() and folder.is_dir():  # killed before its first files were there
+            # killed before its first files were there
+            if not (folder / "recipe.yaml").is_file() and folder.is_dir():
                 for path in folder.iterdir():
                     path.unlink()
                 folder.rmdir()
@@ -117,7 +125,11 @@ def outcome(folder):
         one = Run.open(manifest.parent)
         assert one.status == "done"
         rows = [
-            {key: value for key, value in row.items() if "time" not in key and "second" not in key}
+            {
+                key: value
+                for key, value in row.items()
+                if "time" not in key and "second" not in key
+            }
             for row in one.metrics()
         ]
         summaries = {
@@ -132,7 +144,9 @@ def assert_same(found, expected):
     assert found.keys() == expected.keys()
     for name, run in expected.items():
         assert found[name]["evals"] == run["evals"], name
-        assert [row["step"] for row in found[name]["rows"]] == [row["step"] for row in run["rows"]], name
+        assert [row["step"] for row in found[name]["rows"]] == [
+            row["step"] for row in run["rows"]
+        ], name
         for row, other in zip(found[name]["rows"], run["rows"], strict=True):
             assert row == pytest.approx(other, rel=1e-4, abs=1e-6), (name, row["step"])
 
@@ -147,10 +161,14 @@ def undisturbed(tmp_path_factory):
 
 def test_a_killed_pipeline_ends_as_an_undisturbed_one(undisturbed, tmp_path):
     expected, seconds = undisturbed
-    kept = json.loads((expected / "stages/expert_iteration/iterations/001/sampled.json").read_text())["ei/kept"]
+    kept = json.loads(
+        (expected / "stages/expert_iteration/iterations/001/sampled.json").read_text()
+    )["ei/kept"]
     assert kept > 0  # else nothing of the expert iteration would be tested
     (tmp_path / "small.yaml").write_text(PIPELINE)
-    kills = disturbed(tmp_path / "small.yaml", tmp_path / "run", KILLS, seconds, random.Random(4))
+    kills = disturbed(
+        tmp_path / "small.yaml", tmp_path / "run", KILLS, seconds, random.Random(4)
+    )
     assert kills >= 3  # a fast machine is done before the tenth
     assert_same(outcome(tmp_path / "run"), outcome(expected))
 
@@ -166,13 +184,19 @@ def test_a_killed_expert_iteration_ends_as_an_undisturbed_one(undisturbed, tmp_p
 
 
 def test_a_run_whose_data_changed_is_not_resumed(tmp_path):
-    rows = [{"question": "1+2+3+4=?", "truth": "10", "response": "</think> <answer>10</answer>"}] * 8
+    rows = [
+        {
+            "question": "1+2+3+4=?",
+            "truth": "10",
+            "response": "</think> <answer>10</answer>",
+        }
+    ] * 8
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     build = "{tokenizer: digits, hidden_size: 32, layers: 1, heads: 2, max_length: 64}"
     (tmp_path / "r.yaml").write_text(
-        f"method: sft\nmodel: {{build: {build}}}\ndata: {{train: {{dataset: jsonl, path: rows.jsonl}}, "
-        "prompt: arithmetic}\ntrain: {max_steps: 2}\n"
+        f"method: sft\nmodel: {{build: {build}}}\ndata: {{train: {{dataset: jsonl,"
+        " path: rows.jsonl}, prompt: arithmetic}\ntrain: {max_steps: 2}\n"
     )
     finish(tmp_path / "r.yaml", "--folder", tmp_path / "run")
     manifest = tmp_path / "run/manifest.json"
@@ -180,4 +204,6 @@ def test_a_run_whose_data_changed_is_not_resumed(tmp_path):
     data.write_text(data.read_text() * 2)
     process = start("--resume", tmp_path / "run")
     _, errors = process.communicate()
-    assert process.returncode == 2 and "other data, plugins or versions" in errors.decode()
+    assert (
+        process.returncode == 2 and "other data, plugins or versions" in errors.decode()
+    )

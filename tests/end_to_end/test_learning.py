@@ -1,7 +1,8 @@
-"""Training really teaches: the quickstart's task and model, by every method, for three seeds.
+"""Training really teaches: the quickstart's task and model, by every method, for three
+seeds.
 
-The SFT model that DPO and RLOO start from is trained once. Margins are wide: what is held is that each method moves
-what it promises to move, on problems that were held out.
+The SFT model that DPO and RLOO start from is trained once. Margins are wide: what is
+held is that each method moves what it promises to move, on problems that were held out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from alignkit.run import Run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SEEDS = (0, 1, 2)
 QUICKSTART = kits.builtin().root / "recipes/quickstart.yaml"
-DATA = {"train": {"dataset": "arithmetic", "split": "train", "size": 25600}, "prompt": "arithmetic"}
+DATA = {
+    "train": {"dataset": "arithmetic", "split": "train", "size": 25600},
+    "prompt": "arithmetic",
+}
 GENERATION = {"engine": "transformers", "temperature": 1.0, "max_new_tokens": 24}
 EXPERT_ITERATION = {
     "method": "expert_iteration",
@@ -80,8 +84,14 @@ def align(config, folder, *more):
 
 def accuracies(folder):
     """The held-out accuracy at each eval of a run, in the order of the steps."""
-    found = [json.loads(path.read_text()) for path in folder.glob("evals/arithmetic@*/summary.json")]
-    return [summary["value"] for summary in sorted(found, key=lambda summary: summary["step"])]
+    found = [
+        json.loads(path.read_text())
+        for path in folder.glob("evals/arithmetic@*/summary.json")
+    ]
+    return [
+        summary["value"]
+        for summary in sorted(found, key=lambda summary: summary["step"])
+    ]
 
 
 def ends(folder, key, rows=8):
@@ -103,13 +113,24 @@ def sft(tmp_path_factory):
 def pairs(tmp_path_factory):
     """Worked answers, preferred to hasty ones whose sum may be wrong."""
     registry = plugins.load([kits.builtin()])
-    rows = load_rows({"dataset": "arithmetic", "size": 2000, "worked": 0.0}, registry, seed=5)
+    rows = load_rows(
+        {"dataset": "arithmetic", "size": 2000, "worked": 0.0}, registry, seed=5
+    )
     file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     with file.open("w") as out:
         for row in rows:
-            sums = list(accumulate(int(digit) for digit in row["question"].removesuffix("=?").split("+")))
+            sums = list(
+                accumulate(
+                    int(digit)
+                    for digit in row["question"].removesuffix("=?").split("+")
+                )
+            )
             chosen = f"{' '.join(map(str, sums))}</think> <answer>{sums[-1]}</answer>"
-            pair = {"question": row["question"], "chosen": chosen, "rejected": row["response"]}
+            pair = {
+                "question": row["question"],
+                "chosen": chosen,
+                "rejected": row["response"],
+            }
             out.write(json.dumps(pair) + "\n")
     return str(file)
 
@@ -125,7 +146,8 @@ def test_a_pipeline_improves_at_every_stage(tmp_path, seed):
     found = [value for name in stages for value in accuracies(folder / "stages" / name)]
     print("seed", seed, "untrained, SFT, SFT again, expert iteration, GRPO:", found)
     untrained, after_sft, start, after_expert_iteration, after_grpo = found
-    assert untrained < 0.02 and start == after_sft  # the same model, prompts and greedy sampling
+    # the same model, prompts and greedy sampling
+    assert untrained < 0.02 and start == after_sft
     assert after_sft > untrained + 0.05
     assert after_expert_iteration > after_sft + 0.1
     assert after_grpo > after_expert_iteration + 0.02 and after_grpo > 0.85
@@ -136,7 +158,10 @@ def test_a_pipeline_improves_at_every_stage(tmp_path, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_rloo_raises_the_reward(sft, tmp_path, seed):
     align({**RLOO, "seed": seed, "model": {"path": sft}}, tmp_path / "rloo")
-    reward, accuracy = ends(tmp_path / "rloo", "train/reward"), accuracies(tmp_path / "rloo")
+    reward, accuracy = (
+        ends(tmp_path / "rloo", "train/reward"),
+        accuracies(tmp_path / "rloo"),
+    )
     print("seed", seed, "reward", reward, "accuracy", accuracy)
     assert reward[1] > reward[0] + 0.25
     assert accuracy[1] > accuracy[0] + 0.25
@@ -146,7 +171,10 @@ def test_rloo_raises_the_reward(sft, tmp_path, seed):
 def test_dpo_raises_the_chosen_over_the_rejected(sft, pairs, tmp_path, seed):
     data = {"train": {"dataset": "jsonl", "path": pairs}, "prompt": "arithmetic"}
     align({**DPO, "seed": seed, "model": {"path": sft}, "data": data}, tmp_path / "dpo")
-    margin, accuracy = ends(tmp_path / "dpo", "train/rewards/margins"), accuracies(tmp_path / "dpo")
+    margin, accuracy = (
+        ends(tmp_path / "dpo", "train/rewards/margins"),
+        accuracies(tmp_path / "dpo"),
+    )
     print("seed", seed, "margin", margin, "accuracy", accuracy)
     assert margin[1] > margin[0] + 0.5
     assert accuracy[1] > accuracy[0] + 0.25

@@ -1,4 +1,6 @@
-"""The built-in datasets and prompts: their contracts, on made-up rows and, where given, on the real files."""
+"""The built-in datasets and prompts: their contracts, on made-up rows and, where given,
+on the real files.
+"""
 
 import json
 import os
@@ -10,7 +12,10 @@ from alignkit import kits, plugins
 from alignkit.data import load_prompt, load_rows
 from alignkit.errors import InputError
 
-real = pytest.mark.skipif("ALIGN_DATA" not in os.environ, reason="set ALIGN_DATA to the folder of benchmark files")
+real = pytest.mark.skipif(
+    "ALIGN_DATA" not in os.environ,
+    reason="set ALIGN_DATA to the folder of benchmark files",
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +27,16 @@ def test_arithmetic_has_the_quickstart_contract(registry):
     rows = load_rows({"dataset": "arithmetic", "size": 4000}, registry)
     worked = 0
     for row in rows:
-        digits = [int(d) for d in re.fullmatch(r"(\d)\+(\d)\+(\d)\+(\d)=\?", row["question"]).groups()]
+        digits = [
+            int(d)
+            for d in re.fullmatch(
+                r"(\d)\+(\d)\+(\d)\+(\d)=\?", row["question"]
+            ).groups()
+        ]
         assert row["truth"] == str(sum(digits))
-        thought, answer = re.fullmatch(r"(.*)</think> <answer>(-?\d+)</answer>", row["response"]).groups()
+        thought, answer = re.fullmatch(
+            r"(.*)</think> <answer>(-?\d+)</answer>", row["response"]
+        ).groups()
         if thought:
             sums = [sum(digits[: n + 1]) for n in range(4)]
             assert thought == " ".join(map(str, sums)) and answer == row["truth"]
@@ -34,9 +46,14 @@ def test_arithmetic_has_the_quickstart_contract(registry):
     assert 0.36 < worked / len(rows) < 0.44
 
 
-def test_no_held_out_problem_is_trained_on_and_the_held_out_ones_are_the_same_for_every_seed(registry):
+def test_no_held_out_problem_is_trained_on_and_the_held_out_ones_are_the_same_for_every_seed(
+    registry,
+):
     def questions(**spec):
-        return [r["question"] for r in load_rows({"dataset": "arithmetic", **spec}, registry)]
+        return [
+            r["question"]
+            for r in load_rows({"dataset": "arithmetic", **spec}, registry)
+        ]
 
     test = questions(split="test", seed=1)
     assert not set(test) & set(questions(seed=1))
@@ -44,8 +61,12 @@ def test_no_held_out_problem_is_trained_on_and_the_held_out_ones_are_the_same_fo
 
 
 def test_gsm8k_truths_lose_their_thousands_separators(tmp_path, registry):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"question": "q", "answer": "about #### no\n#### 1,234"}))
-    (row,) = load_rows({"dataset": "gsm8k", "path": str(tmp_path / "a.jsonl")}, registry)
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"question": "q", "answer": "about #### no\n#### 1,234"})
+    )
+    (row,) = load_rows(
+        {"dataset": "gsm8k", "path": str(tmp_path / "a.jsonl")}, registry
+    )
     assert (row["truth"], row["solution"]) == ("1234", "about #### no")
 
 
@@ -55,14 +76,24 @@ def test_gsm8k_rows_without_the_mark_are_refused(tmp_path, registry):
         load_rows({"dataset": "gsm8k", "path": str(tmp_path / "a.jsonl")}, registry)
 
 
-def test_math_takes_the_answer_from_the_box_where_there_is_no_answer(tmp_path, registry):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"problem": "p", "solution": r"\boxed{\sqrt{2}}", "type": "Algebra"}))
+def test_math_takes_the_answer_from_the_box_where_there_is_no_answer(
+    tmp_path, registry
+):
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"problem": "p", "solution": r"\boxed{\sqrt{2}}", "type": "Algebra"})
+    )
     (row,) = load_rows({"dataset": "math", "path": str(tmp_path / "a.jsonl")}, registry)
-    assert (row["question"], row["truth"], row["subject"]) == ("p", r"\sqrt{2}", "Algebra")
+    assert (row["question"], row["truth"], row["subject"]) == (
+        "p",
+        r"\sqrt{2}",
+        "Algebra",
+    )
 
 
 def test_rows_with_an_empty_answer_are_left_out_and_named(registry, tmp_path, caplog):
-    rows = [{"problem": f"p{i}", "answer": "" if i in (1, 3) else str(i)} for i in range(5)]
+    rows = [
+        {"problem": f"p{i}", "answer": "" if i in (1, 3) else str(i)} for i in range(5)
+    ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     kept = load_rows({"dataset": "math", "path": str(tmp_path / "a.jsonl")}, registry)
     assert [row["truth"] for row in kept] == ["0", "2", "4"]
@@ -75,8 +106,16 @@ def test_rows_with_an_empty_answer_are_left_out_and_named(registry, tmp_path, ca
         ("r1_zero", "User: {question}\nAssistant: <think>", ("</answer>",)),
         ("arithmetic", "User: {question}\nAssistant: <think>", ("</answer>",)),
         ("question_only", "{question}", ()),
-        ("alpaca", "### Instruction:\n{instruction}\n\n### Response:\n{response}\n", ()),
-        ("zero_shot_system", "# Query:\n```{instruction}```\n\n# Answer:\n```\n", ("# Query:",)),
+        (
+            "alpaca",
+            "### Instruction:\n{instruction}\n\n### Response:\n{response}\n",
+            (),
+        ),
+        (
+            "zero_shot_system",
+            "# Query:\n```{instruction}```\n\n# Answer:\n```\n",
+            ("# Query:",),
+        ),
     ],
 )
 def test_prompts_end_and_stop_as_the_published_ones_do(registry, name, ends, stop):
@@ -105,16 +144,29 @@ def test_the_real_files_are_understood(registry, dataset, split, count, columns)
 def test_real_gsm8k_truths_are_plain_numbers(registry):
     for split in ("train", "test"):
         rows = load_rows({"dataset": "gsm8k", "split": split}, registry)
-        assert [r["truth"] for r in rows if not re.fullmatch(r"-?\d+(\.\d+)?", r["truth"])] == []
+        assert [
+            r["truth"] for r in rows if not re.fullmatch(r"-?\d+(\.\d+)?", r["truth"])
+        ] == []
 
 
 def test_the_first_rows_of_hh_are_of_all_its_sources(tmp_path, monkeypatch, registry):
     turn = "\n\nHuman: {}\n\nAssistant: "
     for source in ("harmless-base", "helpful-base"):
         (tmp_path / "hh" / source).mkdir(parents=True)
-        rows = [{"chosen": turn.format(i) + "a", "rejected": turn.format(i) + "b"} for i in range(3)]
+        rows = [
+            {"chosen": turn.format(i) + "a", "rejected": turn.format(i) + "b"}
+            for i in range(3)
+        ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "hh" / source / "test.jsonl").write_text(text)
     monkeypatch.setenv("ALIGN_DATA", str(tmp_path))
-    spec = {"dataset": "hh", "split": "test", "sources": ["harmless-base", "helpful-base"], "limit": 4}
-    assert [row["source"] for row in load_rows(spec, registry)] == ["harmless-base", "helpful-base"] * 2
+    spec = {
+        "dataset": "hh",
+        "split": "test",
+        "sources": ["harmless-base", "helpful-base"],
+        "limit": 4,
+    }
+    assert [row["source"] for row in load_rows(spec, registry)] == [
+        "harmless-base",
+        "helpful-base",
+    ] * 2

@@ -21,12 +21,27 @@ def align(capsys):
     return run
 
 
-def test_json_is_the_only_thing_on_standard_output_and_files_lie_where_asked(align, make, tmp_path):
-    code, out, err = align("compare", *make.ablation(seeds=(0,)), "--json", "--out", tmp_path / "out")
+def test_json_is_the_only_thing_on_standard_output_and_files_lie_where_asked(
+    align, make, tmp_path
+):
+    code, out, err = align(
+        "compare", *make.ablation(seeds=(0,)), "--json", "--out", tmp_path / "out"
+    )
     assert code == 0, err
-    assert [row["label"] for row in json.loads(out)["rows"]] == ["sequence", "constant", "microbatch"]
+    assert [row["label"] for row in json.loads(out)["rows"]] == [
+        "sequence",
+        "constant",
+        "microbatch",
+    ]
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"compare.md", "compare.csv", "compare.json", "compare.tex", "panels.png", "panels.svg"} <= names
+    assert {
+        "compare.md",
+        "compare.csv",
+        "compare.json",
+        "compare.tex",
+        "panels.png",
+        "panels.svg",
+    } <= names
 
 
 def test_a_pipe_gets_the_markdown_table(align, make):

@@ -1,4 +1,6 @@
-"""The statistics of `align compare`, held by simulation: levels, power and coverage with fixed random seeds."""
+"""The statistics of `align compare`, held by simulation: levels, power and coverage
+with fixed random seeds.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,15 @@ import pytest
 from alignkit.report import stats
 
 
-def simulate(rng, variants=2, seeds=3, questions=200, effect=0.0, seed_sd=0.15, interaction=0.3):
-    """(seeds, questions) of right and wrong answers per variant, the last one better by `effect` in log-odds.
+def simulate(
+    rng, variants=2, seeds=3, questions=200, effect=0.0, seed_sd=0.15, interaction=0.3
+):
+    """(seeds, questions) of right and wrong answers per variant, the last one better by
+    `effect` in log-odds.
 
-    Questions differ in difficulty, every seed gives a somewhat better or worse model, and each variant has
-    questions that suit it: the three kinds of noise that a claim about a recipe has to survive.
+    Questions differ in difficulty, every seed gives a somewhat better or worse model,
+    and each variant has questions that suit it: the three kinds of noise that a claim
+    about a recipe has to survive.
     """
     difficulty = rng.normal(0, 1.5, questions)
     tables = []
@@ -22,20 +28,33 @@ def simulate(rng, variants=2, seeds=3, questions=200, effect=0.0, seed_sd=0.15, 
         suits = rng.normal(0, interaction, questions)
         luck = rng.normal(0, seed_sd, (seeds, 1))
         logit = difficulty + suits + luck + (effect if variant == variants - 1 else 0.0)
-        tables.append((rng.random((seeds, questions)) < 1 / (1 + np.exp(-logit))).astype(float))
+        tables.append(
+            (rng.random((seeds, questions)) < 1 / (1 + np.exp(-logit))).astype(float)
+        )
     return tables
 
 
 def verdicts(tables, resamples=99):
-    differences = [stats.compare(tables[0], other, resamples=resamples) for other in tables[1:]]
-    corrected = stats.holm([d.p for d in differences]) if len(differences) > 1 else [differences[0].p]
-    return [stats.verdict(d.value, p) for d, p in zip(differences, corrected, strict=True)]
+    differences = [
+        stats.compare(tables[0], other, resamples=resamples) for other in tables[1:]
+    ]
+    corrected = (
+        stats.holm([d.p for d in differences])
+        if len(differences) > 1
+        else [differences[0].p]
+    )
+    return [
+        stats.verdict(d.value, p) for d, p in zip(differences, corrected, strict=True)
+    ]
 
 
 def test_equal_recipes_come_out_as_no_difference_in_all_of_several_comparisons():
     gc.freeze()  # statsmodels' multipletests collects garbage on every call
     rng = np.random.default_rng(1)
-    clean = sum(set(verdicts(simulate(rng, variants=4))) == {"no difference shown"} for _ in range(100))
+    clean = sum(
+        set(verdicts(simulate(rng, variants=4))) == {"no difference shown"}
+        for _ in range(100)
+    )
     assert clean >= 93
 
 
@@ -49,11 +68,20 @@ def test_one_model_answering_twice_comes_out_as_no_difference():
 def test_an_effect_of_the_stated_size_is_found_at_the_stated_power(seeds):
     quiet = {"seed_sd": 0.0, "interaction": 0.0} if seeds == 1 else {}
     rng = np.random.default_rng(3)
-    pilots = [stats.compare(*simulate(rng, seeds=seeds, **quiet), resamples=9) for _ in range(100)]
+    pilots = [
+        stats.compare(*simulate(rng, seeds=seeds, **quiet), resamples=9)
+        for _ in range(100)
+    ]
     size = np.median([stats.smallest_effect(pilot) for pilot in pilots])
     big = simulate(rng, seeds=200, questions=2000, effect=1.0)
     effect = size / (big[1].mean() - big[0].mean())  # near enough linear in this range
-    found = sum(verdicts(simulate(rng, seeds=seeds, effect=effect, **quiet)) == ["higher"] for _ in range(200)) / 200
+    found = (
+        sum(
+            verdicts(simulate(rng, seeds=seeds, effect=effect, **quiet)) == ["higher"]
+            for _ in range(200)
+        )
+        / 200
+    )
     assert 0.74 <= found <= 0.95
 
 
@@ -70,7 +98,10 @@ def test_the_interval_over_seeds_covers_the_mean_of_all_seeds():
 
 def test_the_interval_of_one_model_covers_its_accuracy_on_all_questions():
     rng = np.random.default_rng(5)
-    intervals = [stats.mean_interval((rng.random((1, 100)) < 0.1).astype(float)) for _ in range(500)]
+    intervals = [
+        stats.mean_interval((rng.random((1, 100)) < 0.1).astype(float))
+        for _ in range(500)
+    ]
     assert {i.covers for i in intervals} == {"questions"}
     assert 0.93 <= np.mean([i.low <= 0.1 <= i.high for i in intervals]) <= 0.98
 
@@ -80,7 +111,9 @@ def test_the_bootstrap_over_questions_covers_the_difference_of_two_models():
     gain, inside = 0.1, 0
     for repeat in range(300):
         base = (rng.random((1, 100)) < 0.4).astype(float)
-        other = np.where(base == 1, rng.random((1, 100)) < 0.9, rng.random((1, 100)) < 14 / 60).astype(float)
+        other = np.where(
+            base == 1, rng.random((1, 100)) < 0.9, rng.random((1, 100)) < 14 / 60
+        ).astype(float)
         interval = stats.compare(base, other, resamples=499, rng_seed=repeat).bootstrap
         inside += interval.low <= gain <= interval.high
     assert 0.92 <= inside / 300 <= 0.98
@@ -100,7 +133,8 @@ def test_the_interval_over_questions_and_seeds_covers_at_least_at_its_level():
 
 def test_one_seed_of_right_and_wrong_is_mcnemars_exact_test():
     base = np.array([[1.0] * 5 + [0.0] * 15])
-    other = np.array([[1.0] * 13 + [0.0] * 7])  # eight questions gained, none lost: p = 2 / 2**8
+    # eight questions gained, none lost: p = 2 / 2**8
+    other = np.array([[1.0] * 13 + [0.0] * 7])
     difference = stats.compare(base, other)
     assert (difference.test, difference.covers) == ("McNemar exact", "questions")
     assert difference.p == pytest.approx(2 / 2**8)
@@ -109,12 +143,16 @@ def test_one_seed_of_right_and_wrong_is_mcnemars_exact_test():
 def test_the_sign_flip_test_is_mcnemars_test_where_both_apply():
     base, other = simulate(np.random.default_rng(8), seeds=1, questions=14, effect=1.5)
     exact = stats.compare(base, other).p_questions
-    generalised = stats.compare(np.vstack([base, base]), np.vstack([other, other])).p_questions
+    generalised = stats.compare(
+        np.vstack([base, base]), np.vstack([other, other])
+    ).p_questions
     assert generalised == pytest.approx(exact)
 
 
 def test_partial_scores_are_tested_by_sign_flips():
-    difference = stats.compare(np.array([[0.5, 0.25, 0.75, 0.0]]), np.array([[1.0, 0.5, 1.0, 0.25]]))
+    difference = stats.compare(
+        np.array([[0.5, 0.25, 0.75, 0.0]]), np.array([[1.0, 0.5, 1.0, 0.25]])
+    )
     assert difference.test == "sign-flip permutation"
     assert difference.p == pytest.approx(2 / 2**4)
 
@@ -133,19 +171,27 @@ def test_rounding_noise_is_not_taken_for_variance():
 
 
 def test_a_metric_without_questions_is_tested_over_seeds_only():
-    difference = stats.compare_seeds(np.array([0.1, 0.2, 0.15]), np.array([0.8, 0.7, 0.75]))
+    difference = stats.compare_seeds(
+        np.array([0.1, 0.2, 0.15]), np.array([0.8, 0.7, 0.75])
+    )
     assert difference.covers == "seeds" and difference.p < 0.001
     assert stats.compare_seeds(np.array([0.1]), np.array([0.9])).p is None
 
 
 def test_holm_multiplies_by_what_is_left_and_skips_what_was_not_tested():
-    assert stats.holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
+    assert stats.holm([0.01, None, 0.04, 0.03]) == pytest.approx(
+        [0.03, None, 0.06, 0.06]
+    )
     assert stats.holm([None]) == [None]
 
 
 def test_more_comparisons_need_a_larger_effect():
     difference = stats.compare(*simulate(np.random.default_rng(10)), resamples=9)
-    assert stats.smallest_effect(difference, 5) > stats.smallest_effect(difference, 1) > 1.96 * difference.se
+    assert (
+        stats.smallest_effect(difference, 5)
+        > stats.smallest_effect(difference, 1)
+        > 1.96 * difference.se
+    )
 
 
 def test_results_are_the_same_on_every_call():

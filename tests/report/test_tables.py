@@ -36,7 +36,9 @@ def render(table, width):
 
 
 def test_markdown_has_a_row_per_variant_and_a_column_per_difference(found):
-    lines = [line for line in tables.markdown(found).splitlines() if line.startswith("|")]
+    lines = [
+        line for line in tables.markdown(found).splitlines() if line.startswith("|")
+    ]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert len({len(row) for row in cells}) == 1
     assert cells[0][:4] == ["variant", "loss.constant", "loss.normalize", "seeds"]
@@ -52,7 +54,9 @@ def test_csv_holds_full_precision_in_as_many_cells_as_heads(found):
     assert [row["variant"] for row in rows] == ["sequence", "constant", "microbatch"]
     assert float(rows[1][f"{METRIC}:value"]) == found.rows[1].results[METRIC].value
     assert float(rows[1][f"{METRIC}:p_holm"]) == found.rows[1].results[METRIC].p_holm
-    assert rows[0][f"{METRIC}:difference"] == "" and rows[0]["measured_differently"] == ""
+    assert (
+        rows[0][f"{METRIC}:difference"] == "" and rows[0]["measured_differently"] == ""
+    )
     assert None not in rows[0] and None not in rows[0].values()
 
 
@@ -60,24 +64,46 @@ def test_json_holds_the_tests_over_questions_and_over_seeds(found):
     result = json.loads(tables.as_json(found))["rows"][1]["results"][METRIC]
     assert set(result["by_seed"]) == {"0", "1"}
     assert result["difference"]["bootstrap"]["covers"] == "questions"
-    assert 0 <= result["difference"]["p_questions"] <= 1 and 0 <= result["difference"]["p_seeds"] <= 1
+    assert (
+        0 <= result["difference"]["p_questions"] <= 1
+        and 0 <= result["difference"]["p_seeds"] <= 1
+    )
 
 
 def test_latex_escapes_what_latex_would_read(make):
-    runs = [make.run("100%_a&b"), make.run("c", recipe={"stop": ["</answer>", "#$^~\\{}"]})]
+    runs = [
+        make.run("100%_a&b"),
+        make.run("c", recipe={"stop": ["</answer>", "#$^~\\{}"]}),
+    ]
     text = tables.latex(compare(collect(runs)))
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
     assert r"100\%\_a\&b (base)" in body
-    assert r"$<$/answer$>$" in body and r"\#\$\textasciicircum{}\textasciitilde{}\textbackslash{}" in body
-    assert len({len(re.findall(r"(?<!\\)&", line)) for line in body.splitlines() if line.endswith(r"\\")}) == 1
+    assert (
+        r"$<$/answer$>$" in body
+        and r"\#\$\textasciicircum{}\textasciitilde{}\textbackslash{}" in body
+    )
+    assert (
+        len(
+            {
+                len(re.findall(r"(?<!\\)&", line))
+                for line in body.splitlines()
+                if line.endswith(r"\\")
+            }
+        )
+        == 1
+    )
 
 
 def test_markdown_escapes_pipes_and_tags(make):
-    text = tables.markdown(compare(collect([make.run("a|b<script>"), make.run("c", recipe={"x": 1})])))
+    text = tables.markdown(
+        compare(collect([make.run("a|b<script>"), make.run("c", recipe={"x": 1})]))
+    )
     assert r"a\|b\<script>" in text
 
 
-@pytest.mark.parametrize("write", [tables.markdown, tables.as_csv, tables.as_json, tables.latex])
+@pytest.mark.parametrize(
+    "write", [tables.markdown, tables.as_csv, tables.as_json, tables.latex]
+)
 def test_a_forced_comparison_is_marked_in_every_file(forced, write):
     assert "measured differently" in write(forced) and "prompt" in write(forced)
 
@@ -88,20 +114,38 @@ def test_a_forced_comparison_is_marked_on_the_terminal(forced):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_terminal_table_fits_its_width_and_shows_every_variant(make, width):
-    text = render(tables.terminal(compare(collect(make.ablation(seeds=(0, 1)))), width), width)
+    text = render(
+        tables.terminal(compare(collect(make.ablation(seeds=(0, 1)))), width), width
+    )
     assert max(map(len, text.splitlines())) <= width
-    assert all(word in text.replace("\n", "") for word in ("sequence", "higher", "(base)"))
+    assert all(
+        word in text.replace("\n", "") for word in ("sequence", "higher", "(base)")
+    )
 
 
 def test_many_settings_are_folded_into_one_column(make):
     settings = {f"setting_{number}": number for number in range(6)}
-    text = render(tables.terminal(compare(collect([make.run("a"), make.run("b", recipe=settings)]))), 120)
+    text = render(
+        tables.terminal(
+            compare(collect([make.run("a"), make.run("b", recipe=settings)]))
+        ),
+        120,
+    )
     assert "what differs" in text and "setting_5: 5" in text
 
 
 def test_missing_numbers_and_tiny_p_values_are_shown_as_such():
-    assert [tables.number(v) for v in (None, 0.12345, 523.123, -0.00001)] == ["-", "0.123", "523.1", "0.000"]
-    assert [tables.p_value(v) for v in (None, 0.0004, 0.0123)] == ["-", "<0.001", "0.012"]
+    assert [tables.number(v) for v in (None, 0.12345, 523.123, -0.00001)] == [
+        "-",
+        "0.123",
+        "523.1",
+        "0.000",
+    ]
+    assert [tables.p_value(v) for v in (None, 0.0004, 0.0123)] == [
+        "-",
+        "<0.001",
+        "0.012",
+    ]
 
 
 def test_no_table_holds_control_characters_or_links_of_a_recipe(make):

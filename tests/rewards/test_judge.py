@@ -14,8 +14,14 @@ def ask(server, responses, prompts, **options):
 
 
 def test_a_rating_is_scaled_and_the_last_one_counts():
-    said = {"good": "Rating: 3? No.\nRating: **10**", "poor": "bad\nrating: 1", "fair": "Rating: 5.5/10"}
-    with OpenAIServer(lambda b: next(v for k, v in said.items() if k in b["messages"][0]["content"])) as server:
+    said = {
+        "good": "Rating: 3? No.\nRating: **10**",
+        "poor": "bad\nrating: 1",
+        "fair": "Rating: 5.5/10",
+    }
+    with OpenAIServer(
+        lambda b: next(v for k, v in said.items() if k in b["messages"][0]["content"])
+    ) as server:
         scores = ask(server, list(said), ["p"] * 3, question="{prompt} {response}")
     assert [s.reward for s in scores] == [1.0, 0.0, pytest.approx(0.5)]
     assert {s.status for s in scores} == {"ok"} and scores[0].parts == {"rating": 10.0}
@@ -29,10 +35,15 @@ def test_braces_in_texts_are_left_alone_and_messages_are_shown_with_their_roles(
             [[{"role": "user", "content": "use {response}"}]],
             question="<{prompt}><{response}>",
         )
-    assert server.served[0]["messages"][0]["content"] == "<user: use {response}><{prompt} {x}>"
+    assert (
+        server.served[0]["messages"][0]["content"]
+        == "<user: use {response}><{prompt} {x}>"
+    )
 
 
-@pytest.mark.parametrize("text", ["I will not rate this.", "", "Rating: 11", "Rating: -1", "7"])
+@pytest.mark.parametrize(
+    "text", ["I will not rate this.", "", "Rating: 11", "Rating: -1", "7"]
+)
 def test_what_is_no_rating_on_the_scale_is_an_error(text):
     with OpenAIServer(lambda b: text) as server:
         [score] = ask(server, ["a"], ["p"])

@@ -19,11 +19,19 @@ def ask(server, responses, prompts, **options):
 
 
 def test_the_score_stands_in_the_content_and_the_response_is_the_assistants_turn(key):
-    with OpenAIServer(lambda b: f"reward:{-len(b['messages'][-1]['content'])}.25", key="nvapi-secret") as server:
-        messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    with OpenAIServer(
+        lambda b: f"reward:{-len(b['messages'][-1]['content'])}.25", key="nvapi-secret"
+    ) as server:
+        messages = [
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": "u"},
+        ]
         scores = ask(server, ["abc", "de"], ["hi", messages])
     assert [(s.reward, s.status) for s in scores] == [(-3.25, "ok"), (-2.25, "ok")]
-    turns = sorted([[(m["role"], m["content"]) for m in b["messages"]] for b in server.served], key=len)
+    turns = sorted(
+        [[(m["role"], m["content"]) for m in b["messages"]] for b in server.served],
+        key=len,
+    )
     assert turns[0] == [("user", "hi"), ("assistant", "abc")]
     assert turns[1] == [("system", "s"), ("user", "u"), ("assistant", "de")]
     assert server.served[0]["model"] == "nvidia/llama-3.1-nemotron-70b-reward"
@@ -39,7 +47,9 @@ def test_the_score_of_other_models_stands_in_the_logprobs(key):
     assert score.reward == -7.5
 
 
-@pytest.mark.parametrize("text", ["", "good", "reward:", "reward:nan", "reward:1e999", "-3"])
+@pytest.mark.parametrize(
+    "text", ["", "good", "reward:", "reward:nan", "reward:1e999", "-3"]
+)
 def test_what_is_no_score_is_an_error_and_never_a_number(text, key):
     with OpenAIServer(lambda b: text) as server:
         [score] = ask(server, ["a"], ["p"])

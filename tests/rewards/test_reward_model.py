@@ -24,7 +24,9 @@ def test_a_language_model_without_a_trained_head_is_no_reward_model(tmp_path: Pa
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"no reward model: it has no trained score\.weight"):
+    with pytest.raises(
+        InputError, match=r"no reward model: it has no trained score\.weight"
+    ):
         REWARD(["x"], ["y"], model=str(tmp_path))
 
 

@@ -17,7 +17,9 @@ def reward(name: str):
     return REGISTRY.get("reward", name).value.function
 
 
-@pytest.mark.parametrize("file", sorted((kits.builtin().root / "rewards").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "file", sorted((kits.builtin().root / "rewards").glob("*.py")), ids=lambda p: p.stem
+)
 def test_the_examples_in_a_reward_run(file: Path):
     module = importlib.import_module(f"alignkit.kits.builtin.rewards.{file.stem}")
     assert doctest.testmod(module).failed == 0
@@ -37,13 +39,17 @@ def test_the_examples_in_a_reward_run(file: Path):
         ("", [], 0.0),
     ],
 )
-def test_think_format_knows_whether_the_prompt_has_opened_the_tag(response, prompt, expected):
+def test_think_format_knows_whether_the_prompt_has_opened_the_tag(
+    response, prompt, expected
+):
     assert reward("think_format")(response, prompt).reward == expected
 
 
 def test_length_penalty_is_nothing_up_to_the_target_and_full_after_the_buffer():
     penalty = reward("length_penalty")
-    assert [penalty("w " * n, target=4, buffer=4).reward for n in (0, 4, 6, 8, 100)] == [0.0, 0.0, -0.5, -1.0, -1.0]
+    assert [
+        penalty("w " * n, target=4, buffer=4).reward for n in (0, 4, 6, 8, 100)
+    ] == [0.0, 0.0, -0.5, -1.0, -1.0]
 
 
 def test_a_penalty_is_not_counted_as_a_wrong_answer():
@@ -84,7 +90,11 @@ def test_a_reward_model_orders_responses_as_its_own_logits_do(tmp_path: Path):
     net.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     responses = ["yes", "a longer one", "no"]
-    scores = reward("reward_model")(responses, ["q: "] * 3, model=str(tmp_path), batch_size=2)
+    scores = reward("reward_model")(
+        responses, ["q: "] * 3, model=str(tmp_path), batch_size=2
+    )
     for response, score in zip(responses, scores, strict=True):
-        alone = net(**tokenizer("q: " + response, return_tensors="pt")).logits[0, 0].item()
+        alone = (
+            net(**tokenizer("q: " + response, return_tensors="pt")).logits[0, 0].item()
+        )
         assert score.reward == pytest.approx(alone, abs=1e-4)

@@ -1,4 +1,6 @@
-"""A sweep's jobs: slots, failures, collapse, reuse, resumption. The executor writes finished run folders itself."""
+"""A sweep's jobs: slots, failures, collapse, reuse, resumption. The executor writes
+finished run folders itself.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,12 @@ from alignkit.run import Run
 from alignkit.sweep import check, jobs, runner, spec
 from alignkit.sweep.executor import LocalExecutor, visible_gpus
 from alignkit.sweep.runner import Runner
-from alignkit.trainers.core import fingerprint
+from alignkit.train.training import fingerprint
 
-VARIANTS = "variants:\n  a: {}\n  b: {loss: {normalize: token}}\n  c: {loss: {normalize: constant, constant: 8}}\n"
+VARIANTS = (
+    "variants:\n  a: {}\n  b: {loss: {normalize: token}}\n  c: {loss: {normalize:"
+    " constant, constant: 8}}\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +41,18 @@ def start(sweep_file, registry, tmp_path):
     """Makes a sweep in `runs/`."""
 
     def make(text=VARIANTS, seeds=(0,)):
-        checked = check.check(spec.read(sweep_file(text), seeds=seeds, overlays=(), sets=()), registry)
+        checked = check.check(
+            spec.read(sweep_file(text), seeds=seeds, overlays=(), sets=()), registry
+        )
         return jobs.create(checked, registry, tmp_path / "runs")[0]
 
     return make
 
 
 class Cluster:
-    """An executor with nothing but the interface: a job takes two polls and leaves a run folder as `align run` does."""
+    """An executor with nothing but the interface: a job takes two polls and leaves a
+    run folder as `align run` does.
+    """
 
     def __init__(self, registry, slots=2, fail=(), rows=()):
         self.registry, self.slots, self.fail, self.rows = registry, slots, fail, rows
@@ -52,7 +61,9 @@ class Cluster:
 
     def submit(self, command, log):
         what = command[command.index("run") + 1 :]
-        name = Path(what[what.index("--folder") + 1] if "--folder" in what else what[1]).name
+        name = Path(
+            what[what.index("--folder") + 1] if "--folder" in what else what[1]
+        ).name
         self.submitted.append(name)
         self.left[name] = 2
         self.most = max(self.most, sum(left > 0 for left in self.left.values()))
@@ -74,7 +85,10 @@ class Cluster:
             return None
         if Run.open(handle).manifest["status"] == "running":
             failed = any(word in handle.name for word in self.fail)
-            Run.open(handle).finish("failed" if failed else "done", error="out of memory" if failed else None)
+            Run.open(handle).finish(
+                "failed" if failed else "done",
+                error="out of memory" if failed else None,
+            )
         return 0
 
     def cancel(self, handle):
@@ -88,11 +102,20 @@ def work(sweep, cluster, registry):
     return {job.name: job.status for job in sweep.jobs}
 
 
-def test_every_job_is_run_seed_by_seed_and_no_more_at_a_time_than_slots(start, registry):
+def test_every_job_is_run_seed_by_seed_and_no_more_at_a_time_than_slots(
+    start, registry
+):
     cluster = Cluster(registry, slots=2)
     statuses = work(start(seeds=(0, 1)), cluster, registry)
     assert set(statuses.values()) == {"done"} and cluster.most == 2
-    assert cluster.submitted == ["a-seed0", "b-seed0", "c-seed0", "a-seed1", "b-seed1", "c-seed1"]
+    assert cluster.submitted == [
+        "a-seed0",
+        "b-seed0",
+        "c-seed0",
+        "a-seed1",
+        "b-seed1",
+        "c-seed1",
+    ]
 
 
 def test_a_failed_job_does_not_stop_the_others_and_says_why(start, registry):
@@ -102,7 +125,9 @@ def test_a_failed_job_does_not_stop_the_others_and_says_why(start, registry):
     assert sweep.of("failed")[0].note.startswith("out of memory (exit code 0; ")
 
 
-def test_resuming_repeats_nothing_that_is_done_and_tries_again_what_failed(start, registry):
+def test_resuming_repeats_nothing_that_is_done_and_tries_again_what_failed(
+    start, registry
+):
     sweep = start()
     work(sweep, Cluster(registry, fail=["b"]), registry)
     Run.open(sweep.folder).finish("failed")
@@ -112,7 +137,9 @@ def test_resuming_repeats_nothing_that_is_done_and_tries_again_what_failed(start
     assert cluster.submitted == ["b-seed0"]
 
 
-def test_a_run_that_outlived_its_sweep_is_waited_for_and_not_started_again(start, registry):
+def test_a_run_that_outlived_its_sweep_is_waited_for_and_not_started_again(
+    start, registry
+):
     sweep = start()
     orphan = Run.create(Path(sweep.jobs[0].run).parent, "a", Path(sweep.jobs[0].run))
     cluster = Cluster(registry)
@@ -124,7 +151,10 @@ def test_a_run_that_outlived_its_sweep_is_waited_for_and_not_started_again(start
             orphan.finish("done")
 
     Runner(sweep, cluster, registry, lambda job: None).run(tick)
-    assert sweep.jobs[0].status == "done" and cluster.submitted == ["b-seed0", "c-seed0"]
+    assert sweep.jobs[0].status == "done" and cluster.submitted == [
+        "b-seed0",
+        "c-seed0",
+    ]
 
 
 def test_what_an_earlier_sweep_or_run_did_is_reused(start, registry):
@@ -143,18 +173,34 @@ def test_an_unfinished_run_is_not_reused(start, registry):
     assert [job.name for job in start().of("done")] == ["b-seed0", "c-seed0"]
 
 
-def test_a_variant_that_breaks_a_rule_is_stopped_and_recorded_as_collapsed(start, registry):
+def test_a_variant_that_breaks_a_rule_is_stopped_and_recorded_as_collapsed(
+    start, registry
+):
     sweep = start(VARIANTS + "stop: [{metric: train/entropy, below: 0.1, logs: 2}]\n")
-    cluster = Cluster(registry, rows=[{"train/entropy": value} for value in (1.0, 0.05, 0.04)])
+    cluster = Cluster(
+        registry, rows=[{"train/entropy": value} for value in (1.0, 0.05, 0.04)]
+    )
     assert set(work(sweep, cluster, registry).values()) == {"collapsed"}
     assert cluster.cancelled == ["a-seed0", "b-seed0", "c-seed0"]
     again = json.loads((sweep.folder / "sweep.json").read_text())["jobs"][0]
-    assert again["note"] == "stopped at step 3: train/entropy below 0.1 2 times in a row"
+    assert (
+        again["note"] == "stopped at step 3: train/entropy below 0.1 2 times in a row"
+    )
 
 
-def test_with_a_budget_the_base_runs_first_and_the_others_get_what_it_spent(start, registry):
-    sweep = start("variants: {a: {}, b: {generation: {max_new_tokens: 4}}}\nbudget: {equal: tokens}\n", seeds=(0, 1))
-    cluster = Cluster(registry, slots=4, rows=[{"tokens": 100, "train/loss": 0.1}, {"tokens": 250, "train/loss": 0.1}])
+def test_with_a_budget_the_base_runs_first_and_the_others_get_what_it_spent(
+    start, registry
+):
+    sweep = start(
+        "variants: {a: {}, b: {generation: {max_new_tokens: 4}}}\nbudget: {equal:"
+        " tokens}\n",
+        seeds=(0, 1),
+    )
+    cluster = Cluster(
+        registry,
+        slots=4,
+        rows=[{"tokens": 100, "train/loss": 0.1}, {"tokens": 250, "train/loss": 0.1}],
+    )
     assert set(work(sweep, cluster, registry).values()) == {"done"}
     assert cluster.submitted[:2] == ["a-seed0", "a-seed1"]
     given = check.recipe.load(sweep.folder / "recipes/b-seed0.yaml").config
@@ -162,8 +208,14 @@ def test_with_a_budget_the_base_runs_first_and_the_others_get_what_it_spent(star
 
 
 def test_without_the_base_there_is_no_budget(start, registry):
-    sweep = start("variants: {a: {}, b: {generation: {max_new_tokens: 4}}}\nbudget: {equal: tokens}\n")
-    assert work(sweep, Cluster(registry, fail=["a-"]), registry) == {"a-seed0": "failed", "b-seed0": "failed"}
+    sweep = start(
+        "variants: {a: {}, b: {generation: {max_new_tokens: 4}}}\nbudget: {equal:"
+        " tokens}\n"
+    )
+    assert work(sweep, Cluster(registry, fail=["a-"]), registry) == {
+        "a-seed0": "failed",
+        "b-seed0": "failed",
+    }
     assert "there is no budget" in sweep.jobs[1].note
 
 
@@ -177,7 +229,10 @@ def test_an_interrupt_stops_what_runs_and_leaves_it_to_be_resumed(start, registr
     with pytest.raises(KeyboardInterrupt):
         Runner(sweep, cluster, registry, lambda job: None).run(interrupt)
     assert cluster.cancelled == ["a-seed0"]
-    assert {job["status"] for job in json.loads((sweep.folder / "sweep.json").read_text())["jobs"]} == {"waiting"}
+    assert {
+        job["status"]
+        for job in json.loads((sweep.folder / "sweep.json").read_text())["jobs"]
+    } == {"waiting"}
     assert Run.open(sweep.jobs[0].run).status == "interrupted"
 
 
@@ -191,11 +246,15 @@ def test_a_folder_that_is_no_sweep_is_not_resumed(tmp_path):
         jobs.reopen(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"stop": [], "jobs": [{"who": 1}]}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"stop": [], "jobs": [{"who": 1}]}']
+)
 def test_a_damaged_sweep_is_named_when_it_is_resumed(start, text):
     sweep = start()
     manifest = sweep.folder / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "interrupted"}))
+    manifest.write_text(
+        json.dumps({**json.loads(manifest.read_text()), "status": "interrupted"})
+    )
     (sweep.folder / "sweep.json").write_text(text)
     with pytest.raises(InputError, match=r"sweep.json is damaged"):
         jobs.reopen(sweep.folder)
@@ -210,8 +269,14 @@ def wait(executor, handle, seconds=20):
 
 def test_local_jobs_write_their_log_and_give_their_exit_code(tmp_path):
     executor = LocalExecutor(1)
-    handle = executor.submit([sys.executable, "-c", "print('here'); raise SystemExit(3)"], tmp_path / "logs/a.log")
-    assert wait(executor, handle) == 3 and (tmp_path / "logs/a.log").read_text() == "here\n"
+    handle = executor.submit(
+        [sys.executable, "-c", "print('here'); raise SystemExit(3)"],
+        tmp_path / "logs/a.log",
+    )
+    assert (
+        wait(executor, handle) == 3
+        and (tmp_path / "logs/a.log").read_text() == "here\n"
+    )
 
 
 def test_a_log_that_cannot_be_written_is_named(tmp_path):
@@ -221,10 +286,14 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_cancelling_interrupts_a_job_with_its_children_and_then_kills(tmp_path):
-    child = "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    child = (
+        "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c',"
+        " 'import time; time.sleep(60)'])"
+    )
     deaf = (
         child
-        + "; import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(p.pid, flush=True); time.sleep(60)"
+        + "; import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(p.pid,"
+        " flush=True); time.sleep(60)"
     )
     executor = LocalExecutor(1)
     handle = executor.submit([sys.executable, "-c", deaf], tmp_path / "log")
@@ -236,9 +305,16 @@ def test_cancelling_interrupts_a_job_with_its_children_and_then_kills(tmp_path):
     assert wait(executor, handle) == -9
     pid = int((tmp_path / "log").read_text().split()[0])
     end = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text() and time.monotonic() < end:
+    while (
+        Path(f"/proc/{pid}").exists()
+        and "Z" not in Path(f"/proc/{pid}/stat").read_text()
+        and time.monotonic() < end
+    ):
         time.sleep(0.01)
-    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+    assert (
+        not Path(f"/proc/{pid}").exists()
+        or "Z" in Path(f"/proc/{pid}/stat").read_text()
+    )
 
 
 def test_each_local_job_gets_gpus_of_its_own(tmp_path, monkeypatch):
@@ -246,10 +322,18 @@ def test_each_local_job_gets_gpus_of_its_own(tmp_path, monkeypatch):
     assert visible_gpus() == ["4", "5", "6"]
     assert LocalExecutor().slots == 3 and LocalExecutor(processes=2).slots == 1
     executor = LocalExecutor()
-    show = [sys.executable, "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
+    show = [
+        sys.executable,
+        "-c",
+        "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])",
+    ]
     handles = [executor.submit(show, tmp_path / str(number)) for number in range(3)]
     assert [wait(executor, handle) for handle in handles] == [0, 0, 0]
-    assert [(tmp_path / str(number)).read_text().strip() for number in range(3)] == ["4", "5", "6"]
+    assert [(tmp_path / str(number)).read_text().strip() for number in range(3)] == [
+        "4",
+        "5",
+        "6",
+    ]
 
 
 def test_without_a_gpu_one_job_runs_at_a_time_unless_told_otherwise(monkeypatch):

@@ -45,24 +45,44 @@ def here(capsys):
 
 
 def test_a_dry_run_prints_what_differs_and_makes_nothing(here, sweep_file, tmp_path):
-    code, out, _ = here("sweep", sweep_file(SWEEP), "--dry-run", "--out", tmp_path / "runs")
+    code, out, _ = here(
+        "sweep", sweep_file(SWEEP), "--dry-run", "--out", tmp_path / "runs"
+    )
     assert code == 0 and "loss.normalize" in out and "sweep.yaml:4" in out
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_dry_run_as_json(here, tiny):
-    _, out, _ = here("sweep", tiny, "--set", "train.learning_rate=1e-6,1e-5", "--seeds", "2", "--dry-run", "--json")
+    _, out, _ = here(
+        "sweep",
+        tiny,
+        "--set",
+        "train.learning_rate=1e-6,1e-5",
+        "--seeds",
+        "2",
+        "--dry-run",
+        "--json",
+    )
     found = json.loads(out)
     assert found["seeds"] == [0, 1]
-    assert found["variants"]["learning_rate=1e-05"]["changes"] == {"train.learning_rate": [1e-4, 1e-5]}
+    assert found["variants"]["learning_rate=1e-05"]["changes"] == {
+        "train.learning_rate": [1e-4, 1e-5]
+    }
 
 
 def test_an_invalid_variant_starts_nothing(here, sweep_file, tmp_path):
-    code, _, err = here("sweep", sweep_file("variants: {a: {}, b: {train: {bad: 1}}}\n"), "--out", tmp_path / "runs")
+    code, _, err = here(
+        "sweep",
+        sweep_file("variants: {a: {}, b: {train: {bad: 1}}}\n"),
+        "--out",
+        tmp_path / "runs",
+    )
     assert code == 2 and "variant b" in err and not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--seeds", "x"], ["--resume", "here", "--seeds", "2"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--seeds", "x"], ["--resume", "here", "--seeds", "2"]]
+)
 def test_flags_that_make_no_sense_leave_with_2(here, arguments):
     assert here("sweep", *arguments)[0] == 2
 
@@ -86,18 +106,29 @@ def test_a_file_that_is_not_there_is_named_with_the_one_of_alignkit_that_was_mea
 ):
     monkeypatch.chdir(tmp_path)
     code, _, err = here(command, given)
-    assert code == 2 and f"there is no file {given}; did you mean 'recipes/{meant}'?" in err
+    assert (
+        code == 2
+        and f"there is no file {given}; did you mean 'recipes/{meant}'?" in err
+    )
 
 
-def test_a_diff_in_a_pipe_cuts_no_name_and_shows_no_control_character(here, tiny, tmp_path):
+def test_a_diff_in_a_pipe_cuts_no_name_and_shows_no_control_character(
+    here, tiny, tmp_path
+):
     child = tmp_path / "child.yaml"
-    child.write_text(f'extends: {tiny}\ndata: {{prompt: {{template: "\\e[31m{{question}}"}}}}\nseed: 3\n')
+    child.write_text(
+        f"extends: {tiny}\ndata: {{prompt: {{template:"
+        ' "\\e[31m{question}"}}\nseed: 3\n'
+    )
     code, out, _ = here("diff", child)
     assert code == 0 and "data.prompt" in out and "…" not in out and "\x1b" not in out
 
 
 def started_runs(folder):
-    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("runs/*/manifest.json")}
+    return {
+        path.parent.name: json.loads(path.read_text())
+        for path in folder.glob("runs/*/manifest.json")
+    }
 
 
 def kill_when(process, ready, *, children):
@@ -114,40 +145,72 @@ def kill_when(process, ready, *, children):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_sweep_killed_twice_resumes_repeats_nothing_and_is_compared(sweep_file, tmp_path):
+def test_a_sweep_killed_twice_resumes_repeats_nothing_and_is_compared(
+    sweep_file, tmp_path
+):
     command = [sys.executable, "-m", "alignkit.cli", "sweep"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
     def done(count):
         folders = list((tmp_path / "runs").glob("sweep-*"))
-        return bool(folders) and sum(m["status"] == "done" for m in started_runs(folders[0]).values()) >= count
+        return (
+            bool(folders)
+            and sum(m["status"] == "done" for m in started_runs(folders[0]).values())
+            >= count
+        )
 
     first = subprocess.Popen(
-        [*command, str(sweep_file(SWEEP)), "--jobs", "2", "--out", str(tmp_path / "runs")], **quiet
+        [
+            *command,
+            str(sweep_file(SWEEP)),
+            "--jobs",
+            "2",
+            "--out",
+            str(tmp_path / "runs"),
+        ],
+        **quiet,
     )
     kill_when(first, lambda: done(2), children=True)
     (folder,) = (tmp_path / "runs").glob("sweep-*")
-    before = {name: m["finished"] for name, m in started_runs(folder).items() if m["status"] == "done"}
-    second = subprocess.Popen([*command, "--resume", str(folder), "--jobs", "2"], **quiet)
+    before = {
+        name: m["finished"]
+        for name, m in started_runs(folder).items()
+        if m["status"] == "done"
+    }
+    second = subprocess.Popen(
+        [*command, "--resume", str(folder), "--jobs", "2"], **quiet
+    )
     kill_when(second, lambda: done(5), children=False)
     last = align("sweep", "--resume", folder, "--jobs", "2")
     assert last.returncode == 0, last.stderr
     runs = started_runs(folder)
     assert len(runs) == 9 and {m["status"] for m in runs.values()} == {"done"}
-    assert before and all(runs[name]["finished"] == finished for name, finished in before.items())
+    assert before and all(
+        runs[name]["finished"] == finished for name, finished in before.items()
+    )
     for name in runs:  # each step of each run is there once
-        rows = [json.loads(line) for line in (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line)
+            for line in (
+                (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()
+            )
+        ]
         assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
     assert "| constant | 8.0 | constant | 3 |" in last.stdout
     assert (folder / "compare/curves_arithmetic_accuracy.png").is_file()
     compared = align("compare", folder, "--json")
-    assert [row["seeds"] for row in json.loads(compared.stdout)["rows"]] == [[0, 1, 2]] * 3
+    assert [row["seeds"] for row in json.loads(compared.stdout)["rows"]] == [
+        [0, 1, 2]
+    ] * 3
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_budget_of_tokens_ends_training_where_the_base_ended(sweep_file, tmp_path):
-    text = "variants: {base: {}, short: {generation: {max_new_tokens: 4}}}\nmetric: train/reward\n"
+    text = (
+        "variants: {base: {}, short: {generation: {max_new_tokens: 4}}}\nmetric:"
+        " train/reward\n"
+    )
     text += "budget: {equal: tokens}\n"
     assert align("sweep", sweep_file(text), "--out", tmp_path / "runs").returncode == 0
     spent = {}
@@ -162,11 +225,16 @@ def test_a_budget_of_tokens_ends_training_where_the_base_ended(sweep_file, tmp_p
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_collapsed_variant_is_stopped_and_shown_as_such(sweep_file, tmp_path):
-    text = "variants: {base: {}, hot: {train: {max_steps: 5000}}}\nmetric: train/reward\n"
+    text = (
+        "variants: {base: {}, hot: {train: {max_steps: 5000}}}\nmetric: train/reward\n"
+    )
     text += "stop: [{metric: train/response_length, above: 0.5, logs: 8}]\n"
     done = align("sweep", sweep_file(text), "--out", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
-    assert "0 (+1 collapsed)" in done.stdout and "above 0.5 8 times in a row" in done.stdout
+    assert (
+        "0 (+1 collapsed)" in done.stdout
+        and "above 0.5 8 times in a row" in done.stdout
+    )
     (folder,) = Path(tmp_path / "runs").iterdir()
     assert started_runs(folder)["hot-seed0"]["status"] == "interrupted"
 
@@ -174,12 +242,26 @@ def test_a_collapsed_variant_is_stopped_and_shown_as_such(sweep_file, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_stops_its_runs_and_says_how_to_go_on(sweep_file, tmp_path, sent):
-    variants = "{a: {train: {max_steps: 5000}}, b: {train: {max_steps: 6000}}}"  # neither is done before it is stopped
+def test_an_interrupted_sweep_stops_its_runs_and_says_how_to_go_on(
+    sweep_file, tmp_path, sent
+):
+    # neither is done before it is stopped
+    variants = "{a: {train: {max_steps: 5000}}, b: {train: {max_steps: 6000}}}"
     path = sweep_file(f"variants: {variants}\nmetric: train/reward\n")
-    command = [sys.executable, "-m", "alignkit.cli", "sweep", str(path), "--out", str(tmp_path / "runs")]
+    command = [
+        sys.executable,
+        "-m",
+        "alignkit.cli",
+        "sweep",
+        str(path),
+        "--out",
+        str(tmp_path / "runs"),
+    ]
     sweep = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    while not list((tmp_path / "runs").glob("*/runs/*/metrics.jsonl")) and sweep.poll() is None:
+    while (
+        not list((tmp_path / "runs").glob("*/runs/*/metrics.jsonl"))
+        and sweep.poll() is None
+    ):
         time.sleep(0.2)
     sweep.send_signal(sent)
     said, _ = sweep.communicate(timeout=120)

@@ -1,4 +1,5 @@
-"""Tests on a real vLLM: `make test-vllm`. On a machine with a GPU the same tests run on the CUDA build.
+"""Tests on a real vLLM: `make test-vllm`. On a machine with a GPU the same tests run on
+the CUDA build.
 
 The folder is not called vllm: pytest would put it into sys.modules under that name.
 """
@@ -31,12 +32,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.vllm)
             item.add_marker(pytest.mark.timeout(SECONDS))
             if absent:
-                item.add_marker(pytest.mark.skip(reason="vLLM is not installed here: make test-vllm"))
+                item.add_marker(
+                    pytest.mark.skip(
+                        reason="vLLM is not installed here: make test-vllm"
+                    )
+                )
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A folder with a small model that has learned some arithmetic, so that its answers are not noise."""
+    """A folder with a small model that has learned some arithmetic, so that its answers
+    are not noise.
+    """
     home = tmp_path_factory.mktemp("trained")
     (home / "sft.yaml").write_text(SFT)
     align("run", "sft.yaml", cwd=home)

@@ -11,7 +11,10 @@ from alignkit import models
 from alignkit.engines.base import Sampling
 from alignkit.errors import WorkError
 
-PROMPTS = [f"User: {a}+{b}+3+4=?\nAssistant: <think>" for a, b in itertools.product(range(4), (2, 9))]
+PROMPTS = [
+    f"User: {a}+{b}+3+4=?\nAssistant: <think>"
+    for a, b in itertools.product(range(4), (2, 9))
+]
 GREEDY = Sampling(temperature=0, max_new_tokens=24)
 
 
@@ -20,7 +23,7 @@ def trainer(trained, tmp_path_factory):
     from datasets import Dataset
     from trl import GRPOConfig
 
-    from alignkit.trainers.policy import AlignGRPOTrainer
+    from alignkit.train.policy import AlignGRPOTrainer
 
     model, tokenizer = models.load(str(trained), dtype="float32")
     cuda = torch.cuda.is_available()
@@ -67,11 +70,21 @@ def ids(trainer):
 
 
 def rollouts(trainer):
-    return trainer.vllm_generation.generate(prompts=ids(trainer), images=None, num_generations=1)
+    return trainer.vllm_generation.generate(
+        prompts=ids(trainer), images=None, num_generations=1
+    )
 
 
 @pytest.mark.parametrize(
-    "part", ["embed_tokens", "q_proj.weight", "v_proj.bias", "gate_proj", "input_layernorm", "model.norm"]
+    "part",
+    [
+        "embed_tokens",
+        "q_proj.weight",
+        "v_proj.bias",
+        "gate_proj",
+        "input_layernorm",
+        "model.norm",
+    ],
 )
 def test_a_change_of_any_part_arrives(trainer, generation, part):
     move(trainer.model, part)
@@ -112,11 +125,13 @@ def test_compiled_layers_are_synchronised_under_their_plain_names(trainer, gener
 
 def test_an_eval_gets_the_weights_of_its_step_and_training_goes_on(trainer, generation):
     from alignkit.engines.transformers import TransformersEngine
-    from alignkit.trainers.vllm_sync import trainer_engine
+    from alignkit.train.vllm_sync import trainer_engine
 
     move(trainer.model)
     trainer.state.global_step += 1
-    expected = TransformersEngine(trainer.model, trainer.processing_class, name="x").generate(PROMPTS, GREEDY)
+    expected = TransformersEngine(
+        trainer.model, trainer.processing_class, name="x"
+    ).generate(PROMPTS, GREEDY)
     with trainer_engine(trainer, "policy") as engine:
         assert engine.generate(PROMPTS, GREEDY) == expected
         assert engine.model == "policy"
@@ -124,15 +139,19 @@ def test_an_eval_gets_the_weights_of_its_step_and_training_goes_on(trainer, gene
     assert generation.proven
 
 
-def test_an_eval_gets_the_best_weights_put_back_within_the_step_of_the_last_sync(trainer, generation):
+def test_an_eval_gets_the_best_weights_put_back_within_the_step_of_the_last_sync(
+    trainer, generation
+):
     """`load_best_model_at_end` changes the weights without a further step."""
     from alignkit.engines.transformers import TransformersEngine
-    from alignkit.trainers.vllm_sync import trainer_engine
+    from alignkit.train.vllm_sync import trainer_engine
 
     with trainer_engine(trainer, "policy") as engine:
         before = engine.generate(PROMPTS, GREEDY)
     move(trainer.model)
-    expected = TransformersEngine(trainer.model, trainer.processing_class, name="x").generate(PROMPTS, GREEDY)
+    expected = TransformersEngine(
+        trainer.model, trainer.processing_class, name="x"
+    ).generate(PROMPTS, GREEDY)
     with trainer_engine(trainer, "policy") as engine:
         assert engine.generate(PROMPTS, GREEDY) == expected != before
 
@@ -143,7 +162,9 @@ def test_rollouts_are_drawn_with_the_seed_of_the_run(trainer, generation):
 
 
 @pytest.mark.parametrize(("least", "most"), [(40, 60), (24, 24)])
-def test_the_sync_is_proven_also_where_a_completion_may_not_end_early(trainer, generation, monkeypatch, least, most):
+def test_the_sync_is_proven_also_where_a_completion_may_not_end_early(
+    trainer, generation, monkeypatch, least, most
+):
     monkeypatch.setitem(generation.generation_kwargs, "min_tokens", least)
     monkeypatch.setattr(generation, "max_completion_length", most)
     move(trainer.model)
@@ -162,17 +183,24 @@ def test_the_sync_is_proven_also_where_a_completion_may_not_end_early(trainer, g
         generation.prove()
 
 
-def test_what_sleep_mode_drops_is_given_again_before_it_is_used(trainer, generation, monkeypatch):
-    """Sleep mode needs a GPU; here its effect is made by hand: sleeping destroys the weights."""
+def test_what_sleep_mode_drops_is_given_again_before_it_is_used(
+    trainer, generation, monkeypatch
+):
+    """Sleep mode needs a GPU; here its effect is made by hand: sleeping destroys the
+    weights.
+    """
     from alignkit.engines.transformers import TransformersEngine
     from alignkit.engines.weights import named_weights, reload_weights
-    from alignkit.trainers.vllm_sync import trainer_engine
+    from alignkit.train.vllm_sync import trainer_engine
 
     calls = []
 
     def sleep(level):
         calls.append("sleep")
-        reload_weights(generation.llm, ((name, torch.zeros_like(w)) for name, w in named_weights(trainer.model)))
+        reload_weights(
+            generation.llm,
+            ((name, torch.zeros_like(w)) for name, w in named_weights(trainer.model)),
+        )
 
     monkeypatch.setattr(generation.llm, "sleep", sleep)
     monkeypatch.setattr(generation.llm, "wake_up", lambda tags: calls.extend(tags))
@@ -184,10 +212,13 @@ def test_what_sleep_mode_drops_is_given_again_before_it_is_used(trainer, generat
     rollouts(trainer)
     assert calls == ["weights", "kv_cache", "sleep"]
     calls.clear()
-    rollouts(trainer)  # the same step again: no sync is asked for, and the weights are gone
+    # the same step again: no sync is asked for, and the weights are gone
+    rollouts(trainer)
     assert calls == ["weights", "kv_cache", "sleep"]
     calls.clear()
-    expected = TransformersEngine(trainer.model, trainer.processing_class, name="x").generate(PROMPTS, GREEDY)
+    expected = TransformersEngine(
+        trainer.model, trainer.processing_class, name="x"
+    ).generate(PROMPTS, GREEDY)
     with trainer_engine(trainer, "policy") as engine:
         assert engine.generate(PROMPTS, GREEDY) == expected
     assert calls[-1] == "sleep"
@@ -198,7 +229,9 @@ def test_what_sleep_mode_drops_is_given_again_before_it_is_used(trainer, generat
     generation.sync_weights()
 
 
-def test_settings_that_cannot_be_compared_are_not_called_proven(trainer, generation, monkeypatch):
+def test_settings_that_cannot_be_compared_are_not_called_proven(
+    trainer, generation, monkeypatch
+):
     monkeypatch.setattr(generation, "comparable", False)
     generation.sync_weights()
     rollouts(trainer)

@@ -1,4 +1,6 @@
-"""Rollouts and in-training evals on TRL's colocated vLLM, with the sync of weights proven."""
+"""Rollouts and in-training evals on TRL's colocated vLLM, with the sync of weights
+proven.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +26,33 @@ ROUNDING = 1e-4  # nats per token, float32
 
 def run(trained, home, *, check=0, before="", method="grpo", lora="", sampling=""):
     recipe = home / "recipe.yaml"
-    recipe.write_text(GRPO.format(model=trained, method=method, lora=lora, sampling=sampling))
+    recipe.write_text(
+        GRPO.format(model=trained, method=method, lora=lora, sampling=sampling)
+    )
     done = align("run", recipe, cwd=home, check=check, before=before)
     (folder,) = (home / "runs").iterdir()
     metrics = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
+    rows = (
+        [json.loads(line) for line in metrics.read_text().splitlines()]
+        if metrics.is_file()
+        else []
+    )
     return done, folder, rows
 
 
 def differences(rows):
-    return [row["train/sync_difference/mean"] for row in rows if "train/sync_difference/mean" in row]
+    return [
+        row["train/sync_difference/mean"]
+        for row in rows
+        if "train/sync_difference/mean" in row
+    ]
 
 
 @pytest.fixture(scope="module")
 def grpo(trained, tmp_path_factory):
-    """A GRPO run of five steps; its evals before and in training put further syncs in between."""
+    """A GRPO run of five steps; its evals before and in training put further syncs in
+    between.
+    """
     return run(trained, tmp_path_factory.mktemp("grpo"))
 
 
@@ -48,43 +62,64 @@ def test_five_steps_of_grpo_sample_from_the_current_weights(grpo):
     assert len(steps) == 5
     # The weights moved, and by far more than what the tolerance would let through ...
     assert sum(row["train/grad_norm"] for row in steps) > 0
-    # ... but vLLM moved with them: TRL's own measure over all rollouts, and ours after each sync.
-    assert max(row["train/sampling/sampling_logp_difference/mean"] for row in steps) < ROUNDING
+    # ... but vLLM moved with them: TRL's own measure over all rollouts, and ours after
+    # each sync.
+    assert (
+        max(row["train/sampling/sampling_logp_difference/mean"] for row in steps)
+        < ROUNDING
+    )
     assert differences(rows)
     assert max(differences(rows)) < ROUNDING
 
 
-def test_evals_in_training_are_answered_by_the_trainers_vllm_with_the_weights_of_that_step(grpo):
+def test_evals_in_training_are_answered_by_the_trainers_vllm_with_the_weights_of_that_step(
+    grpo,
+):
     _, folder, rows = grpo
     done = [row["step"] for row in rows if "eval/arithmetic/accuracy" in row]
     assert done == [0, 2, 4, 5]
-    summary = json.loads((folder / "evals" / "arithmetic@5" / "summary.json").read_text())
+    summary = json.loads(
+        (folder / "evals" / "arithmetic@5" / "summary.json").read_text()
+    )
     assert summary["provenance"]["engine"] == "vllm"
     # The saved model, loaded anew by transformers, gives the same answers.
     align("eval", "arithmetic", "--model", folder / "model", "--engine", "transformers", "--limit", 100, "--out",
           folder.parent.parent / "again", cwd=folder.parent.parent)  # fmt: skip
     (again,) = (folder.parent.parent / "again").rglob("samples.jsonl")
-    assert responses(again) == responses(folder / "evals" / "arithmetic@5" / "samples.jsonl")
-    assert responses(again) != responses(folder / "evals" / "arithmetic@0" / "samples.jsonl")
+    assert responses(again) == responses(
+        folder / "evals" / "arithmetic@5" / "samples.jsonl"
+    )
+    assert responses(again) != responses(
+        folder / "evals" / "arithmetic@0" / "samples.jsonl"
+    )
 
 
 def responses(file):
-    return {row["id"]: row["response"] for row in map(json.loads, file.read_text().splitlines())}
+    return {
+        row["id"]: row["response"]
+        for row in map(json.loads, file.read_text().splitlines())
+    }
 
 
 def test_rollouts_ended_by_a_stop_string_count_as_finished(grpo):
     _, folder, rows = grpo
-    rollouts = [json.loads(line) for file in folder.glob("rollouts/*.jsonl") for line in file.read_text().splitlines()]
+    rollouts = [
+        json.loads(line)
+        for file in folder.glob("rollouts/*.jsonl")
+        for line in file.read_text().splitlines()
+    ]
     assert rollouts
     stopped = sum(row["response"].endswith("</answer>") for row in rollouts)
     assert stopped > 0.5 * len(rollouts)
     truncated = [row["train/truncated"] for row in rows if "train/truncated" in row]
-    assert sum(truncated) / len(truncated) == pytest.approx(1 - stopped / len(rollouts), abs=0.05)
+    assert sum(truncated) / len(truncated) == pytest.approx(
+        1 - stopped / len(rollouts), abs=0.05
+    )
 
 
 def test_a_run_whose_weights_do_not_arrive_stops_and_says_so(trained, tmp_path):
     sabotage = (
-        "from alignkit.trainers.vllm_sync import SyncedGeneration\n"
+        "from alignkit.train.vllm_sync import SyncedGeneration\n"
         "SyncedGeneration._iter_named_params = lambda self: ((n, w * 0.9) for n, w in ("
         "(n, p.data) for n, p in self.model.named_parameters()))"
     )
@@ -94,18 +129,28 @@ def test_a_run_whose_weights_do_not_arrive_stops_and_says_so(trained, tmp_path):
     assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
 
 
-def test_weights_left_as_they_were_stop_the_run_once_the_trainers_have_moved(trained, tmp_path):
+def test_weights_left_as_they_were_stop_the_run_once_the_trainers_have_moved(
+    trained, tmp_path
+):
     sabotage = (
-        "from alignkit.trainers import vllm_sync\n"
-        "vllm_sync.reload_weights = lambda llm, weights: [None for _ in weights]"
+        "from alignkit.train import vllm_sync\nvllm_sync.reload_weights = lambda llm,"
+        " weights: [None for _ in weights]"
     )
     done, _, _ = run(trained, tmp_path, check=1, before=sabotage)
     assert "the rollouts do not come from the current weights" in done.err
 
 
 @pytest.mark.parametrize("method", ["grpo", "rloo"])
-def test_a_lora_model_is_merged_into_vllm_under_truncated_sampling(trained, tmp_path, method):
+def test_a_lora_model_is_merged_into_vllm_under_truncated_sampling(
+    trained, tmp_path, method
+):
     lora = ", lora: {r: 4, alpha: 16, target_modules: all-linear}"
-    _, _, rows = run(trained, tmp_path, method=method, lora=lora, sampling=", temperature: 0.8, top_p: 0.9, top_k: 8")
+    _, _, rows = run(
+        trained,
+        tmp_path,
+        method=method,
+        lora=lora,
+        sampling=", temperature: 0.8, top_p: 0.9, top_k: 8",
+    )
     assert len([row for row in rows if "train/reward" in row]) == 5
     assert max(differences(rows)) < ROUNDING

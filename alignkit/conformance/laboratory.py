@@ -1,0 +1,339 @@
+"""The real trainers on a tiny model and one fixed batch, so that its gradients can be
+compared over cuts.
+
+One optimizer step always covers the same eight rows. Weights are float64 and never
+move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
+from trl import DPOConfig, GRPOConfig, RLOOConfig, SFTConfig
+
+from alignkit import models
+from alignkit.train.dpo import AlignDPOTrainer
+from alignkit.train.objective import Objective
+from alignkit.train.policy import AlignGRPOTrainer, AlignRLOOTrainer
+from alignkit.train.sft import AlignSFTTrainer
+
+ROWS = 8
+GROUP = 4
+PROMPTS = ("1+2=?", "User: 8+2+1=?\nAssistant: ")
+# response tokens; one of a single token in each group
+LENGTHS = (1, 3, 6, 2, 4, 9, 1, 5)
+REWARDS = (1.0, 0.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0)  # the second group has no variance
+ADVANTAGES = (0.9, -1.3, 0.9, -0.4, 0.0, 0.0, 0.0, 0.0)
+# this response has no EOS: `mask_truncated_completions` leaves it without a token to
+# train on
+CUT_OFF = 3
+
+Gradients = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How the eight rows are cut into microbatches."""
+
+    rows: int
+    accumulation: int
+    # further fields of the TRL config
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        extra = "".join(f", {name} {value}" for name, value in self.extra.items())
+        return f"{self.accumulation} microbatches of {self.rows}{extra}"
+
+
+WHOLE = Cut(8, 1)
+HARSH = Cut(1, 8, {"pad_to_multiple_of": 32})
+CUTS = (Cut(2, 4), Cut(4, 2, {"pad_to_multiple_of": 24}), HARSH)
+
+
+def model(tokenizer: Any, seed: int = 0) -> Qwen2ForCausalLM:
+    """Two layers, hidden size 16, float64, with weights large enough for gradients of
+    order one.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            initializer_range=0.3,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        return Qwen2ForCausalLM(config).double()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence: prompt, response, and what a policy loss is given about it."""
+
+    prompt: list[int]
+    response: list[int]
+    reward: float
+    advantage: float
+    trained: bool  # False: masked out, as it was cut off
+
+
+def rows(tokenizer: Any) -> list[Row]:
+    """The eight rows: two prompts with four responses each, all different, ended by EOS
+    but for one.
+    """
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for index, length in enumerate(LENGTHS):
+        ids = torch.randint(4, len(tokenizer), (length,), generator=generator).tolist()
+        ids = ids if index == CUT_OFF else [*ids[:-1], tokenizer.eos_token_id]
+        ids[0] = 4 + index if length > 1 else ids[0]
+        prompt = tokenizer(PROMPTS[index // GROUP]).input_ids
+        made.append(
+            Row(prompt, ids, REWARDS[index], ADVANTAGES[index], index != CUT_OFF)
+        )
+    return made
+
+
+def drift(ids: Tensor, phase: float) -> Tensor:
+    """(…, T) token ids to numbers in (-0.5, 0.5) by token and place: how far another
+    policy's log-probs lie off.
+    """
+    places = torch.arange(ids.shape[-1], device=ids.device, dtype=torch.float64)
+    return 0.5 * torch.sin(1.7 * ids.double() + places + phase)
+
+
+class _Fixed:
+    """Mixed in before a policy trainer: rollouts, rewards and advantages by table,
+    log-probs off policy.
+    """
+
+    table: list[Row]
+
+    def _generate_single_turn(
+        self, prompt_ids: Sequence[Sequence[int]], *rest: Any
+    ) -> Any:
+        seen: Counter[tuple[int, ...]] = Counter()
+        chosen = []
+        for ids in prompt_ids:
+            matching = [row for row in self.table if row.prompt == list(ids)]
+            chosen.append(matching[seen[tuple(ids)]])
+            seen[tuple(ids)] += 1
+        self.chosen = chosen
+        responses = [list(row.response) for row in chosen]
+        return (responses, None) if isinstance(self, AlignGRPOTrainer) else responses
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        device = output["completion_ids"].device
+        output["advantages"] = torch.tensor(
+            [row.advantage for row in self.chosen], dtype=torch.float64, device=device
+        )
+        output["rewards"] = torch.tensor(
+            [row.reward for row in self.chosen], dtype=torch.float64, device=device
+        )
+        with torch.no_grad():
+            ids, keep = output["completion_ids"], output["completion_ids"].shape[1]
+            logps = self._get_per_token_logps_and_entropies(  # type: ignore[attr-defined]
+                self.model,  # type: ignore[attr-defined]
+                torch.cat([output["prompt_ids"], ids], dim=1),
+                torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
+                keep,
+            )[0]
+        output["old_per_token_logps"] = logps + drift(ids, 0.0)
+        output["ref_per_token_logps"] = logps + drift(ids, 2.0)
+        return output
+
+
+class _FixedGRPO(_Fixed, AlignGRPOTrainer):
+    pass
+
+
+class _FixedRLOO(_Fixed, AlignRLOOTrainer):
+    pass
+
+
+class _FixedDPO(AlignDPOTrainer):
+    """Takes rows that are tokenised already."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+
+class _Catch(TrainerCallback):
+    """Keeps the gradients the optimizer would use."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self.parameters = parameters
+        self.steps: list[Gradients] = []
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        self.steps.append(
+            {name: weight.grad.clone() for name, weight in self.parameters.items()}
+        )
+
+
+class Laboratory:
+    """Trainers by method and cut, built once and used for any objective. Use as a
+    context manager.
+    """
+
+    def __init__(self) -> None:
+        self.tokenizer = models.build_tokenizer("digits")
+        self.rows = rows(self.tokenizer)
+        self._trainers: dict[Any, tuple[Any, _Catch]] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Laboratory:
+        self.folder = self._stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="alignkit-check-")
+        )
+        self._stack.enter_context(_quiet())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def gradients(self, method: str, objective: Objective, cut: Cut) -> Gradients:
+        """The gradients of the optimizer step over the eight rows, cut so, by the real
+        trainer.
+        """
+        key = (method, str(cut))
+        if key not in self._trainers:
+            self._trainers[key] = self._make(method, objective, cut)
+        trainer, catch = self._trainers[key]
+        trainer.objective = objective.check(method, trainer.args)
+        trainer.train()
+        return catch.steps.pop()
+
+    def _make(self, method: str, objective: Objective, cut: Cut) -> tuple[Any, _Catch]:
+        common = {
+            "output_dir": self.folder,
+            "per_device_train_batch_size": cut.rows,
+            "gradient_accumulation_steps": cut.accumulation,
+            "max_steps": 1,
+            "max_grad_norm": 0.0,
+            "use_cpu": True,
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "dataloader_pin_memory": False,
+            "report_to": [],
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "disable_tqdm": True,
+            **cut.extra,
+        }
+        net = model(self.tokenizer)
+        still = torch.optim.SGD(net.parameters(), lr=0.0)
+        shared = {
+            "model": net,
+            "processing_class": self.tokenizer,
+            "objective": objective,
+        }
+        shared |= {"optimizers": (still, None)}
+        trainer = getattr(self, f"_{method}")(common, shared)
+        trainer.remove_callback(PrinterCallback)
+        catch = _Catch(dict(net.named_parameters()))
+        trainer.add_callback(catch)
+        return trainer, catch
+
+    def _sft(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
+        from datasets import Dataset
+
+        data = [
+            {
+                "input_ids": row.prompt + row.response,
+                "labels": [-100] * len(row.prompt) + row.response,
+            }
+            for row in self.rows
+        ]
+        config = SFTConfig(shuffle_dataset=False, **common)
+        return AlignSFTTrainer(
+            args=config, train_dataset=Dataset.from_list(data), **shared
+        )
+
+    def _dpo(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
+        from datasets import Dataset
+
+        data = [
+            {
+                "prompt_ids": row.prompt,
+                "chosen_ids": row.response,
+                "rejected_ids": other.response,
+            }
+            for row, other in pairs(self.rows)
+        ]
+        reference = model(self.tokenizer, seed=1)
+        config = DPOConfig(**common)
+        return _FixedDPO(
+            ref_model=reference,
+            args=config,
+            train_dataset=Dataset.from_list(data),
+            **shared,
+        )
+
+    def _grpo(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
+        return self._policy(_FixedGRPO, GRPOConfig, common, shared)
+
+    def _rloo(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
+        return self._policy(_FixedRLOO, RLOOConfig, common, shared)
+
+    def _policy(
+        self, kind: Any, config: Any, common: dict[str, Any], shared: dict[str, Any]
+    ) -> Any:
+        from datasets import Dataset
+
+        args = config(
+            beta=0.0,
+            num_generations=GROUP,
+            max_completion_length=16,
+            mask_truncated_completions=True,
+            **common,
+        )
+        data = Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS])
+        trainer = kind(reward_funcs=_no_reward, args=args, train_dataset=data, **shared)
+        trainer.table = self.rows
+        return trainer
+
+
+def pairs(table: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """Eight preference pairs: each response against the next one of its prompt."""
+    for index, row in enumerate(table):
+        yield row, table[index // GROUP * GROUP + (index + 1) % GROUP]
+
+
+def _no_reward(prompts: Sequence[Any], **_: Any) -> list[float]:
+    """The table has the rewards; TRL wants a function all the same."""
+    return [0.0] * len(prompts)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and hints of libraries between the lines of a table."""
+    import warnings
+
+    import datasets
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), datasets.are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+        if not bars:
+            datasets.enable_progress_bars()

@@ -1,0 +1,138 @@
+"""What an endpoint's refusals mean: which pass, which concern one request, which end
+the work.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Protocol
+
+from alignkit.errors import AlignError, InputError, MissingError, WorkError
+
+MAX_WAIT = 600.0  # seconds; a Retry-After beyond it ends the work instead of sleeping
+
+
+class BadAnswer(ValueError):
+    """Raised by a reader of answers: valid JSON of the wrong shape. The request is
+    tried again.
+    """
+
+
+class Fault(Exception):
+    """One attempt failed.
+
+    `passing`: worth another attempt. `billed`: the server may have charged for it.
+        `limited`: the server asked to slow down, for `wait` seconds where it says so.
+        `overload`: it has too much to do. `fatal`: it concerns every request, so the
+        work ends.
+    """
+
+    def __init__(
+        self, text: str, *, passing: bool = True, billed: bool = False
+    ) -> None:
+        super().__init__(text)
+        self.passing = passing
+        self.billed = billed
+        self.limited = False
+        self.overload = False
+        self.wait: float | None = None
+        self.fatal: AlignError | None = None
+
+
+class Asked(Protocol):
+    """Whom the refused request went to."""
+
+    host: str
+    model: str
+    key_variable: str | None
+
+    def shown(self, text: str) -> str:
+        """The server's words, without the key."""
+        ...
+
+
+def refusal(
+    asked: Asked, url: str, status: int, headers: Mapping[str, str], raw: bytes
+) -> Fault:
+    """What a status other than 2xx means."""
+    said, code = _said(raw)
+    said = asked.shown(said)
+    fault = Fault(f"{asked.host} answered {status}: {said}")
+    fault.passing = status in (408, 409, 425, 429) or status >= 500
+    if status in (401, 403):
+        variable = asked.key_variable
+        do = (
+            f"put a valid key into {variable}"
+            if variable
+            else "name the variable that holds the key"
+        )
+        fault.fatal = MissingError(
+            f"{asked.host} refused the key ({status}): {do}. It said: {said}"
+        )
+    elif status == 402 or code == "insufficient_quota":
+        fault.fatal = WorkError(
+            f"the account at {asked.host} has no credit left ({status}). It said:"
+            f" {said}"
+        )
+    elif status in (404, 405, 410) or 300 <= status < 400:
+        gone = "is retired" if status == 410 else "or this path does not exist there"
+        fault.fatal = InputError(
+            f"{asked.host} answered {status} for {url}: model '{asked.model}' {gone}."
+            f" It said: {said}"
+        )
+    elif status in (429, 503):
+        fault.limited = status == 429
+        fault.overload = True
+        fault.wait = retry_after(headers.get("retry-after"), time.time())
+        if fault.wait is not None and fault.wait > MAX_WAIT:
+            fault.fatal = WorkError(
+                f"{asked.host} asks to wait {fault.wait:.0f} s ({status}): try again"
+                f" later. It said: {said}"
+            )
+    fault.passing = fault.passing and fault.fatal is None
+    return fault
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait from a Retry-After header: a number of seconds or a date; None
+    when absent or unreadable.
+    """
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - now
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def shown(text: str) -> str:
+    """A server's words, short and without control characters: a terminal would obey
+    those.
+    """
+    text = "".join(c if c.isprintable() else " " for c in text[:2000])
+    return text[:300] + ("…" if len(text) > 300 else "")
+
+
+def _said(raw: bytes) -> tuple[str, str]:
+    """(message, code) of an error answer: OpenAI's `{"error": {…}}`, `{"detail": …}`,
+    or plain text.
+    """
+    text = raw[:20000].decode("utf-8", "replace")
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        return text, ""
+    error = answer.get("error", answer) if isinstance(answer, dict) else answer
+    if isinstance(error, dict):
+        return str(error.get("message") or error.get("detail") or error), str(
+            error.get("code") or error.get("type")
+        )
+    return str(error), ""

@@ -1,0 +1,433 @@
+"""The dry run: what a recipe would do, its arithmetic, and what is missing on this
+machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from alignkit import data, plugins
+from alignkit.errors import AlignError, InputError, MissingError
+from alignkit.machine import doctor, hub
+from alignkit.plan import estimate, machine
+from alignkit.recipe import trl
+
+if TYPE_CHECKING:
+    from alignkit.plugins import Registry
+    from alignkit.recipe import Recipe
+
+MINI = "recipes/overlays/mini.yaml"
+
+
+@dataclass(slots=True)
+class Plan:
+    """What was found out about one trained stage, without training."""
+
+    name: str
+    config: Any
+    plugins: list[plugins.Plugin] = field(default_factory=list)
+    arithmetic: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)
+    prompt: dict[str, Any] = field(default_factory=dict)
+    estimate: dict[str, Any] = field(default_factory=dict)  # only where asked for
+    missing: list[str] = field(default_factory=list)  # exit 3
+    wrong: list[str] = field(default_factory=list)  # exit 2
+
+    def record(self) -> dict[str, Any]:
+        """The plan for programs."""
+        return {
+            "name": self.name,
+            "method": self.config.method,
+            "plugins": [
+                {"kind": p.kind, "name": p.name, "file": str(p.file)}
+                for p in self.plugins
+            ],
+            "arithmetic": self.arithmetic,
+            "rows": self.rows,
+            "prompt": self.prompt,
+            "estimate": self.estimate,
+            "missing": self.missing,
+            "wrong": self.wrong,
+        }
+
+
+def plan(recipe: Recipe, registry: Registry, *, estimates: bool = False) -> list[Plan]:
+    """One plan per trained recipe: the recipe itself, or each stage of a pipeline.
+    Estimates take a second more.
+    """
+    stages = recipe.stages or {recipe.config.name: recipe}
+    plans = []
+    for name, stage in stages.items():
+        planned, lengths = _plan(
+            name, stage.config, _origin(stage.config.model, stages), registry
+        )
+        if estimates:
+            _estimate(planned, stage, stages, lengths)
+        plans.append(planned)
+    return plans
+
+
+def _estimate(
+    planned: Plan,
+    stage: Recipe,
+    stages: Mapping[str, Recipe],
+    lengths: estimate.Lengths | None,
+) -> None:
+    from alignkit.models.shape import shape
+
+    config: Any = stage.config
+    here, model, origin = doctor.gpus()[0], config.model, _origin(config.model, stages)
+    dtype = model.dtype if model.dtype != "auto" else "bfloat16" if here else "float32"
+    size = None
+    if (
+        not any(text.startswith("model ") for text in planned.missing)
+        and not planned.wrong
+    ):
+        size = shape(
+            origin.path,
+            origin.build,
+            dtype=dtype,
+            revision=origin.revision,
+            lora=model.lora,
+            quantize=model.quantize,
+        )
+    known = trl.fields(config.method)
+    train = {
+        name: setting(config, name)
+        for name in estimate.SETTINGS
+        if name in known and name != "optim"
+    }
+    # not a literal in transformers' source
+    train["optim"] = config.train.get("optim", "adamw_torch_fused")
+    if not here:  # as arguments.py does
+        train["gradient_checkpointing"] = config.train.get(
+            "gradient_checkpointing", False
+        )
+    planned.estimate |= estimate.of_stage(
+        stage, planned.arithmetic, train, size, lengths, here
+    )
+
+
+def _origin(model: Any, stages: Mapping[str, Recipe]) -> Any:
+    """The `model` section of the stage that a stage's model goes back to."""
+    while model.path is not None and model.path.startswith("stage:"):
+        earlier: Any = stages[model.path.removeprefix("stage:")].config
+        model = earlier.model
+    return model
+
+
+def require(
+    plans: Sequence[Plan], recipe: Recipe, overlays: Sequence[str] = ()
+) -> None:
+    """Refuse to start what cannot work.
+
+    Raises:
+        InputError: the recipe cannot work anywhere. MissingError: it cannot work here,
+            with how to see it small.
+    """
+    wrong = [f"{recipe.path.name}: {text}" for p in plans for text in p.wrong]
+    if wrong:
+        raise InputError(*dict.fromkeys(wrong))
+    missing = list(dict.fromkeys(text for p in plans for text in p.missing))
+    if missing:
+        small = f"to see it run small here: align run {recipe.path} --with {MINI}"
+        raise MissingError(
+            *missing, *([] if any("mini" in o for o in overlays) else [small])
+        )
+
+
+def _plan(
+    name: str, config: Any, origin: Any, registry: Registry
+) -> tuple[Plan, estimate.Lengths | None]:
+    found = Plan(name, config, plugins=plugins.used(config, registry))
+    found.arithmetic = batch_arithmetic(config, found.wrong)
+    found.missing += machine.missing(config)
+    tokenizer = _tokenizer(origin, found)
+    lengths = _data(config, registry, tokenizer, found)
+    _evals(config, registry, found)
+    return found, lengths
+
+
+def setting(config: Any, name: str) -> Any:
+    """A `train:` field's value: the recipe's, or TRL's own default."""
+    if name in config.train:
+        return config.train[name]
+    return ast.literal_eval(trl.fields(config.method)[name].default)
+
+
+def batch_arithmetic(config: Any, wrong: list[str]) -> dict[str, Any]:
+    """Rows per optimizer step and per generation batch; faults go to `wrong`."""
+    micro = setting(config, "per_device_train_batch_size")
+    accumulation = setting(config, "gradient_accumulation_steps")
+    processes = config.launch.processes
+    batch = micro * accumulation * processes
+    found: dict[str, Any] = {
+        "microbatch": micro,
+        "accumulation": accumulation,
+        "processes": processes,
+        "rows per optimizer step": batch,
+    }
+    if config.method not in ("grpo", "rloo"):
+        return found
+    group = setting(config, "num_generations")
+    found["completions per prompt"] = group
+    steps, size = (
+        setting(config, "steps_per_generation"),
+        setting(config, "generation_batch_size"),
+    )
+    if steps is not None and size is not None:
+        wrong.append(
+            "train: state steps_per_generation or generation_batch_size, not both"
+        )
+    generation = (
+        size if size is not None else micro * processes * (steps or accumulation)
+    )
+    if group < 2 and config.method == "grpo":
+        wrong.append(
+            f"train.num_generations is {group}; a group needs at least 2 completions to"
+            " compare"
+        )
+    if generation % (micro * processes):
+        wrong.append(
+            f"train.generation_batch_size is {generation}, not divisible by"
+            f" per_device_train_batch_size x processes ({micro} x {processes} ="
+            f" {micro * processes})"
+        )
+    if generation % group:
+        wrong.append(
+            f"the generation batch is {generation} completions"
+            f" (per_device_train_batch_size {micro} x {processes} processes x"
+            f" {steps or accumulation} steps), not divisible by num_generations"
+            f" ({group}); make it a multiple of {group}"
+        )
+    vllm = config.generation.vllm if config.generation.engine == "vllm" else None
+    if vllm is not None and processes % vllm.tensor_parallel:
+        wrong.append(
+            f"generation.vllm.tensor_parallel ({vllm.tensor_parallel}) does not divide"
+            f" {processes} processes"
+        )
+    found["completions per generation"] = generation
+    found["prompts per generation"] = generation // group
+    found["optimizer steps per generation"] = round(
+        generation / batch * setting(config, "num_iterations"), 3
+    )
+    if config.generation.stop and setting(config, "mask_truncated_completions"):
+        wrong.append(
+            "train.mask_truncated_completions with generation.stop: TRL counts every"
+            " completion that does not end with the end token as truncated, so those"
+            " ended by a stop string would be masked too; drop one of them"
+        )
+    return found
+
+
+def _tokenizer(model: Any, found: Plan) -> Any:
+    """The tokenizer, or None where it is not here (missing)."""
+    from alignkit import models
+
+    try:
+        if model.build is not None:
+            return models.build_tokenizer(model.build.tokenizer, model.build.max_length)
+        hub.require_model(model.path, model.revision)
+        return models.load_tokenizer(model.path, model.revision)
+    except MissingError as error:
+        found.missing += error.missing
+    except InputError as error:
+        found.wrong += error.problems
+    return None
+
+
+def _data(
+    config: Any, registry: Registry, tokenizer: Any, found: Plan
+) -> estimate.Lengths | None:
+    from alignkit.train.evals import given_prompt
+
+    try:
+        spec = config.data.train.model_dump(exclude_none=True)
+        rows = data.load_rows(spec, registry, seed=config.seed)
+        prompt = data.load_prompt(given_prompt(config.data.prompt), registry)
+        first = (
+            data.render_pair(prompt, rows[0])[0]
+            if config.method == "sft"
+            else data.render(prompt, rows[0])
+        )
+        _rewards(config, registry, rows)
+        if config.data.validation is not None:
+            data.load_rows(
+                config.data.validation.model_dump(exclude_none=True),
+                registry,
+                seed=config.seed,
+            )
+    except MissingError as error:
+        found.missing += error.missing
+        return None
+    except AlignError as error:
+        found.wrong += getattr(error, "problems", (str(error),))
+        return None
+    found.rows["rows"] = len(rows)
+    steps = setting(config, "max_steps")
+    if config.method == "expert_iteration":
+        asked = min(config.expert_iteration.questions, len(rows))
+        found.arithmetic |= {
+            "iterations": config.expert_iteration.iterations,
+            "questions per iteration": asked,
+            "rollouts per iteration": asked * config.expert_iteration.rollouts,
+        }
+    elif steps <= 0:
+        # TRL leaves an incomplete one out
+        generated = found.arithmetic.get("prompts per generation")
+        batches = (
+            len(rows) // generated
+            if generated
+            else -(-len(rows) // found.arithmetic["rows per optimizer step"])
+        )
+        each = batches * found.arithmetic.get("optimizer steps per generation", 1)
+        steps = math.ceil(setting(config, "num_train_epochs") * each)
+    if config.method != "expert_iteration":
+        found.arithmetic["optimizer steps"] = steps
+    found.prompt["text"] = first
+    return (
+        _tokens(config, rows, prompt, tokenizer, found)
+        if tokenizer is not None
+        else None
+    )
+
+
+def _rewards(
+    config: Any, registry: Registry, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse rewards that cannot be called as they are written, and rows without the
+    truth that one needs.
+    """
+    from alignkit.grading import bind_plugin
+
+    for name, entry in (config.rewards or {}).items():
+        plugin = registry.get("reward", name)
+        bind_plugin(plugin, entry.options)
+        data.require_truth(plugin, rows)
+
+
+def _tokens(
+    config: Any,
+    rows: Sequence[Mapping[str, Any]],
+    prompt: Any,
+    tokenizer: Any,
+    found: Plan,
+) -> estimate.Lengths | None:
+    """One row as the model sees it, how many rows the maximum lengths would cut or
+    drop, and how long they are.
+    """
+    from alignkit.data import encode
+
+    # evenly spread: counting every row of a large file takes minutes
+    sample = rows[:: max(1, len(rows) // 512)]
+    found.prompt |= {"eos": tokenizer.eos_token, "pad": tokenizer.pad_token}
+    try:
+        if config.method == "sft":
+            limit = config.train.get("max_length", 1024)
+            masked = config.train.get("completion_only_loss") is not False
+            before, response = data.render_pair(prompt, rows[0])
+            ids, answer = encode.encode_pair(tokenizer, before, response)
+            found.prompt |= {
+                "tokens": len(ids),
+                "trained on": len(answer) + (0 if masked else len(ids)),
+            }
+            dataset, kept = encode.supervised(
+                sample, prompt, tokenizer, max_length=limit, mask_prompt=masked
+            )
+            tokens = [len(ids) for ids in dataset["input_ids"]]
+        elif config.method == "dpo":
+            limit = config.train.get("max_length", 1024)
+            dataset, kept = encode.preferences(
+                sample, prompt, tokenizer, max_length=limit
+            )
+            texts = [
+                row["prompt"] + row[side]
+                for row in dataset
+                for side in ("chosen", "rejected")
+            ]
+            tokens = [
+                min(len(ids), limit or len(ids))
+                for ids in tokenizer(texts)["input_ids"]
+            ]
+        else:
+            found.prompt["tokens"] = len(
+                encode.prompt_ids(tokenizer, data.render(prompt, rows[0]))
+            )
+            room = encode.prompt_room(
+                config.generation, min(tokenizer.model_max_length, 10**6)
+            )
+            dataset, kept = encode.problems(sample, prompt, tokenizer, max_prompt=room)
+            tokens = [
+                len(encode.prompt_ids(tokenizer, row["prompt"])) for row in dataset
+            ]
+            limit = (
+                setting(config, "max_length")
+                if config.method == "expert_iteration"
+                else None
+            )
+    except InputError as error:
+        found.wrong += error.problems
+        return None
+    found.rows["dropped for a long prompt"] = kept.dropped_long_prompts / len(sample)
+    found.rows["cut at the maximum length"] = kept.truncated / len(sample)
+    return estimate.Lengths(len(tokens), sum(tokens) / len(tokens), max(tokens), limit)
+
+
+def _evals(config: Any, registry: Registry, found: Plan) -> None:
+    """The evals' data and judges, so that nothing is missing only after the training."""
+    from alignkit.endpoint.judges import resolve
+    from alignkit.evaluate import plan_eval
+    from alignkit.train.evals import request
+
+    for name, entry in config.evals.items():
+        try:
+            planned = plan_eval(request(config, name, registry), registry)
+            task = registry.get("eval", name).value.judge
+            if task is not None and entry.judge is None:
+                found.wrong.append(
+                    f"evals.{name} is judged by a model; say which: evals: {{{name}:"
+                    " {judge: fireworks}}"
+                )
+            if entry.judge is not None:
+                judge = resolve(registry, entry.judge)
+                if judge.key is not None and not os.environ.get(judge.key):
+                    found.missing.append(
+                        f"evals.{name}: judge {judge.name} needs its key in the"
+                        f" variable {judge.key}"
+                    )
+                if task is not None and judge.create is None:
+                    times = entry.before + entry.after
+                    if (
+                        entry.every is not None
+                        and "optimizer steps" in found.arithmetic
+                    ):
+                        times += found.arithmetic["optimizer steps"] // entry.every
+                    asked = estimate.judging(
+                        task, planned.samples, planned.sampling, times, judge.price
+                    )
+                    found.estimate.setdefault("judges", {})[name] = asdict(asked) | {
+                        "judge": judge.name
+                    }
+        except MissingError as error:
+            found.missing += [f"evals.{name}: {text}" for text in error.missing]
+        except InputError as error:
+            found.wrong += [f"evals.{name}: {text}" for text in error.problems]
+    if config.best is not None:
+        eval_name = config.best.metric.removeprefix("eval/").partition("/")[0]
+        if eval_name not in config.evals or config.best.metric.count("/") != 2:
+            known = (
+                ", ".join(
+                    f"eval/{n}/{registry.get('eval', n).value.metric}"
+                    for n in config.evals
+                )
+                or "none"
+            )
+            found.wrong.append(
+                f"best.metric is {config.best.metric!r}; the recipe's evals give:"
+                f" {known}"
+            )

@@ -1,0 +1,365 @@
+"""What a trained stage will cost: steps, tokens, rollouts, memory, files, judges, and
+time where it was measured.
+
+Counted, not guessed: parameters on the model itself (laid out without memory), lengths
+on a sample of the rows. What depends on what the model will say is an upper bound. The
+activations follow a formula for decoders with RMSNorm and a gated feed-forward block
+(Llama, Qwen, Mistral); a test holds it to what PyTorch really keeps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignkit import run
+from alignkit.endpoint import costs
+from alignkit.endpoint.costs import CHARACTERS_PER_TOKEN, Estimate
+from alignkit.engines.base import Sampling
+from alignkit.errors import AlignError
+from alignkit.types import JudgeTask, Sample
+
+if TYPE_CHECKING:
+    from alignkit.machine.doctor import Gpu
+    from alignkit.models.shape import Block, Shape
+    from alignkit.recipe import Recipe
+
+GIB = 2**30
+# Bytes of optimizer state per trained number, and numbers kept in the weights' own
+# type. Absent: not known.
+OPTIMIZERS: dict[str, tuple[float, int]] = {
+    **dict.fromkeys(("adamw_torch", "adamw_torch_fused"), (0, 2)),
+    **dict.fromkeys(
+        ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "adamw_torch_8bit"),
+        (2 + 8 / 256, 0),
+    ),
+    **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), (1 + 4 / 256, 0)),
+    **dict.fromkeys(("lion_32bit", "paged_lion_32bit"), (4, 0)),
+    "paged_adamw_32bit": (8, 0),
+    "adamw_torch_4bit": (1 + 8 / 128, 0),
+    "sgd": (0, 0),
+    "adagrad": (0, 1),
+}
+SETTINGS = (  # of `train:`
+    *(
+        "optim",
+        "gradient_checkpointing",
+        "fsdp",
+        "per_device_train_batch_size",
+        "num_train_epochs",
+        "beta",
+    ),
+    *(
+        "save_strategy",
+        "save_steps",
+        "save_total_limit",
+        "save_only_model",
+        "vllm_gpu_memory_utilization",
+    ),
+)
+HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32768  # a tile of TRL's fused head
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of the sampled rows: a row (for rollouts, its prompt) on average, the
+    longest, and the most allowed.
+    """
+
+    rows: int
+    mean: float
+    longest: int
+    limit: int | None
+
+
+def of_stage(
+    stage: Recipe,
+    arithmetic: Mapping[str, Any],
+    train: Mapping[str, Any],
+    shape: Shape | None,
+    lengths: Lengths | None,
+    here: Sequence[Gpu],
+) -> dict[str, Any]:
+    """The estimate of one stage by section (work, model, memory, files, time), in
+    tokens, bytes and seconds.
+
+    `arithmetic` is that of its plan, `train` the values of `SETTINGS` in force, `here`
+    the machine's cards. `shape` is None where the model's configuration is not here,
+    `lengths` where a tokenizer or the data are not.
+    """
+    config: Any = stage.config
+    # expert iteration's depend on what is kept
+    steps = arithmetic.get("optimizer steps")
+    planned = steps is not None or "iterations" in arithmetic
+    found: dict[str, Any] = (
+        {"work": work(config, arithmetic, lengths)} if planned else {}
+    )
+    if shape is not None:
+        batch = (
+            arithmetic.get("completions per generation", 0) // config.launch.processes
+        )
+        parts = memory(config, train, shape, lengths, batch)
+        found["model"] = {"parameters": shape.parameters, "trainable": shape.trainable}
+        cards = [[card.name, card.total * 2**20] for card in here if card.total]
+        found["memory"] = {"parts": parts, "peak": peak(parts), "cards": cards}
+        vllm = config.generation.vllm if config.generation is not None else None
+        colocated = vllm is None or vllm.mode == "colocate"
+        if (
+            config.method in ("grpo", "rloo")
+            and config.generation.engine == "vllm"
+            and colocated
+        ):
+            share = None if vllm is None else vllm.gpu_memory_utilization
+            found["memory"]["vllm share"] = (
+                share or train["vllm_gpu_memory_utilization"]
+            )
+        if planned:
+            found["files"] = files(config, train, shape, steps)
+    rate = measured_rate(stage, here)
+    if rate is not None and steps is not None:
+        found["time"] = {"seconds": round(rate[0] * steps), "measured in": str(rate[1])}
+    return found
+
+
+def work(
+    config: Any, arithmetic: Mapping[str, Any], lengths: Lengths | None
+) -> dict[str, Any]:
+    """Rollouts and tokens of the whole training; upper bounds say so."""
+    found: dict[str, Any] = {}
+    rollouts = config.generation is not None
+    if config.method == "expert_iteration":
+        sequences = arithmetic["iterations"] * arithmetic["rollouts per iteration"]
+        found["rollouts"] = sequences
+    elif rollouts:
+        generations = -(
+            -arithmetic["optimizer steps"]
+            // arithmetic["optimizer steps per generation"]
+        )
+        found["rollouts"] = sequences = (
+            int(generations) * arithmetic["completions per generation"]
+        )
+    else:
+        pair = 2 if config.method == "dpo" else 1
+        sequences = (
+            arithmetic["optimizer steps"] * arithmetic["rows per optimizer step"] * pair
+        )
+    if lengths is None:
+        return found
+    response = config.generation.max_new_tokens if rollouts else 0
+    what = "prompt tokens, mean" if rollouts else "tokens in a row, mean"
+    found |= {what: round(lengths.mean, 1), "rows measured": lengths.rows}
+    if config.train.get("packing"):
+        found["tokens, at most"] = sequences * (lengths.limit or lengths.longest)
+    elif rollouts:
+        found["tokens, at most"] = round(sequences * (lengths.mean + response))
+    else:
+        found["tokens, about"] = round(sequences * lengths.mean)
+        found["tokens, at most"] = sequences * (lengths.limit or lengths.longest)
+    return found
+
+
+def activation_bytes(block: Block, element: int) -> int:
+    """What one layer keeps for its backward pass, per token.
+
+    Two RMSNorms in 32 bits with their results, queries, keys, values and output of the
+    attention with its log-sum-exp, and four tensors of the feed-forward block; element:
+    bytes of a number.
+    """
+    norms = 2 * ((4 + 2 * element) * block.hidden + 4)
+    attention = element * 2 * (block.queries + block.keys) + 4 * block.heads
+    return norms + attention + 4 * element * block.intermediate
+
+
+def memory(
+    config: Any,
+    settings: Mapping[str, Any],
+    shape: Shape,
+    lengths: Lengths | None,
+    batch: int,
+) -> dict[str, int]:
+    """Bytes by part on each GPU at the longest row that was seen; a part that cannot be
+    known is left out.
+
+    `settings`: as in `of_stage`. `batch`: completions that one process generates at
+        once. The activations of LoRA's own small matrices are not counted.
+    """
+    sharded = (
+        config.launch.processes if "full_shard" in str(settings["fsdp"] or "") else 1
+    )
+    found = {
+        "weights": shape.weight_bytes // sharded,
+        "gradients": shape.trainable_bytes // sharded,
+    }
+    if settings["optim"] in OPTIMIZERS:
+        found["optimizer"] = optimizer_bytes(settings["optim"], shape) // sharded
+    # with LoRA the reference is the model without its adapter
+    frozen_copy = config.model.lora is None
+    if frozen_copy and (
+        config.method == "dpo"
+        or (config.method in ("grpo", "rloo") and settings["beta"])
+    ):
+        found["reference model"] = shape.weight_bytes // sharded
+    if lengths is None or shape.block is None:
+        return found
+    block, rows = (
+        shape.block,
+        settings["per_device_train_batch_size"] * (2 if config.method == "dpo" else 1),
+    )
+    width = lengths.longest + (
+        config.generation.max_new_tokens if config.generation is not None else 0
+    )
+    if lengths.limit is not None:
+        width = (
+            lengths.limit if config.train.get("packing") else min(width, lengths.limit)
+        )
+    tokens = rows * width
+    layer = tokens * activation_bytes(block, shape.element)
+    if settings["gradient_checkpointing"]:
+        found["activations (checkpointed)"] = (
+            tokens * shape.element * block.hidden * block.layers + layer
+        )
+    else:
+        found["activations"] = layer * block.layers
+    tile = (
+        min(tokens, HEAD_TOKENS)
+        * min(shape.vocabulary, HEAD_VOCABULARY)
+        * shape.element
+    )
+    weight = 0 if config.model.lora else 4 * shape.vocabulary * block.hidden
+    found["fused head"] = tile + weight + 4 * tokens * block.hidden
+    if config.method in ("grpo", "rloo") and config.generation.engine == "transformers":
+        found["cache of rollouts"] = (
+            2 * block.layers * block.keys * shape.element * batch * width
+        )
+    return found
+
+
+def optimizer_bytes(optim: str, shape: Shape) -> int:
+    """Bytes of the optimizer's state after its first step."""
+    each, copies = OPTIMIZERS[optim]
+    return int(each * shape.trainable) + copies * shape.trainable_bytes
+
+
+def peak(parts: dict[str, int]) -> int:
+    """The sum of the parts; rollouts and the training step do not need their memory at
+    the same time.
+    """
+    cache = parts.get("cache of rollouts", 0)
+    passing = sum(
+        size
+        for name, size in parts.items()
+        if name == "fused head" or name.startswith("activations")
+    )
+    return sum(parts.values()) - min(cache, passing)
+
+
+def files(
+    config: Any, settings: Mapping[str, Any], shape: Shape, steps: int | None
+) -> dict[str, Any]:
+    """The run folder's large files: checkpoints (None where their number is not known)
+    and models, in bytes.
+    """
+    checkpoint = shape.trainable_bytes if config.model.lora else shape.model_bytes
+    if not settings["save_only_model"] and settings["optim"] in OPTIMIZERS:
+        checkpoint += optimizer_bytes(settings["optim"], shape)
+    count: int | None = 0
+    if settings["save_strategy"] == "steps":
+        every = settings["save_steps"]
+        count = (
+            None
+            if steps is None
+            else -(-steps // (every if every >= 1 else math.ceil(every * steps)))
+        )
+    elif settings["save_strategy"] != "no":
+        count = (
+            math.ceil(settings["num_train_epochs"])
+            if settings["save_strategy"] == "epoch"
+            else None
+        )
+    kept = count if count is None else min(count, settings["save_total_limit"] or count)
+    models = (
+        config.expert_iteration.iterations if config.method == "expert_iteration" else 1
+    )
+    return {
+        "checkpoints": kept,
+        "bytes of a checkpoint": checkpoint,
+        "models": models,
+        "bytes of a model": shape.model_bytes,
+    }
+
+
+def measured_rate(recipe: Recipe, here: Sequence[Gpu]) -> tuple[float, Path] | None:
+    """Seconds per optimizer step (evals during training included) in the newest earlier
+    run of the recipe's name.
+
+    It counts only with the same model, training, generation and evals, and with the
+    same GPUs.
+    """
+    from alignkit.recipe import load
+
+    config, gpus = recipe.config, [card.name for card in here]
+    for earlier in reversed(run.find_runs(Path(config.output.root))):
+        done = earlier.manifest
+        if done.get("name") != config.name or not done.get("training", {}).get("steps"):
+            continue
+        if done.get("hardware", {}).get("gpus", []) != gpus:
+            continue
+        try:
+            resolved = load(earlier.folder / "recipe.yaml").resolved
+        except AlignError:
+            continue
+        if all(
+            _timed(resolved.get(key)) == _timed(recipe.resolved.get(key))
+            for key in _DECIDES
+        ):
+            return (
+                done["training"]["seconds"] / done["training"]["steps"],
+                earlier.folder,
+            )
+    return None
+
+
+_DECIDES = ("method", "model", "generation", "train", "launch", "evals")
+
+
+def _timed(section: Any) -> Any:
+    """Without what changes how long a run is, not how fast it goes."""
+    if not isinstance(section, dict):
+        return section
+    return {
+        k: v
+        for k, v in section.items()
+        if k not in ("max_steps", "num_train_epochs", "learning_rate")
+    }
+
+
+def judging(
+    task: JudgeTask,
+    samples: Sequence[Sample],
+    sampling: Sampling,
+    times: int,
+    price: float | None,
+) -> Estimate:
+    """What the judge of an eval will cost at most, when it runs so many times and every
+    response is of full length.
+    """
+    responses = ["x" * (sampling.max_new_tokens * CHARACTERS_PER_TOKEN)] * sampling.n
+    asked = [
+        messages
+        for sample in samples
+        for text in responses
+        for messages in task.conversations(sample, text)
+    ]
+    bodies = [
+        {"messages": m, "max_tokens": Sampling(**task.sampling).max_new_tokens}
+        for m in asked
+    ]
+    return costs.estimate(bodies * times, price)
+
+
+def gib(size: float) -> str:
+    """A number of bytes in words."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"

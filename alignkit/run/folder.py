@@ -1,0 +1,325 @@
+"""The run folder: create, find, write, read back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alignkit.errors import AlignError, InputError
+from alignkit.run.files import (
+    append_jsonl,
+    atomic_write,
+    read_jsonl,
+    write_json,
+    writing,
+)
+
+
+class Run:
+    """One run's folder. Only one process writes to it; on the others every write is
+    left out (`writes` False).
+    """
+
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], *, writes: bool = True
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.writes = writes
+        self.outcome = "done"  # the status that `recorded` closes with
+        self._started = time.monotonic()
+        self._log: logging.Handler | None = None
+
+    @classmethod
+    def create(
+        cls, root: Path, name: str, folder: Path | None = None, **manifest: Any
+    ) -> Run:
+        """Make `<root>/<name>-<utc time>-<short id>`, or exactly `folder`, with a
+        manifest that says `running`.
+
+        Raises:
+            InputError: `folder` is there already; a run never overwrites another.
+        """
+        if folder is None:
+            safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+            folder = root / f"{safe}-{stamp}-{secrets.token_hex(2)}"
+        if folder.exists():
+            raise InputError(
+                f"{folder} is there already, and a run never overwrites another; name a"
+                " new folder"
+            )
+        with writing(folder):
+            folder.mkdir(parents=True)
+        run = cls(
+            folder,
+            {
+                "name": name,
+                "status": "running",
+                "created": now(),
+                "pid": os.getpid(),
+                **manifest,
+            },
+        )
+        run.update(
+            host=platform.node(), command=[Path(sys.argv[0]).name, *sys.argv[1:]]
+        )
+        return run
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Run:
+        """Open a run folder for reading.
+
+        Raises:
+            InputError: when it is not one, or its manifest is damaged.
+        """
+        path = Path(folder)
+        manifest = path / "manifest.json"
+        if not manifest.is_file():
+            raise InputError(
+                f"{folder} is no run folder: it has no manifest.json; runs are made by"
+                " `align run`"
+            )
+        try:
+            return cls(path, {**json.loads(manifest.read_text(encoding="utf-8"))})
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{manifest} is damaged: {error}") from error
+
+    @classmethod
+    def join(cls, folder: Path | str) -> Run:
+        """The run of which this is one of several training processes; the first of them
+        writes.
+        """
+        run = cls.open(folder)
+        run.writes = os.environ.get("RANK", "0") == "0"
+        run.update(pid=os.getpid(), host=platform.node())
+        return run
+
+    @classmethod
+    def reopen(cls, folder: Path | str, *, redo: bool = False) -> Run:
+        """Take over a run that was interrupted, failed or died, to go on with it; with
+        `redo` also one that is done.
+
+        Raises:
+            InputError: it is done, or another process is still at work on it.
+        """
+        run = cls.open(folder)
+        if run.status == "done" and not redo:
+            raise InputError(f"{folder} is done; there is nothing to resume")
+        # a restarted container counts anew
+        if run.status == "running" and run.manifest["pid"] != os.getpid():
+            raise InputError(
+                f"{folder} is still being worked on by process {run.manifest['pid']};"
+                " wait, or stop it"
+            )
+        times = [*run.manifest.get("resumed", []), now()]
+        run.update(
+            status="running",
+            pid=os.getpid(),
+            host=platform.node(),
+            resumed=times,
+            error=None,
+        )
+        return run
+
+    @property
+    def status(self) -> str:
+        """`running`, `done`, `failed`, `interrupted`, or `died` when its process is
+        gone without a word.
+        """
+        status = str(self.manifest.get("status"))
+        here = self.manifest.get("host") == platform.node()
+        return (
+            "died"
+            if status == "running"
+            and here
+            and not _alive(int(self.manifest.get("pid", 0)))
+            else status
+        )
+
+    @property
+    def model(self) -> Path:
+        """The folder of the final model."""
+        return self.folder / "model"
+
+    def update(self, **fields: Any) -> None:
+        """Set fields of the manifest and write it."""
+        self.manifest.update(fields)
+        if self.writes:
+            write_json(self.folder / "manifest.json", self.manifest)
+
+    def finish(self, status: str, **fields: Any) -> None:
+        """Close the run with a status and its duration in seconds."""
+        timings = {
+            **self.manifest.get("timings", {}),
+            "total_seconds": round(time.monotonic() - self._started, 3),
+        }
+        self.update(status=status, finished=now(), timings=timings, **fields)
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+            self._log.close()
+
+    def write(self, name: str, text: str) -> None:
+        """Write one of the run's text files."""
+        if self.writes:
+            atomic_write(self.folder / name, text)
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a row to metrics.jsonl: `step`, then numbers under `train/…` and
+        `eval/…`.
+        """
+        if not self.writes:
+            return
+        stamp = {"time": now(), "seconds": round(time.monotonic() - self._started, 3)}
+        append_jsonl(
+            self.folder / "metrics.jsonl", [{"step": row["step"], **stamp, **row}]
+        )
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl."""
+        path = self.folder / "metrics.jsonl"
+        return read_jsonl(path) if path.is_file() else []
+
+    def forget_after(self, step: int) -> None:
+        """Drop what was logged, sampled and evaluated after a step, because training
+        goes on from there.
+
+        Evals of the untrained model are kept, finished or not.
+        """
+        if not self.writes:
+            return
+        kept = [row for row in self.metrics() if row["step"] <= step]
+        if kept:
+            # the wall clock of the rows goes on
+            self._started = time.monotonic() - kept[-1]["seconds"]
+        if kept or (self.folder / "metrics.jsonl").exists():
+            self.write(
+                "metrics.jsonl",
+                "".join(json.dumps(row, default=str) + "\n" for row in kept),
+            )
+        for path in (self.folder / "rollouts").glob("*-*.jsonl"):
+            if int(path.name.rpartition("-")[2].partition(".")[0]) > step:
+                path.unlink()
+        for path in (self.folder / "evals").glob("*@*"):
+            if int(path.name.rpartition("@")[2]) > max(step, 0):
+                shutil.rmtree(path)
+        shutil.rmtree(self.model, ignore_errors=True)
+
+    def write_rollouts(
+        self, step: int, rows: Sequence[Mapping[str, Any]], kind: str = "step"
+    ) -> None:
+        """Add every rollout of a step to rollouts/step-NNNNNN.jsonl; a further process
+        has a file of its own.
+
+        `kind` is `validation` for those of `data.validation`, which nothing is trained
+        on.
+        """
+        own = "" if self.writes else f".{os.environ['RANK']}"
+        append_jsonl(self.folder / "rollouts" / f"{kind}-{step:06d}{own}.jsonl", rows)
+
+    def log_to_file(self) -> None:
+        """Send Python's logging and warnings to log.txt."""
+        handler = logging.FileHandler(
+            self.folder / "log.txt", encoding="utf-8", errors="backslashreplace"
+        )
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        )
+        logging.getLogger().addHandler(handler)
+        logging.captureWarnings(True)
+        self._log = handler
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[Run]:
+        """Run the work inside: done, interrupted, or failed with the reason in manifest
+        and log.
+        """
+        if not self.writes:
+            yield self
+            return
+        self.log_to_file()
+        try:
+            yield self
+        except KeyboardInterrupt:
+            self.finish("interrupted")
+            raise
+        except AlignError as error:
+            logging.getLogger("alignkit").error("the run failed: %s", error)
+            self.finish("failed", error=str(error))
+            raise
+        except Exception as error:
+            logging.getLogger("alignkit").exception("the run failed")
+            self.finish("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        self.finish(self.outcome)
+
+
+def find_runs(root: Path) -> list[Run]:
+    """The run folders directly in `root`, oldest first; folders without a readable
+    manifest are left out.
+    """
+    runs = []
+    for manifest in sorted(root.glob("*/manifest.json")):
+        with contextlib.suppress(InputError):
+            runs.append(Run.open(manifest.parent))
+    return sorted(runs, key=lambda run: str(run.manifest.get("created")))
+
+
+def newest_finished(root: Path) -> Run:
+    """The newest run that is done and has a model; a stage of a pipeline is a run too.
+
+    Raises:
+        InputError: when there is none.
+    """
+    found = [
+        run for folder in (root, *root.glob("*/stages")) for run in find_runs(folder)
+    ]
+    done = [run for run in found if run.status == "done" and run.model.is_dir()]
+    if not done:
+        raise InputError(
+            f"no finished run in {root}; pass --model with a folder, a hub id or a run,"
+            " or `align run` first"
+        )
+    return max(done, key=lambda run: str(run.manifest.get("created")))
+
+
+def eval_summaries(folder: Path) -> dict[str, Any]:
+    """The summaries of a run's evals by name, at the first and at the last step they
+    ran.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(
+        folder.glob("evals/*@*/summary.json"),
+        key=lambda p: int(p.parent.name.rpartition("@")[2]),
+    ):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        entry = found.setdefault(summary["eval"], {"first": summary})
+        entry["last"] = summary
+    return found
+
+
+def now() -> str:
+    """The time in UTC, ISO format, seconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,285 @@
+"""What happens during training beside TRL: metrics, progress, evals in training, the
+kit's callbacks.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from alignkit import types
+from alignkit.proofs.settings import verify_effective
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alignkit.run import Run
+
+# TRL's names on the left; docs/metrics.md lists ours.
+NAMES = {
+    "completions/mean_length": "response_length",
+    "completions/mean_length_correct": "response_length_correct",
+    "completions/mean_length_wrong": "response_length_wrong",
+    "completions/clipped_ratio": "truncated",
+    "clip_ratio/region_mean": "clip_fraction",
+    "frac_reward_zero_std": "groups_without_variance",
+}
+
+
+class MetricsCallback(TrainerCallback):
+    """Writes TRL's logs to metrics.jsonl under `train/…` and `validation/…`, and tells
+    the kit's callbacks.
+    """
+
+    def __init__(
+        self, run: Run, info: types.RunInfo, callbacks: Sequence[types.Callback]
+    ) -> None:
+        self.run = run
+        self.info = info
+        self.callbacks = callbacks
+        self.tokens_before = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Go on counting tokens where a resumed run stood: SFT and DPO trainers start
+        again from zero.
+        """
+        self.tokens_before = (
+            0 if state.num_input_tokens_seen else tokens_spent(self.run)
+        )
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """One row per log of the trainer."""
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+            return
+        row = {_named(k): v for k, v in logs.items() if isinstance(v, int | float)}
+        # those trained on, here too
+        seen = row.pop("validation/num_tokens", state.num_input_tokens_seen)
+        tokens = self.tokens_before + int(row.pop("train/num_tokens", seen))
+        self.run.append_metrics({"step": state.global_step, "tokens": tokens, **row})
+        for callback in self.callbacks:
+            if callback.step_logged is not None:
+                callback.step_logged(self.info, state.global_step, row)
+
+
+def _named(key: str) -> str:
+    """Our name of what a trainer logs; `eval_…` is TRL's own pass over
+    `data.validation`.
+    """
+    bare = key.removeprefix("eval_")
+    return f"{'train' if bare == key else 'validation'}/{NAMES.get(bare, bare)}"
+
+
+class BudgetCallback(TrainerCallback):
+    """Ends training once the recipe's `budget` is spent; what was spent before a
+    resumption counts.
+    """
+
+    def __init__(self, run: Run, tokens: int | None, seconds: float | None) -> None:
+        self.run = run
+        self.tokens = math.inf if tokens is None else tokens
+        self.seconds = math.inf if seconds is None else seconds
+        self.tokens_before = 0
+        self.started = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock."""
+        self.tokens_before = (
+            0 if state.num_input_tokens_seen else tokens_spent(self.run)
+        )
+        rows = self.run.metrics()
+        # the eval before training, if there was one
+        begun = [row for row in rows if row["step"] == 0][-1:] or rows[:1]
+        self.started = time.monotonic() - (
+            rows[-1]["seconds"] - begun[0]["seconds"] if rows else 0.0
+        )
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Every process must stop at the same step, so the first one's clock decides."""
+        from accelerate.utils import broadcast_object_list
+
+        if not logs or "train_runtime" in logs:
+            return
+        tokens = self.tokens_before + int(
+            logs.get("num_tokens", state.num_input_tokens_seen)
+        )
+        spent = tokens >= self.tokens or time.monotonic() - self.started >= self.seconds
+        if broadcast_object_list([spent])[0]:
+            control.should_training_stop = True
+
+
+def tokens_spent(run: Run) -> int:
+    """The tokens that the rows of metrics.jsonl have counted."""
+    return max((int(row.get("tokens", 0)) for row in run.metrics()), default=0)
+
+
+class EvalCallback(TrainerCallback):
+    """Runs evals every N optimizer steps on the model in training."""
+
+    def __init__(
+        self, every: Mapping[str, int], evaluate: Callable[[str, int], None]
+    ) -> None:
+        self.every = every
+        self.evaluate = evaluate
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The last step is left to the evals after training."""
+        for name, every in self.every.items():
+            if state.global_step % every == 0 and state.global_step < state.max_steps:
+                self.evaluate(name, state.global_step)
+
+
+class WholeRolloutsCallback(TrainerCallback):
+    """Puts a checkpoint off to the end of a rollout batch: one within could only go on
+    with other rollouts.
+
+    Off-policy, TRL trains several optimizer steps on one batch, which no checkpoint
+    holds.
+    """
+
+    def __init__(self) -> None:
+        self.due = False
+
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, *, train_dataloader: Any, **_: Any
+    ) -> None:
+        """TRL counts a batch in microbatches, checkpoints count optimizer steps. The
+        last step's is never put off.
+        """
+        self.due = self.due or control.should_save
+        # microbatches; the epoch's last optimizer step may have fewer than others
+        per_epoch = len(train_dataloader)
+        epochs, steps = divmod(
+            state.global_step, math.ceil(per_epoch / args.gradient_accumulation_steps)
+        )
+        done = epochs * per_epoch + steps * args.gradient_accumulation_steps
+        whole = done % (args.steps_per_generation * args.num_iterations) == 0
+        control.should_save = self.due and (
+            whole or state.global_step >= state.max_steps
+        )
+        self.due = self.due and not control.should_save
+
+
+class ProgressCallback(TrainerCallback):
+    """A bar on a terminal, ten lines elsewhere."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console = console
+        self.title = title
+        self.shown: dict[str, float] = {}
+        self._bar: Any = None
+        self._started = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the bar."""
+        self._started = time.monotonic()
+        if not state.is_world_process_zero:
+            return
+        if self.console.is_terminal:
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[numbers]}"),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.add_task(self.title, total=state.max_steps, numbers="")
+            self._bar.start()
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Remember the numbers to show."""
+        self.shown.update(
+            {
+                k: v
+                for k, v in (logs or {}).items()
+                if k in ("loss", "reward", "entropy") and v is not None
+            }
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Advance."""
+        if not state.is_world_process_zero:
+            return
+        numbers = "  ".join(f"{k} {v:.3f}" for k, v in sorted(self.shown.items()))
+        if self._bar is not None:
+            self._bar.update(
+                self._bar.task_ids[0], completed=state.global_step, numbers=numbers
+            )
+        elif state.global_step % max(1, state.max_steps // 10) == 0:
+            seconds = time.monotonic() - self._started
+            line = (
+                f"{self.title}: step {state.global_step}/{state.max_steps} "
+                f" {seconds:.0f} s  {numbers}"
+            )
+            self.console.print(line, highlight=False)
+
+    def close(self) -> None:
+        """Close the bar, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the bar."""
+        self.close()
+
+
+class SettingsCallback(TrainerCallback):
+    """After the first optimizer step, writes both into the manifest and stops the run
+    where they differ.
+    """
+
+    def __init__(self, run: Run, wanted: dict[str, Any]) -> None:
+        self.run = run
+        self.wanted = wanted
+        self.trainer: Any = None  # callbacks are made before the trainer
+        self._done = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Compare once."""
+        if self._done:
+            return
+        self._done = True
+        effective = self.trainer.effective_settings()
+        if effective["loss.name"] == "trl" and effective["method"] == "grpo":
+            scale = {"group": "std", "none": "none"}.get(
+                self.trainer.scale_rewards, self.trainer.scale_rewards
+            )
+            effective |= {"advantage.name": "group", "advantage.scale": scale}
+        if state.is_world_process_zero:
+            self.run.update(requested=self.wanted, effective=effective)
+        verify_effective(self.wanted, effective)

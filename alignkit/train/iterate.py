@@ -1,0 +1,196 @@
+"""Expert iteration (Anthony et al. 2017; CS336 assignment 5, section 5): sample, keep
+what is correct, train, repeat.
+
+Each part of an iteration is written when it is complete, so a killed run goes on where
+it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignkit import run
+from alignkit.recipe import to_yaml
+from alignkit.train import sampling
+from alignkit.train.pipeline import child, run_stage
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alignkit.plugins import Registry
+    from alignkit.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def execute(
+    recipe: Recipe, registry: Registry, console: Console, folder: run.Run
+) -> dict[str, Any]:
+    """Run what is missing of the iterations.
+
+    Each iteration is a folder: `rollouts.jsonl`, `train.jsonl`, `sampled.json`, and
+    `sft/`, a run of its own. An iteration that keeps nothing leaves the model as it is.
+
+    Returns: The first and last summary of each eval, by its name; their step is the
+        iteration.
+    """
+    config: Any = recipe.config
+    model = _start(config, folder)
+    # each iteration's row is written again from what the iteration left
+    folder.write("metrics.jsonl", "")
+    for iteration in range(1, config.expert_iteration.iterations + 1):
+        # a recipe's paths are relative to its file
+        home = folder.folder.resolve() / "iterations" / f"{iteration:03d}"
+        if not (home / "sampled.json").is_file():
+            console.rule(f"iteration {iteration}: sample")
+            home.mkdir(parents=True, exist_ok=True)
+            arguments = [
+                "_sample",
+                str(folder.folder),
+                "--iteration",
+                str(iteration),
+                "--model",
+                str(model),
+            ]
+            child(
+                arguments,
+                registry,
+                f"sampling of iteration {iteration}",
+                folder.folder / "log.txt",
+                folder.folder,
+            )
+        counts = json.loads((home / "sampled.json").read_text(encoding="utf-8"))
+        _line(console, iteration, counts)
+        if counts["ei/kept"]:
+            file = home / "sft.yaml"
+            run.atomic_write(
+                file,
+                to_yaml(_sft(recipe, home, iteration, str(model), counts["ei/kept"])),
+            )
+            finished = (home / "sft" / "manifest.json").is_file() and run.Run.open(
+                home / "sft"
+            ).status == "done"
+            if not finished:
+                console.rule(f"iteration {iteration}: train")
+                run_stage(
+                    f"iteration {iteration}",
+                    file,
+                    home / "sft",
+                    registry,
+                    folder.folder,
+                )
+            model = home / "sft" / "model"
+        else:
+            log.warning(
+                "iteration %d kept no rollout; the model stays as it is", iteration
+            )
+            console.print(
+                f"iteration {iteration} kept no rollout; the model stays as it is"
+            )
+        if iteration == 1:
+            _log(folder, 0, {}, folder.folder)
+        _log(folder, iteration, counts, home / "sft")
+    _finish(config, folder, model)
+    return run.eval_summaries(folder.folder)
+
+
+def _finish(config: Any, folder: run.Run, model: Path | str) -> None:
+    """Copy the last iteration's model to model/."""
+    from alignkit import models
+
+    # of a process that was killed just before its end
+    shutil.rmtree(folder.model, ignore_errors=True)
+    if isinstance(model, Path):
+        final = folder.folder / "model.partial"
+        shutil.rmtree(final, ignore_errors=True)
+        shutil.copytree(model, final)
+        final.rename(folder.model)
+    else:  # nothing was ever kept, and the start may be a Hub id or a run
+        settings = config.model
+        models.save(
+            *models.load(model, dtype=settings.dtype, revision=settings.revision),
+            folder.model,
+        )
+
+
+def _start(config: Any, folder: run.Run) -> Path | str:
+    from alignkit import models
+
+    if config.model.build is None:
+        return str(config.model.path)
+    start = folder.folder.resolve() / "start"
+    if not start.is_dir():
+        models.save(*models.build(config.model.build, config.seed), start)
+    return start
+
+
+def train_settings(config: Any, kept: int) -> dict[str, Any]:
+    """The TRL fields of an iteration that kept so many responses: `train`, and what
+    `train_by_kept` changes in it.
+    """
+    settings = config.expert_iteration
+    reached = sorted(
+        int(number) for number in settings.train_by_kept if kept <= int(number)
+    )
+    changes = settings.train_by_kept[str(reached[0])] if reached else {}
+    return {**config.train, **changes, "num_train_epochs": settings.epochs}
+
+
+def _sft(
+    recipe: Recipe, home: Path, iteration: int, model: str, kept: int
+) -> dict[str, Any]:
+    """The recipe of one iteration's training."""
+    resolved = recipe.resolved
+    settings = {
+        k: v
+        for k, v in resolved["model"].items()
+        if k in ("dtype", "attention", "lora", "quantize")
+    }
+    if (revision := sampling.revision_of(recipe.config, model)) is not None:
+        settings["revision"] = revision
+    found: dict[str, Any] = {
+        "name": f"{resolved['name']}-{iteration}",
+        "method": "sft",
+        "seed": recipe.config.seed + iteration,
+        "model": {**settings, "path": model},
+        "data": {"train": {"dataset": "jsonl", "path": str(home / "train.jsonl")}},
+        "train": train_settings(recipe.config, kept),
+        "evals": {
+            name: {**e, "before": False}
+            for name, e in resolved.get("evals", {}).items()
+        },
+    }
+    for key in ("loss", "callbacks", "track", "launch"):
+        if key in resolved:
+            found[key] = resolved[key]
+    return found
+
+
+def _log(folder: run.Run, iteration: int, counts: dict[str, Any], source: Path) -> None:
+    """One row of metrics, and the iteration's evals under its number."""
+    numbers = {k: v for k, v in counts.items() if isinstance(v, int | float)}
+    for name, entry in run.eval_summaries(source).items():
+        summary = entry["first"] if iteration == 0 else entry["last"]
+        numbers |= {f"eval/{name}/{summary['metric']}": summary["value"]}
+        target = folder.folder / "evals" / f"{name}@{iteration}"
+        if iteration and not target.is_dir():
+            partial = target.with_name(f".{target.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(source / "evals" / f"{name}@{summary['step']}", partial)
+            run.write_json(partial / "summary.json", {**summary, "step": iteration})
+            partial.rename(target)
+    if numbers:
+        folder.append_metrics({"step": iteration, **numbers})
+
+
+def _line(console: Console, iteration: int, counts: dict[str, Any]) -> None:
+    console.print(
+        f"iteration {iteration}: kept {counts['ei/kept']} of {counts['ei/rollouts']}"
+        f" rollouts, solved {counts['ei/fraction_solved']:.1%} of"
+        f" {counts['ei/questions']} questions",
+        highlight=False,
+    )

@@ -1,0 +1,59 @@
+"""Several training processes on one machine, by torch's own launcher."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from alignkit.errors import WorkError
+from alignkit.run import Run
+
+if TYPE_CHECKING:
+    from alignkit.plugins import Registry
+
+
+def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> int:
+    """Train the recipe of a run folder in `count` processes and wait for them.
+
+    Raises:
+        WorkError: one of them failed; its message is in the run's log.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={count}",
+    ]
+    command += [
+        "--module",
+        "alignkit.cli",
+        "run",
+        str(run.folder / "recipe.yaml"),
+        "--join",
+        str(run.folder),
+    ]
+    command += [
+        part
+        for kit in registry.kits
+        if kit.name != "builtin"
+        for part in ("--kit", str(kit.root))
+    ]
+    command += ["--continue"] if resume else []
+    child = subprocess.Popen(command)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        child.wait()  # the terminal has interrupted it too
+        raise
+    finished = Run.open(run.folder)
+    if finished.manifest["status"] == "running":
+        finished.finish(
+            "failed", error=f"the training processes ended with exit code {code}"
+        )
+    if code:
+        raise WorkError(
+            f"{finished.manifest.get('error')}\nthe log: {run.folder / 'log.txt'}"
+        )
+    return 0

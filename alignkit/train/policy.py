@@ -1,0 +1,379 @@
+"""GRPO and RLOO with loss and advantage plugins."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import StoppingCriteriaList
+from trl import GRPOTrainer, RLOOTrainer
+
+from alignkit.engines.stopping import StopStrings
+from alignkit.errors import InputError
+from alignkit.train.objective import Objective, Step, in_force
+from alignkit.train.seam import Seam
+from alignkit.train.vllm_sync import SyncedRollouts
+from alignkit.types import PolicyBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What TRL's forward pass takes beside the tokens (images and their layout).
+_MODALITIES = (
+    *(
+        "pixel_values",
+        "image_grid_thw",
+        "num_images",
+        "pixel_attention_mask",
+        "spatial_shapes",
+        "num_tiles",
+    ),
+    *("image_sizes", "token_type_ids", "mm_token_type_ids", "image_position_ids"),
+)
+
+
+class _Policy(Seam, SyncedRollouts):
+    """What GRPO and RLOO share.
+
+    `completions_ready(rows, completions)` is called as soon as a batch is generated:
+    grading can begin while TRL computes log-probs.
+    """
+
+    completions_ready: (
+        Callable[[Sequence[Mapping[str, Any]], Sequence[Any]], None] | None
+    ) = None
+    _asked: Sequence[Mapping[str, Any]] = ()
+
+    def __init__(
+        self, *args: Any, objective: Objective | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, objective=objective, **kwargs)
+        self._stops: tuple[str, ...] = ()
+        given = (
+            self.vllm_generation.generation_kwargs
+            if self.use_vllm
+            else self.generation_kwargs
+        )
+        if stops := given.get("stop" if self.use_vllm else "stop_strings"):
+            self._stops = (stops,) if isinstance(stops, str) else tuple(stops)
+            if self.mask_truncated_completions:
+                raise InputError(
+                    "train.mask_truncated_completions masks every response that does"
+                    " not end with the EOS token, so also those ended by"
+                    f" generation.stop {list(self._stops)}; leave one of the two out"
+                )
+            shielded = (
+                given.get("min_tokens" if self.use_vllm else "min_new_tokens") or 0
+            )
+            self._stopping = StopStrings(self._tokenizer, self._stops, shielded)
+            if not self.use_vllm:
+                # TRL hands `generate` the config only, and with stop strings that wants
+                # more. Transformers' own criterion also fails on tokenizers that cannot
+                # spell its probe text.
+                self.generation_config.stop_strings = None
+                self.generation_kwargs.pop("stop_strings")
+                criteria = StoppingCriteriaList([self._stopping])
+                self.model.generate = functools.partial(
+                    self.model.generate, stopping_criteria=criteria
+                )
+
+    # -- rollouts ----------------------------------------------------------------------
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        if self.use_vllm or not self._stops:
+            return super()._generate_single_turn(*args, **kwargs)
+        self._stopping.start = None
+        generated = super()._generate_single_turn(*args, **kwargs)
+        # GRPO returns the log-probs beside the ids (None without vLLM), RLOO the ids
+        # alone.
+        if isinstance(generated, tuple):
+            ids, *rest = generated
+            return ([self._stopping.cut(row) for row in ids], *rest)
+        return [self._stopping.cut(row) for row in generated]
+
+    def _generate(self, prompts: Any) -> Any:
+        started = time.perf_counter()
+        generated = super()._generate(prompts)  # type: ignore[misc]
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["seconds/generation"].append(self._spent(started))
+        # GRPO returns more beside these than RLOO
+        if self.completions_ready is not None:
+            self.completions_ready(
+                self._asked, generated[2] if len(generated) == 3 else generated[3]
+            )
+        if self._stops:  # TRL counts a response as cut off unless EOS ends it
+            ended = [
+                row[-1] in self.eos_token_ids or self._stopping.end(row) > 0
+                for row in generated[1]
+            ]
+            cut = torch.tensor(
+                [not done for done in ended], device=self.accelerator.device
+            )
+            metrics["completions/clipped_ratio"][-1] = (
+                self.accelerator.gather(cut).float().mean().item()
+            )
+            for name in ("mean", "min", "max"):
+                metrics.pop(f"completions/{name}_terminated_length")
+        return generated
+
+    def _spent(self, started: float) -> float:
+        seconds = time.perf_counter() - started
+        if self.model.training:
+            self._seconds_elsewhere += seconds
+        return seconds
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+    ) -> Tensor:
+        started = time.perf_counter()
+        rewards = super()._calculate_rewards(  # type: ignore[misc]
+            inputs, prompts, completions, completion_ids_list
+        )
+        self._spent(started)
+        self._rewards = rewards  # (N, number of rewards), gathered over the processes
+        self._note_lengths(completion_ids_list)
+        return rewards
+
+    def _note_lengths(self, completion_ids: Sequence[Sequence[int]]) -> None:
+        """Mean response length of correct and of wrong responses.
+
+        Correct is what a reward function calls `ok` through TRL's `log_extra("status",
+        [...])`, or else what has a reward above 0.
+        """
+        lengths = torch.tensor(
+            [float(len(ids)) for ids in completion_ids], device=self.accelerator.device
+        )
+        statuses = self._pending_extra_logs.get("status")
+        if statuses is None:
+            correct = self._total_rewards()[self._own(len(lengths))] > 0
+        else:
+            correct = torch.tensor(
+                [status == "ok" for status in statuses], device=lengths.device
+            )
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, kept in (("correct", correct), ("wrong", ~correct)):
+            local = torch.stack([lengths[kept].sum(), kept.sum()])
+            total, count = self.accelerator.reduce(local, reduction="sum").tolist()
+            if count:
+                metrics[f"completions/mean_length_{name}"].append(total / count)
+
+    def _total_rewards(self) -> Tensor:
+        """(N,) weighted sums over the reward functions, NaN where all of them returned
+        None.
+        """
+        total = (self._rewards * self.reward_weights.to(self._rewards.device)).nansum(
+            dim=1
+        )
+        return total.masked_fill(self._rewards.isnan().all(dim=1), torch.nan)
+
+    def _own(self, count: int) -> slice:
+        return slice(
+            self.accelerator.process_index * count,
+            (self.accelerator.process_index + 1) * count,
+        )
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        self._asked = inputs
+        output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        if self.objective is None:
+            return output
+        rewards = self._with_penalty(self._total_rewards(), output)
+        own = self._own(len(inputs))
+        output["rewards"] = rewards[own].nan_to_num(0)
+        if self.objective.advantage is not None:
+            advantages = self.objective.advantages(rewards, self._group_size())
+            output["advantages"] = advantages[own]
+            # TRL's own, of this batch, stand at the end
+            logged = self._logs["advantages"]
+            for _ in range(min(len(advantages), len(logged))):
+                logged.pop()
+            logged.extend(advantages.tolist())
+        return output
+
+    def _group_size(self) -> int:
+        return (
+            self.num_generations if self.model.training else self.num_generations_eval
+        )
+
+    def _with_penalty(self, rewards: Tensor, output: dict[str, Any]) -> Tensor:
+        return rewards
+
+    # -- loss --------------------------------------------------------------------------
+
+    def _measure(self, rows: int, mask: Tensor) -> Step:
+        if self.model.training:
+            # Every microbatch of this optimizer step is generated already
+            # (`Objective.check` saw to that for `token`).
+            buffered = self._buffered_inputs
+            window = [
+                buffered[(self._step + i) % len(buffered)] for i in range(self._window)
+            ]
+            tokens = torch.stack([_mask(inputs).sum() for inputs in window]).sum()
+            rows *= self._window
+        else:
+            tokens = mask.sum()
+        return self._total(tokens, rows, mask.device)
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        """The seam: the plugin's loss on (B, T) log-probs of the completion tokens."""
+        if self.objective is None:
+            return super()._compute_loss(model, inputs)  # type: ignore[misc]
+        mask = _mask(inputs)
+        logps, entropies, aux_loss = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            mask.shape[1],
+            compute_entropy=True,
+            compute_aux_loss=self.aux_loss_enabled,
+            **{name: inputs.get(name) for name in _MODALITIES},
+        )
+        batch = PolicyBatch(
+            logps=logps,
+            # absent when on-policy
+            old_logps=inputs.get("old_per_token_logps", logps.detach()),
+            mask=mask,
+            advantages=inputs["advantages"],
+            rewards=inputs["rewards"],
+            ref_logps=inputs.get("ref_per_token_logps"),
+            entropies=entropies.detach(),
+        )
+        self._note("entropy", batch.entropies, mask)
+        self._note("ratio", (logps.detach() - batch.old_logps).exp(), mask)
+        loss = self._apply(
+            batch,
+            (logps,),
+            mask,
+            ratio=inputs.get("importance_sampling_ratio"),
+            penalty=self._penalty(batch),
+        )
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * aux_loss / (
+                self._window if self.model.training else 1
+            )
+        return loss
+
+    def _penalty(self, batch: PolicyBatch) -> Tensor | None:
+        return None
+
+    def _observe(self) -> dict[str, Any]:
+        seen = super()._observe()
+        if self.use_vllm:
+            generation = self.vllm_generation
+            seen |= {
+                "generation.engine": "vllm",
+                "generation.temperature": generation.temperature,
+            }
+            seen |= {
+                "generation.top_p": generation.top_p,
+                "generation.top_k": generation.top_k,
+            }
+            seen["generation.min_new_tokens"] = generation.generation_kwargs.get(
+                "min_tokens", 0
+            )
+            seen["generation.max_new_tokens"] = generation.max_completion_length
+        else:
+            config = self.generation_config
+            seen |= {
+                "generation.engine": "transformers",
+                "generation.temperature": config.temperature,
+            }
+            seen |= {"generation.top_p": config.top_p, "generation.top_k": config.top_k}
+            seen["generation.min_new_tokens"] = config.min_new_tokens or 0
+            seen["generation.max_new_tokens"] = config.max_new_tokens
+        seen["generation.stop"] = list(self._stops)
+        seen |= {"train.num_generations": self.num_generations}
+        if self.objective is not None and self.objective.advantage is not None:
+            advantage = self.objective.advantage
+            options = in_force(advantage.function, self.objective.advantage_options)
+            seen |= {
+                "advantage.name": advantage.name,
+                **{f"advantage.{k}": v for k, v in options.items()},
+            }
+        return seen
+
+
+class AlignGRPOTrainer(_Policy, GRPOTrainer):
+    """TRL's GRPOTrainer with an objective. `train.beta` adds TRL's KL term to the
+    plugin's loss per token.
+    """
+
+    method = "grpo"
+
+    def _penalty(self, batch: PolicyBatch) -> Tensor | None:
+        if self.beta == 0.0:
+            return None
+        assert batch.ref_logps is not None
+        gap = batch.ref_logps - batch.logps
+        # the k3 estimator: unbiased and never negative (Schulman, 2020)
+        kl = gap.exp() - gap - 1
+        # TRL's default: DeepSeek-V3.2, arXiv:2512.02556
+        if self.args.use_bias_correction_kl:
+            kl = kl * (batch.logps - batch.old_logps).exp()
+        self._note("kl", kl, batch.mask)
+        return self.beta * kl
+
+    def _observe(self) -> dict[str, Any]:
+        own = (
+            {"loss.loss_type": self.loss_type, **_clip_range(self)}
+            if self.objective is None
+            else {}
+        )
+        return super()._observe() | own | {"train.beta": self.beta}
+
+
+class AlignRLOOTrainer(_Policy, RLOOTrainer):
+    """TRL's RLOOTrainer with an objective. As in TRL, `train.beta` puts the KL into the
+    reward.
+    """
+
+    method = "rloo"
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if self._scored is not None:
+            self._scored.append(result[0])
+        return result
+
+    _scored: list[Tensor] | None = None
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        # TRL keeps sums per sequence; a plugin gets the old log-probs per token.
+        self._scored = []
+        try:
+            return super()._generate_and_score_completions(inputs)
+        finally:
+            self._scored = None
+
+    def _with_penalty(self, rewards: Tensor, output: dict[str, Any]) -> Tensor:
+        assert self._scored
+        output["old_per_token_logps"] = self._scored[0]
+        if self.reward_clip_range:
+            rewards = rewards.clamp(*self.reward_clip_range)
+        if self.beta != 0.0:
+            output["ref_per_token_logps"] = self._scored[1]
+            kl = ((self._scored[0] - self._scored[1]) * output["completion_mask"]).sum(
+                -1
+            )
+            rewards = rewards - self.beta * self.accelerator.gather(kl)
+        return rewards
+
+    def _observe(self) -> dict[str, Any]:
+        own = _clip_range(self) if self.objective is None else {}
+        return super()._observe() | own | {"train.beta": self.beta}
+
+
+def _clip_range(trainer: Any) -> dict[str, float]:
+    return {
+        "train.epsilon": trainer.epsilon_low,
+        "train.epsilon_high": trainer.epsilon_high,
+    }
+
+
+def _mask(inputs: Mapping[str, Any]) -> Tensor:
+    """(B, T) bool: completion tokens of the model, without those of a tool."""
+    mask = inputs["completion_mask"]
+    return (mask * inputs["tool_mask"] if "tool_mask" in inputs else mask).bool()

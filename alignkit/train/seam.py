@@ -1,0 +1,287 @@
+"""What every trainer subclass shares: the bookkeeping of an optimizer step, and the
+proof that the plugin ran.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignkit.errors import PluginError, WorkError
+from alignkit.train.objective import Objective, Step, in_force
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Seam:
+    """Mixed in before a TRL trainer; takes one more keyword, `objective`. None leaves
+    TRL's own loss untouched.
+
+    A subclass overrides TRL's loss method, calls `_apply`, and says how much a step
+    covers (`_measure`).
+    """
+
+    method: str
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """All that the TRL trainer of a subclass brings in."""
+
+    def __init__(
+        self, *args: Any, objective: Objective | None = None, **kwargs: Any
+    ) -> None:
+        self.objective = objective
+        self._calls = 0
+        self._window = 0  # microbatches of the current optimizer step
+        self._step_size: Step | None = None
+        # name -> (2,) sum and count over the optimizer step
+        self._sums: dict[str, Tensor] = {}
+        self._effective: dict[str, Any] | None = None
+        # spent in a training step on generation and grading
+        self._seconds_elsewhere = 0.0
+        self._seconds = 0.0
+        if objective is not None:
+            # `reduce` divides by the whole optimizer step, so transformers must not
+            # divide once more.
+            self.loss_is_scaled_for_ga = True
+        super().__init__(*args, **kwargs)
+        if objective is not None:
+            self.objective = objective.check(self.method, self.args)
+
+    # -- one optimizer step ------------------------------------------------------------
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> Any:
+        """Transformers calls this at the start of each optimizer step."""
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
+        self._window = len(samples)
+        self._step_size = None
+        self._sums = {}
+        self._opened(samples)
+        return samples, items
+
+    def _opened(self, samples: list[Any]) -> None:
+        """An optimizer step starts; `samples` are its microbatches (GRPO, RLOO: rows to
+        generate for).
+        """
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One microbatch; after the last one of a step, what was computed is checked
+        before the optimizer moves.
+        """
+        started, before = time.perf_counter(), self._calls
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if self.objective is not None and self._calls == before:
+            import trl
+
+            raise WorkError(
+                f"TRL {trl.__version__} no longer calls the method in which loss"
+                f" '{self.objective.loss.name}' is applied, so it would have been"
+                " ignored; install the tested version (see constraints.txt)"
+            )
+        if self.accelerator.sync_gradients:
+            self._close_step()
+            self._seconds += time.perf_counter() - started - self._seconds_elsewhere
+            self._metrics["train"]["seconds/forward_backward"].append(self._seconds)
+            self._seconds = self._seconds_elsewhere = 0.0
+        else:
+            self._seconds += time.perf_counter() - started
+        return loss
+
+    def _close_step(self) -> None:
+        if self._effective is None:
+            self._effective = self._observe()
+        if self.objective is None:
+            return
+        values = self._totals()
+        if "!gradient" not in values:
+            raise PluginError(
+                f"loss '{self.objective.loss.name}' does not depend on the"
+                " log-probabilities it was given, so nothing would be learnt"
+                f" ({self.objective.where})"
+            )
+        self._stop_if_not_finite(
+            {
+                name: int(values.pop(f"!{name}")[0])
+                for name in ("logps", "loss", "gradient")
+            }
+        )
+        for name, (total, count) in values.items():
+            self._metrics["train"][name].append(total / count if count else math.nan)
+
+    def _stop_if_not_finite(self, bad: Mapping[str, int]) -> None:
+        assert self.objective is not None
+        if bad["logps"]:
+            raise WorkError(
+                f"{bad['logps']} log-probabilities of the model are not finite at step"
+                f" {self.state.global_step + 1}: training has diverged (learning rate,"
+                " dtype?). The optimizer was not moved; checkpoints are whole"
+            )
+        for what in ("loss", "gradient"):
+            if bad[what]:
+                raise WorkError(
+                    f"loss '{self.objective.loss.name}' gave {bad[what]} {what} values"
+                    f" that are not finite at step {self.state.global_step + 1}, though"
+                    " every log-probability was; expected finite numbers on response"
+                    f" tokens ({self.objective.where}). The optimizer was not moved;"
+                    " checkpoints are whole"
+                )
+
+    def _measure(self, rows: int, mask: Tensor) -> Step:
+        """The size of the current optimizer step (training) or of this batch alone
+        (evaluation).
+        """
+        raise NotImplementedError
+
+    def _total(self, tokens: Tensor, rows: int, device: torch.device) -> Step:
+        """Add up over the processes."""
+        local = torch.stack(
+            [tokens.float().to(device), torch.tensor(float(rows), device=device)]
+        )
+        tokens, sequences = self.accelerator.reduce(local, reduction="sum").unbind()
+        return Step(tokens, sequences, self.accelerator.num_processes)
+
+    def _apply(
+        self,
+        batch: Any,
+        logps: tuple[Tensor, ...],
+        mask: Tensor,
+        **weights: Tensor | None,
+    ) -> Tensor:
+        """Call the plugin on a batch and reduce; `logps` are its tensors with gradient,
+        all of the mask's rows.
+
+        `weights`: `ratio` multiplies the plugin's values, `penalty` is added after it
+            (both broadcast).
+        """
+        assert self.objective is not None
+        self._calls += 1
+        training = self.model.training
+        values, metrics = self.objective(batch)
+        shown = values
+        if (ratio := weights.get("ratio")) is not None:
+            values = values * (ratio if values.dim() == 2 else ratio.squeeze(1))
+        if (penalty := weights.get("penalty")) is not None:
+            values = values + penalty
+        if not training:
+            step = self._measure(len(mask), mask)
+        elif self._step_size is None:
+            step = self._step_size = self._measure(len(mask), mask)
+        else:
+            step = self._step_size
+        if training:
+            self._watch(logps, shown, mask)
+        for name, value in metrics.items():
+            self._note(name, value, mask)
+        if not training:
+            self._flush_eval()
+        return self.objective.reduce(values, mask, step)
+
+    def _watch(self, logps: tuple[Tensor, ...], values: Tensor, mask: Tensor) -> None:
+        """Count what is not finite, without waiting for the device."""
+
+        def count(name: str, tensor: Tensor) -> None:
+            bad = ~tensor.detach().isfinite()
+            total = (bad & mask if tensor.dim() == 2 else bad).sum()
+            self._add(f"!{name}", total, torch.ones_like(total))
+
+        count("loss", values)
+        for tensor in logps:
+            count("logps", tensor)
+            tensor.register_hook(lambda gradient: count("gradient", gradient))
+
+    # -- metrics -----------------------------------------------------------------------
+
+    def _note(self, name: str, value: Any, mask: Tensor) -> None:
+        """Add a metric: (B, T) averages over the response tokens of the step, (B,) over
+        its rows, a number as it is.
+        """
+        value = torch.as_tensor(value, device=mask.device).detach().float()
+        if value.shape == mask.shape:
+            self._add(name, value.masked_fill(~mask, 0).sum(), mask.sum())
+        elif value.shape == mask.shape[:1] or value.dim() == 0:
+            self._add(
+                name,
+                value.sum(),
+                torch.tensor(float(value.numel()), device=mask.device),
+            )
+        else:
+            assert self.objective is not None
+            raise PluginError(
+                f"loss '{self.objective.loss.name}' returned the metric '{name}' of"
+                f" shape {tuple(value.shape)}; expected a number,"
+                f" {tuple(mask.shape[:1])} or {tuple(mask.shape)}"
+                f" ({self.objective.where})"
+            )
+
+    def _add(self, name: str, total: Tensor, count: Tensor) -> None:
+        pair = torch.stack([total.detach().float(), count.detach().float()])
+        self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+
+    def _totals(self) -> dict[str, list[float]]:
+        """Sum and count of each metric over the processes; one that a process lacks
+        counts nothing there.
+        """
+        from accelerate.utils import gather_object
+
+        names = sorted(set(gather_object(list(self._sums))))
+        nothing = torch.zeros(2, device=self.accelerator.device)
+        sums = torch.stack([self._sums.get(name, nothing) for name in names])
+        self._sums = {}
+        return dict(
+            zip(
+                names,
+                self.accelerator.reduce(sums, reduction="sum").tolist(),
+                strict=True,
+            )
+        )
+
+    def _flush_eval(self) -> None:
+        for name, (total, count) in self._totals().items():
+            self._metrics["eval"][name].append(total / count if count else math.nan)
+
+    # -- effective settings ------------------------------------------------------------
+
+    def effective_settings(self) -> dict[str, Any]:
+        """Settings by their dotted recipe key, as observed in the first optimizer step.
+
+        Raises:
+            WorkError: no optimizer step has run.
+        """
+        if self._effective is None:
+            raise WorkError(
+                "effective settings are known after the first optimizer step; none"
+                " has run"
+            )
+        return dict(self._effective)
+
+    def _observe(self) -> dict[str, Any]:
+        group = self.optimizer.param_groups[0]
+        seen: dict[str, Any] = {
+            "method": self.method,
+            "train.learning_rate": group.get("initial_lr", group["lr"]),
+            "train.gradient_accumulation_steps": self._window,
+            "train.per_device_train_batch_size": self._train_batch_size,
+            "launch.processes": self.accelerator.num_processes,
+        }
+        if self.objective is None:
+            seen["loss.name"] = "trl"
+        else:
+            seen |= {
+                "loss.name": self.objective.loss.name,
+                "loss.normalize": self.objective.normalize,
+            }
+            seen |= (
+                {"loss.constant": self.objective.constant}
+                if self.objective.normalize == "constant"
+                else {}
+            )
+            options = in_force(self.objective.loss.function, self.objective.options)
+            seen |= {f"loss.{name}": value for name, value in options.items()}
+        return seen

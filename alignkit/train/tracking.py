@@ -1,0 +1,135 @@
+"""Trackers (wandb, trackio, tensorboard) through TRL's `report_to`, with our metric
+names; none can fail a run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from alignkit.train.callbacks import NAMES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+
+def prepare(config: Any, folder: Path) -> None:
+    """Tell the trackers where to write, and wandb to stay offline where it has no key."""
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    if "wandb" in config.track:
+        os.environ.setdefault("WANDB_DIR", str(folder))
+        os.environ.setdefault("WANDB_PROJECT", "alignkit")
+        os.environ.setdefault("WANDB_TAGS", config.method)
+        notes = folder / "diff.yaml"
+        if notes.is_file():
+            os.environ.setdefault("WANDB_NOTES", notes.read_text(encoding="utf-8"))
+        known = os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").is_file()
+        if not known:
+            os.environ.setdefault("WANDB_MODE", "offline")
+
+
+class Tracker(TrainerCallback):
+    """Stands before a tracker's own callback: renames metrics, and turns its failures
+    into one warning.
+    """
+
+    def __init__(
+        self, name: str, inner: TrainerCallback, recipe: Mapping[str, Any]
+    ) -> None:
+        self.name = name
+        self.inner = inner
+        self.recipe = recipe
+        self.failed = False
+
+    def _call(self, event: str, *arguments: Any, **keywords: Any) -> None:
+        if self.failed:
+            return
+        try:
+            getattr(self.inner, event)(*arguments, **keywords)
+        except Exception as error:  # noqa: BLE001 - whatever a tracker raises, the training must go on
+            self.failed = True
+            log.warning(
+                "tracker %s failed and is off for the rest of the run: %s",
+                self.name,
+                error,
+            )
+
+    def on_train_begin(self, *arguments: Any, **keywords: Any) -> None:
+        """Open the tracker's run; wandb's config gets the resolved recipe."""
+        self._call("on_train_begin", *arguments, **keywords)
+        if self.name == "wandb" and not self.failed:
+            import wandb
+
+            if wandb.run is not None:
+                wandb.config.update(
+                    {"recipe": dict(self.recipe)}, allow_val_change=True
+                )
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        **rest: Any,
+    ) -> None:
+        """Log under the names of metrics.jsonl."""
+        renamed = {NAMES.get(key, key): value for key, value in (logs or {}).items()}
+        self._call("on_log", args, state, control, logs=renamed, **rest)
+
+    def evaluated(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        numbers: Mapping[str, float],
+        **rest: Any,
+    ) -> None:
+        """Log `eval/<name>/<metric>`; transformers takes keys that begin with `eval_`
+        for those.
+        """
+        logs = {
+            f"eval_{key.removeprefix('eval/')}": value for key, value in numbers.items()
+        }
+        self._call("on_log", args, state, control, logs=logs, **rest)
+
+    def on_train_end(self, *arguments: Any, **keywords: Any) -> None:
+        """Close it."""
+        self._call("on_train_end", *arguments, **keywords)
+
+
+def guard(trainer: Any, config: Any, recipe: Mapping[str, Any]) -> list[Tracker]:
+    """Put a Tracker before each tracker's callback of a trainer."""
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    found = []
+    callbacks = trainer.callback_handler.callbacks
+    for name in config.track:
+        (kind,) = get_reporting_integration_callbacks([name])
+        for index, callback in enumerate(callbacks):
+            if type(callback) is kind:
+                callbacks[index] = Tracker(name, callback, recipe)
+                found.append(callbacks[index])
+    return found
+
+
+def say_how_to_sync(console: Console, config: Any, folder: Path) -> None:
+    """The command that uploads an offline wandb run."""
+    offline = (
+        sorted((folder / "wandb").glob("offline-run-*"))
+        if "wandb" in config.track
+        else []
+    )
+    for run in offline:
+        console.print(
+            f"wandb was offline; to upload: wandb sync {run}",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,88 @@
+"""Trackers get our names, stay offline without a key, and cannot fail a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from transformers import TrainerCallback
+
+from alignkit.cli import cli
+from alignkit.train.tracking import Tracker
+
+RECIPE = """
+name: tracked
+method: sft
+model: {build: {tokenizer: digits, max_length: 64}}
+data: {train: {dataset: arithmetic, split: train, size: 32}, prompt: arithmetic}
+train: {max_steps: 2, per_device_train_batch_size: 8, save_strategy: "no"}
+evals: {arithmetic: {limit: 4}}
+track: [wandb, tensorboard]
+"""
+
+
+class Broken(TrainerCallback):
+    """A tracker whose server is gone."""
+
+    calls = 0
+
+    def on_log(self, args, state, control, logs=None, **rest):
+        self.calls += 1
+        raise ConnectionError("gone")
+
+
+class Noted(TrainerCallback):
+    def __init__(self):
+        self.logs = {}
+
+    def on_log(self, args, state, control, logs=None, **rest):
+        self.logs |= logs
+
+
+def test_a_tracker_that_fails_is_turned_off_with_a_warning(caplog):
+    inner = Broken()
+    tracker = Tracker("wandb", inner, {})
+    tracker.on_log(None, None, None, logs={"loss": 1.0})
+    tracker.on_log(None, None, None, logs={"loss": 1.0})
+    assert inner.calls == 1 and "tracker wandb failed" in caplog.text
+
+
+def test_a_tracker_sees_the_names_of_metrics_jsonl():
+    inner = Noted()
+    tracker = Tracker("tensorboard", inner, {})
+    tracker.on_log(None, None, None, logs={"completions/mean_length": 3.0, "loss": 1.0})
+    tracker.evaluated(None, None, None, {"eval/math/accuracy": 0.5})
+    assert inner.logs == {
+        "response_length": 3.0,
+        "loss": 1.0,
+        "eval_math/accuracy": 0.5,
+    }
+
+
+@pytest.mark.slow
+def test_wandb_without_a_key_is_offline_and_tensorboard_gets_the_evals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in [n for n in os.environ if n.startswith(("WANDB_", "TENSORBOARD_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    result = CliRunner().invoke(cli, ["run", "recipe.yaml"], catch_exceptions=False)
+    for name in set(os.environ) - set(before):
+        monkeypatch.delenv(name)
+    assert result.exit_code == 0, result.output
+    assert "wandb sync" in result.output
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert list((folder / "wandb").glob("offline-run-*"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen = set()
+    for file in (folder / "tensorboard").glob("events*"):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        seen |= set(events.Tags()["scalars"])
+    assert {"train/loss", "eval/arithmetic/accuracy"} <= seen
