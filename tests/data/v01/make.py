@@ -34,7 +34,7 @@ Run.append_metrics = append_and_die
 main(sys.argv[1:])
 """
 RUNS = ("grpo", "rloo", "dpo", "expert_iteration", "pipeline")
-LEFT_OUT = ("learning_curve.png", "compare", ".lock")
+LEFT_OUT = ("learning_curve.png", "compare", "README.md", ".lock")
 
 
 def make(checkout: Path, folder: Path) -> None:
