@@ -8,7 +8,8 @@ from typing import Any
 
 from alignkit.errors import MissingError
 from alignkit.models.source import base_of, explained, resolve
-from alignkit.models.tiny import BuildSpec, build_config, build_tokenizer
+from alignkit.models.tiny import build_config, build_tokenizer
+from alignkit.recipe.schema import Build
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +41,7 @@ class Block:
     keys: int  # of all key-value heads together
 
 
-def configuration(
-    path: str | None, build: BuildSpec | None, revision: str | None
-) -> Any:
+def configuration(path: str | None, build: Build | None, revision: str | None) -> Any:
     """The transformers configuration of the model that a recipe's `model` means; None where it is not here."""
     from transformers import AutoConfig
 
@@ -81,7 +80,7 @@ def adapted(config: Any, lora: Mapping[str, Any]) -> tuple[tuple[str, ...], bool
 
 def shape(
     path: str | None,
-    build: BuildSpec | None = None,
+    build: Build | None = None,
     *,
     dtype: str,
     revision: str | None = None,

@@ -16,7 +16,9 @@ from alignkit.machine import doctor, hub
 from alignkit.plan import estimate, machine
 from alignkit.plan.verdict import facts, faults
 from alignkit.recipe import trl
+from alignkit.recipe.plugin_check import used
 from alignkit.recipe.rules import batches, setting
+from alignkit.recipe.schema import ExpertIteration, Model, Sampled, Stage, Stepped
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -30,7 +32,7 @@ class Plan:
     """What was found out about one trained stage, without training."""
 
     name: str
-    config: Any
+    config: Stage
     plugins: list[plugins.Plugin] = field(default_factory=list)
     arithmetic: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, Any] = field(default_factory=dict)
@@ -61,12 +63,11 @@ def plan(recipe: Recipe, registry: Registry, *, estimates: bool = False) -> list
     """One plan per trained recipe: the recipe itself, or each stage of a pipeline.
     Estimates take a second more.
     """
-    stages = recipe.stages or {recipe.config.name: recipe}
+    stages = recipe.trained
     plans = []
     for name, stage in stages.items():
-        planned, lengths = _plan(
-            name, stage.config, _origin(stage.config.model, stages), registry
-        )
+        config = stage.stage
+        planned, lengths = _plan(name, stage, _origin(config.model, stages), registry)
         if estimates:
             _estimate(planned, stage, stages, lengths)
         plans.append(planned)
@@ -81,7 +82,7 @@ def _estimate(
 ) -> None:
     from alignkit.models.shape import shape
 
-    config: Any = stage.config
+    config = stage.stage
     here, model, origin = doctor.gpus()[0], config.model, _origin(config.model, stages)
     dtype = model.dtype if model.dtype != "auto" else "bfloat16" if here else "float32"
     size = None
@@ -108,11 +109,10 @@ def _estimate(
     )
 
 
-def _origin(model: Any, stages: Mapping[str, Recipe]) -> Any:
+def _origin(model: Model, stages: Mapping[str, Recipe]) -> Model:
     """The `model` section of the stage that a stage's model goes back to."""
     while model.path is not None and model.path.startswith("stage:"):
-        earlier: Any = stages[model.path.removeprefix("stage:")].config
-        model = earlier.model
+        model = stages[model.path.removeprefix("stage:")].stage.model
     return model
 
 
@@ -137,9 +137,10 @@ def require(
 
 
 def _plan(
-    name: str, config: Any, origin: Any, registry: Registry
+    name: str, recipe: Recipe, origin: Model, registry: Registry
 ) -> tuple[Plan, estimate.Lengths | None]:
-    found = Plan(name, config, plugins=plugins.used(config, registry))
+    config = recipe.stage
+    found = Plan(name, config, plugins=used(recipe.resolved, registry))
     found.arithmetic = batch_arithmetic(config)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)
@@ -150,7 +151,7 @@ def _plan(
     return found, lengths
 
 
-def batch_arithmetic(config: Any) -> dict[str, Any]:
+def batch_arithmetic(config: Stage) -> dict[str, Any]:
     """Rows per optimizer step and per generation batch."""
     b = batches.batches(config)
     found: dict[str, Any] = {
@@ -186,7 +187,7 @@ def _tokenizer(model: Any, found: Plan) -> Any:
 
 
 def _data(
-    config: Any, registry: Registry, tokenizer: Any, found: Plan
+    config: Stage, registry: Registry, tokenizer: Any, found: Plan
 ) -> estimate.Lengths | None:
     from alignkit.train.evals import given_prompt
 
@@ -201,7 +202,7 @@ def _data(
         )
         _rewards(config, registry, rows)
         held_out: Sequence[Mapping[str, Any]] = []
-        if config.data.validation is not None:
+        if isinstance(config, Stepped) and config.data.validation is not None:
             held_out = data.load_rows(
                 config.data.validation.model_dump(exclude_none=True),
                 registry,
@@ -216,7 +217,7 @@ def _data(
         return None
     found.rows["rows"] = len(rows)
     steps = setting(config, "max_steps")
-    if config.method == "expert_iteration":
+    if isinstance(config, ExpertIteration):
         asked = min(config.expert_iteration.questions, len(rows))
         found.arithmetic |= {
             "iterations": config.expert_iteration.iterations,
@@ -247,21 +248,21 @@ def _data(
 
 
 def _rewards(
-    config: Any, registry: Registry, rows: Sequence[Mapping[str, Any]]
+    config: Stage, registry: Registry, rows: Sequence[Mapping[str, Any]]
 ) -> None:
     """Refuse rewards that cannot be called as they are written, and rows without the
     truth that one needs.
     """
     from alignkit.grading import bind_plugin
 
-    for name, entry in (config.rewards or {}).items():
+    for name, entry in (config.rewards if isinstance(config, Sampled) else {}).items():
         plugin = registry.get("reward", name)
         bind_plugin(plugin, entry.options)
         data.require_truth(plugin, rows)
 
 
 def _tokens(
-    config: Any,
+    config: Stage,
     rows: Sequence[Mapping[str, Any]],
     prompt: Any,
     tokenizer: Any,
@@ -315,22 +316,21 @@ def _sample(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
 
 
 def _encoded(
-    config: Any, rows: Sequence[Mapping[str, Any]], prompt: Any, tokenizer: Any
+    config: Stage, rows: Sequence[Mapping[str, Any]], prompt: Any, tokenizer: Any
 ) -> tuple[Any, Any, int | None]:
-    """Rows as the method's trainer takes them, what became of them, and the limit of their length."""
+    """Rows as the method's trainer takes them, what became of them, and the limit of
+    their length.
+    """
     from alignkit.data import encode
 
-    if config.method in ("grpo", "rloo", "expert_iteration"):
-        room = encode.prompt_room(
-            config.generation, min(tokenizer.model_max_length, 10**6)
-        )
-        limit = (
-            setting(config, "max_length")
-            if config.method == "expert_iteration"
-            else None
-        )
+    iterated = isinstance(config, ExpertIteration)
+    limit = None
+    if iterated or not isinstance(config, Sampled):
+        limit = setting(config, "max_length")
+    if isinstance(config, Sampled):
+        positions = min(tokenizer.model_max_length, 10**6)
+        room = encode.prompt_room(config.generation, positions)
         return *encode.problems(rows, prompt, tokenizer, max_prompt=room), limit
-    limit = setting(config, "max_length")
     if config.method == "dpo":
         return *encode.preferences(rows, prompt, tokenizer, max_length=limit), limit
     masked = config.train.get("completion_only_loss") is not False
@@ -339,7 +339,7 @@ def _encoded(
     ), limit
 
 
-def _evals(config: Any, registry: Registry, found: Plan) -> None:
+def _evals(config: Stage, registry: Registry, found: Plan) -> None:
     """The evals' data and judges, so that nothing is missing only after the training."""
     from alignkit.endpoint.judges import resolve
     from alignkit.evaluate import plan_eval

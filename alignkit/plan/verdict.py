@@ -12,10 +12,11 @@ from alignkit.recipe import rules
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
+    from alignkit.recipe.schema import Model, Stage
 
 
 def facts(
-    origin: Any, registry: Registry, tokenizer: Any, rows: int | None
+    origin: Model, registry: Registry, tokenizer: Any, rows: int | None
 ) -> rules.Facts:
     """What is known here beside a recipe.
 
@@ -35,7 +36,7 @@ def facts(
     return replace(known, model=model.get_text_config().to_dict())
 
 
-def faults(config: Any, origin: Any, known: rules.Facts) -> list[str]:
+def faults(config: Stage, origin: Model, known: rules.Facts) -> list[str]:
     """What the rules find in a recipe, and what PEFT finds in its adapter."""
     problems = list(rules.check(config, known))
     of_lora = any(key[:2] == ("model", "lora") for key, _ in problems)

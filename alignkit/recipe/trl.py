@@ -10,84 +10,13 @@ from typing import Any
 
 from alignkit.errors import nearest
 from alignkit.recipe import trl_reads
+from alignkit.recipe.schema import walk
 from alignkit.recipe.trl_fields import CONFIGS, LORA, PEFT_BASE, QUANTIZE, Field
 from alignkit.recipe.trl_fields import fields as fields_of
 from alignkit.recipe.trl_values import faults, yes_or_no
 
 __all__ = ["yes_or_no"]
 
-# What another key of a recipe says already. Two places for one truth would disagree some day.
-OWNED = {
-    "output_dir": "the run folder is made by align; output.root says where",
-    "run_name": "use name",
-    "seed": "use seed, at the top of the recipe",
-    "report_to": "use track",
-    "resume_from_checkpoint": "align resumes a run by itself",
-    "hub_token": "a secret never stands in a recipe; set the variable HF_TOKEN",
-    "model_init_kwargs": "use model",
-    "max_completion_length": "use generation.max_new_tokens",
-    "temperature": "use generation.temperature",
-    "top_p": "use generation.top_p",
-    "top_k": "use generation.top_k",
-    "use_vllm": "use generation.engine: vllm",
-    "vllm_mode": "use generation.vllm.mode",
-    "vllm_gpu_memory_utilization": "use generation.vllm.gpu_memory_utilization",
-    "vllm_enable_sleep_mode": "use generation.vllm.sleep",
-    "vllm_tensor_parallel_size": "use generation.vllm.tensor_parallel",
-    "vllm_max_model_length": "use generation.vllm.max_model_len",
-    "vllm_server_base_url": "use generation.vllm.server",
-    "vllm_server_host": "use generation.vllm.server",
-    "vllm_server_port": "use generation.vllm.server",
-    "reward_weights": "use rewards.<name>.weight",
-    "loss_type": "use loss: {name: trl, loss_type: …}",
-    "trust_remote_code": "it has no use: code that comes with a model is never run",
-}
-# Rows are rendered, tokenised and cut before TRL's trainer is made, so what it would do
-# to them comes too late.
-_SFT_ROWS = {
-    "truncation_mode": (
-        "it has no use: a row longer than train.max_length is cut at its end"
-    ),
-    "dataset_text_field": "use data.prompt; the dataset's `columns` name what it reads",
-    "dataset_kwargs": "it has no use: rows are prepared before TRL sees them",
-    "dataset_num_proc": "it has no use: rows are prepared before TRL sees them",
-    "assistant_only_loss": (
-        "use train.completion_only_loss: true (the default) trains on the response only"
-    ),
-    "chat_template_path": (
-        "it has no use: rows are rendered with the template of the model's own"
-        " tokenizer"
-    ),
-    "eos_token": (
-        "it has no use: rows end with the EOS token of the model's own tokenizer"
-    ),
-}
-OWNED_BY_METHOD = {
-    "sft": _SFT_ROWS,
-    # Each iteration trains anew on what it kept, so the epochs belong to the
-    # iterations.
-    "expert_iteration": {
-        **_SFT_ROWS,
-        "num_train_epochs": "use expert_iteration.epochs",
-    },
-    "dpo": {"padding_free": "it has no use: TRL has switched it off for DPO"},
-}
-OWNED_GENERATION_KWARGS = {
-    **{
-        key: key
-        for key in (
-            "temperature",
-            "top_p",
-            "top_k",
-            "min_new_tokens",
-            "max_new_tokens",
-            "stop",
-        )
-    },
-    "min_tokens": "min_new_tokens",
-    "max_tokens": "max_new_tokens",
-    "stop_strings": "stop",
-}
 STOCK_LOSS_FIELDS = {
     method: trl_reads.needing("sft" if method == "expert_iteration" else method, "loss")
     for method in CONFIGS
@@ -131,6 +60,16 @@ _NO_LIMIT = {("max_steps", -1)}  # TRL's word for no limit
 def fields(method: str) -> dict[str, Field]:
     """The fields of the installed TRL's config for a method, by name."""
     return fields_of(CONFIGS[method])
+
+
+def may_name_a_file(name: str) -> bool:
+    """Whether a field of some method takes a map, or a text in its place."""
+    for method in CONFIGS:
+        if (field := fields(method).get(name)) is not None:
+            arms = [field.schema, *field.schema.get("anyOf", ())]
+            if {"object", "string"} <= {arm.get("type") for arm in arms}:
+                return True
+    return False
 
 
 def lora_fields() -> dict[str, Field]:
@@ -191,7 +130,7 @@ def check(
 
     `settings` are those in force (see `effective`); where none are given, those of `train` alone.
     """
-    known, owned = fields(method), OWNED | OWNED_BY_METHOD.get(method, {})
+    known, owned = fields(method), walk.owned(method)
     settings = effective({"train": train}, method) if settings is None else settings
     for name, value in train.items():
         if name not in known:
@@ -209,8 +148,9 @@ def check(
             use = "best may save within a rollout batch, from which no run goes on; use `best`, which keeps a model"
             yield name, use
         if name == "generation_kwargs" and isinstance(value, dict):
-            for key in value.keys() & OWNED_GENERATION_KWARGS.keys():
-                yield f"{name}.{key}", f"use generation.{OWNED_GENERATION_KWARGS[key]}"
+            ours = walk.owned_generation_kwargs()
+            for key in value.keys() & ours.keys():
+                yield f"{name}.{key}", f"use {ours[key]}"
 
 
 def check_loss(method: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
