@@ -285,8 +285,18 @@ class Checker:
             ]
             for key, fields in places:
                 if isinstance(fields, dict):
-                    for field, text in trl.check(method, fields, effective | fields):
+                    for field, text in trl.check(method, fields):
                         self.problem((*at, *key, *field.split(".")), text)
+                    for field, text in trl.unread(method, fields, effective | fields):
+                        self._unread((*at, *key, field), text)
+
+    def _unread(self, key: Key, text: str) -> None:
+        """A field that nothing reads. What a run folder holds was read by nothing when
+        it ran, and is still the record of that run.
+        """
+        file = Path(self._nearest(key).file)
+        if file.name != "recipe.yaml" or not is_file(file.with_name("manifest.json")):
+            self.problem(key, text)
 
     def _validation(self, config: Mapping[str, Any], at: Key, method: str) -> None:
         """`data.validation` and `train.eval_strategy` belong together: one alone is
