@@ -3,15 +3,15 @@
 import pytest
 
 from alignkit.recipe import json_schema, trl
+from alignkit.recipe.schema import METHODS, walk
 
 
 def test_the_fields_that_recipes_refuse_exist():
-    everywhere = {
-        name for method in ("sft", "grpo", "rloo", "dpo") for name in trl.fields(method)
-    }
-    assert set(trl.OWNED) <= everywhere
-    for method, names in trl.OWNED_BY_METHOD.items():
-        assert set(names) <= set(trl.fields(method))
+    methods = ("sft", "grpo", "rloo", "dpo")
+    everywhere = {name for method in methods for name in trl.fields(method)}
+    assert {name for m in methods for name in METHODS[m].unread} <= everywhere
+    handed_on = {known.key.trl for known in walk.declarations().values()}
+    assert handed_on - {""} <= everywhere
     assert everywhere >= trl.STOCK_ADVANTAGE_FIELDS
     for method, names in trl.STOCK_LOSS_FIELDS.items():
         assert names <= set(trl.fields(method))

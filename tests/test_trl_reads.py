@@ -21,9 +21,10 @@ from trl_source import (
 from alignkit import recipe
 from alignkit.errors import RecipeError
 from alignkit.recipe import trl, trl_reads
+from alignkit.recipe.schema import METHODS
 from alignkit.recipe.trl_fields import CONFIGS, fields
 
-METHODS = ("sft", "grpo", "rloo", "dpo")
+TRAINED = ("sft", "grpo", "rloo", "dpo")
 CLIPPED = ("grpo", "dr_grpo", "bnpo", "dapo", "luspo")
 # Read where it is copied or saved, and acts where the row says.
 COPIED = {
@@ -124,10 +125,10 @@ def grid(method, source):
         }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRAINED)
 def test_a_field_is_read_where_trls_source_reads_it(method):
     source, wrong, judged = of_trl(method), {}, 0
-    refused = set(trl.OWNED_BY_METHOD.get(method, ()))
+    refused = set(METHODS[method].unread)
     own = source.fields - of_transformers().fields - COPIED - refused
     for stated, settings in grid(method, source):
         if source.refuses(settings):
@@ -317,7 +318,7 @@ SEAMS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRAINED)
 def test_what_only_trls_loss_reads_is_refused_beside_a_loss_plugin(method):
     """A plugin's loss takes the place of the method that TRL computes its own in."""
     source = of_trl(method)

@@ -11,84 +11,13 @@ from typing import Any
 
 from alignkit.errors import nearest
 from alignkit.recipe import trl_reads
+from alignkit.recipe.schema import walk
 from alignkit.recipe.trl_fields import CONFIGS, LORA, PEFT_BASE, QUANTIZE, Field
 from alignkit.recipe.trl_fields import fields as fields_of
 from alignkit.recipe.trl_values import faults, yes_or_no
 
 __all__ = ["yes_or_no"]
 
-# What another key of a recipe says already. Two places for one truth would disagree.
-OWNED = {
-    "output_dir": "the run folder is made by align; output.root says where",
-    "run_name": "use name",
-    "seed": "use seed, at the top of the recipe",
-    "report_to": "use track",
-    "resume_from_checkpoint": "align resumes a run by itself",
-    "hub_token": "a secret never stands in a recipe; set the variable HF_TOKEN",
-    "model_init_kwargs": "use model",
-    "max_completion_length": "use generation.max_new_tokens",
-    "temperature": "use generation.temperature",
-    "top_p": "use generation.top_p",
-    "top_k": "use generation.top_k",
-    "use_vllm": "use generation.engine: vllm",
-    "vllm_mode": "use generation.vllm.mode",
-    "vllm_gpu_memory_utilization": "use generation.vllm.gpu_memory_utilization",
-    "vllm_enable_sleep_mode": "use generation.vllm.sleep",
-    "vllm_tensor_parallel_size": "use generation.vllm.tensor_parallel",
-    "vllm_max_model_length": "use generation.vllm.max_model_len",
-    "vllm_server_base_url": "use generation.vllm.server",
-    "vllm_server_host": "use generation.vllm.server",
-    "vllm_server_port": "use generation.vllm.server",
-    "reward_weights": "use rewards.<name>.weight",
-    "loss_type": "use loss: {name: trl, loss_type: …}",
-    "trust_remote_code": "it has no use: code that comes with a model is never run",
-}
-# Rows are rendered, tokenised and cut before TRL's trainer is made, so what it would do
-# to them comes too late.
-_SFT_ROWS = {
-    "truncation_mode": (
-        "it has no use: a row longer than train.max_length is cut at its end"
-    ),
-    "dataset_text_field": "use data.prompt; the dataset's `columns` name what it reads",
-    "dataset_kwargs": "it has no use: rows are prepared before TRL sees them",
-    "dataset_num_proc": "it has no use: rows are prepared before TRL sees them",
-    "assistant_only_loss": (
-        "use train.completion_only_loss: true (the default) trains on the response only"
-    ),
-    "chat_template_path": (
-        "it has no use: rows are rendered with the template of the model's own"
-        " tokenizer"
-    ),
-    "eos_token": (
-        "it has no use: rows end with the EOS token of the model's own tokenizer"
-    ),
-}
-OWNED_BY_METHOD = {
-    "sft": _SFT_ROWS,
-    # Each iteration trains anew on what it kept, so the epochs belong to the
-    # iterations.
-    "expert_iteration": {
-        **_SFT_ROWS,
-        "num_train_epochs": "use expert_iteration.epochs",
-    },
-    "dpo": {"padding_free": "it has no use: TRL has switched it off for DPO"},
-}
-OWNED_GENERATION_KWARGS = {
-    **{
-        key: key
-        for key in (
-            "temperature",
-            "top_p",
-            "top_k",
-            "min_new_tokens",
-            "max_new_tokens",
-            "stop",
-        )
-    },
-    "min_tokens": "min_new_tokens",
-    "max_tokens": "max_new_tokens",
-    "stop_strings": "stop",
-}
 STOCK_LOSS_FIELDS = {method: trl_reads.needing(method, "loss") for method in CONFIGS}
 STOCK_ADVANTAGE_FIELDS = frozenset().union(
     *(trl_reads.needing(method, "advantage") for method in trl_reads.POLICY)
@@ -125,6 +54,17 @@ def quantize_fields() -> dict[str, Field]:
     return fields_of(QUANTIZE)
 
 
+def may_name_a_file(name: str) -> bool:
+    """Whether a field of some method takes a map, or a text in its place."""
+    known = [fields(method).get(name) for method in CONFIGS]
+    kinds = [
+        {arm.get("type") for arm in field.schema.get("anyOf", ())}
+        for field in known
+        if field is not None
+    ]
+    return any({"object", "string"} <= each for each in kinds)
+
+
 def default(method: str, name: str) -> Any:
     """TRL's own default of a field."""
     return fields(method)[name].default
@@ -139,25 +79,25 @@ def effective(config: Mapping[str, Any], method: str) -> dict[str, Any]:
     """Every field of the method's TRL config as a plain recipe sets it, with what else
     decides what TRL reads: `loss` and `advantage` by name, `processes`, `track`.
     """
-    loss, generation = _map(config.get("loss")), _map(config.get("generation"))
-    vllm, launch = _map(generation.get("vllm")), _map(config.get("launch"))
-    processes = launch.get("processes", 1)
+    train, loss, launch = (_map(config.get(key)) for key in ("train", "loss", "launch"))
+    processes, owned = launch.get("processes", 1), walk.owned(method)
     settings = {name: field.default for name, field in fields(method).items()} | {
         "loss": loss.get("name", "trl"),
         "advantage": _map(config.get("advantage")).get("name"),
         "processes": processes if isinstance(processes, int) else trl_reads.UNSURE,
         "track": config.get("track", []),
     }
+    for path, value in walk.stated(config, ()):
+        known = walk.declared(path)
+        if known is not None and known.key.trl in settings:
+            settings[known.key.trl] = value
     if method in trl_reads.POLICY:
+        engine = str(_map(config.get("generation")).get("engine"))
         engines = {"vllm": True, "transformers": False}
-        engine = str(generation.get("engine"))
         settings["use_vllm"] = engines.get(engine, trl_reads.UNSURE)
-        settings["vllm_mode"] = vllm.get("mode", settings["vllm_mode"])
-        settings["vllm_server_base_url"] = vllm.get("server")
     if "loss_type" in loss:
         settings["loss_type"] = loss["loss_type"]
-    train = _map(config.get("train"))
-    return settings | {name: train[name] for name in train if name not in OWNED}
+    return settings | {name: train[name] for name in train if name not in owned}
 
 
 def _map(value: Any) -> Mapping[str, Any]:
@@ -166,7 +106,7 @@ def _map(value: Any) -> Mapping[str, Any]:
 
 def check(method: str, train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(field, problem) for all of `train` that the method's TRL config does not take."""
-    known, owned = fields(method), OWNED | OWNED_BY_METHOD.get(method, {})
+    known, owned = fields(method), walk.owned(method)
     for name, value in train.items():
         if name not in known:
             config = CONFIGS[method].removeprefix("trl.")
@@ -183,8 +123,9 @@ def check(method: str, train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 " `best`, which keeps a model",
             )
         if name == "generation_kwargs" and isinstance(value, dict):
-            for key in value.keys() & OWNED_GENERATION_KWARGS.keys():
-                yield f"{name}.{key}", f"use generation.{OWNED_GENERATION_KWARGS[key]}"
+            ours = walk.owned_generation_kwargs()
+            for key in value.keys() & ours.keys():
+                yield f"{name}.{key}", f"use {ours[key]}"
 
 
 def unread(
@@ -193,11 +134,24 @@ def unread(
     """(field, reason) for all of `train` that nothing would read under the settings in
     force (see `effective`).
     """
-    owned = OWNED | OWNED_BY_METHOD.get(method, {})
-    for name in train.keys() - owned.keys():
+    for name in train.keys() - walk.owned(method).keys():
         reason = trl_reads.unread(method, name, settings)
         if reason is not None:
             yield name, reason
+
+
+def unread_keys(
+    method: str, config: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Iterator[tuple[walk.Path, str]]:
+    """(key, reason) for all that a plain recipe states outside of `train` of what is
+    handed on to TRL, which reads it elsewhere.
+    """
+    for path, _ in walk.stated(config, ()):
+        known = walk.declared(path)
+        if known is not None and known.key.trl:
+            reason = trl_reads.unread(method, known.key.trl, settings)
+            if reason is not None:
+                yield path, reason
 
 
 def check_loss(method: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
