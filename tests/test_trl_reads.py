@@ -21,9 +21,10 @@ from trl_source import (
 from alignkit import recipe
 from alignkit.errors import RecipeError
 from alignkit.recipe import trl, trl_reads
+from alignkit.recipe.schema import METHODS
 from alignkit.recipe.trl_fields import CONFIGS, fields
 
-METHODS = ("sft", "grpo", "rloo", "dpo")
+TRAINED = ("sft", "grpo", "rloo", "dpo")
 CLIPPED = ("grpo", "dr_grpo", "bnpo", "dapo", "luspo")
 # Read where it is copied or saved, and acts where the row says.
 COPIED = {
@@ -124,10 +125,10 @@ def grid(method, source):
         }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRAINED)
 def test_a_field_is_read_where_trls_source_reads_it(method):
     source, wrong, judged = of_trl(method), {}, 0
-    refused = set(trl.OWNED_BY_METHOD.get(method, ()))
+    refused = set(METHODS[method].unread)
     own = source.fields - of_transformers().fields - COPIED - refused
     for stated, settings in grid(method, source):
         if source.refuses(settings):
@@ -317,7 +318,7 @@ SEAMS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRAINED)
 def test_what_only_trls_loss_reads_is_refused_beside_a_loss_plugin(method):
     """A plugin's loss takes the place of the method that TRL computes its own in."""
     source = of_trl(method)
@@ -416,33 +417,44 @@ def test_the_reason_names_the_settings_and_what_they_are():
     )
 
 
+RECIPE = """\
+method: grpo
+model: {path: x}
+data: {train: {dataset: d}}
+rewards: {r: {}}
+loss: {name: trl, loss_type: dapo}
+train:
+  sapo_temperature_pos: 1.0
+  learning_rate: fast
+  save_strategy: "no"
+  save_steps: 5
+"""
+
+
 def test_a_recipe_with_fields_that_nothing_reads_names_each_place(tmp_path):
     file = tmp_path / "one.yaml"
-    file.write_text(
-        "method: grpo\n"
-        "model: {path: x}\n"
-        "data: {train: {dataset: d}}\n"
-        "rewards: {r: {}}\n"
-        "loss: {name: trl, loss_type: dapo}\n"
-        "train:\n"
-        "  sapo_temperature_pos: 1.0\n"
-        "  learning_rate: fast\n"
-        '  save_strategy: "no"\n'
-        "  save_steps: 5\n"
-    )
+    file.write_text(RECIPE)
     with pytest.raises(RecipeError) as raised:
         recipe.load(file)
-    places = [text.split(" ", 1) for text in raised.value.problems]
-    assert [place.rpartition("one.yaml:")[2] for place, _ in places] == [
-        "7:3:",
-        "8:18:",
-        "10:3:",
-    ] or places
-    assert (
-        "sapo" in places[0][1]
-        and "given 'fast'" in places[1][1]
-        and "save_strategy is no" in places[2][1]
+    sapo, rate, steps = (
+        text.partition("one.yaml")[2] for text in raised.value.problems
     )
+    assert sapo.startswith(
+        ":7:3: train.sapo_temperature_pos: is read only with loss.loss_type: sapo"
+    )
+    assert rate.startswith(":8:3: train.learning_rate: given 'fast'")
+    assert steps.startswith(
+        ":10:3: train.save_steps: is read only with train.save_strategy: steps"
+    )
+
+
+def test_the_recipe_of_a_run_is_read_as_it_was_run(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE.replace("fast", "1e-6"))
+    (tmp_path / "manifest.json").write_text("{}")
+    assert recipe.load(file).config.train["save_steps"] == 5
+    with pytest.raises(RecipeError, match=r"train.vespo_k_pos"):
+        recipe.load(file, sets=["train.vespo_k_pos=1"])
 
 
 TOY = """

@@ -254,8 +254,20 @@ class Checker:
             ]
             for key, fields in places:
                 if isinstance(fields, dict):
-                    for field, text in trl.check(method, fields, effective | fields):
+                    for field, text in trl.check(method, fields):
                         self.problem((*at, *key, *field.split(".")), text)
+                    for field, text in trl.unread(method, fields, effective | fields):
+                        self._unread((*at, *key, field), text)
+            for key, text in trl.unread_keys(method, config, effective):
+                self._unread((*at, *key), text)
+
+    def _unread(self, key: Key, text: str) -> None:
+        """A field that nothing reads. What a run folder holds was read by nothing when
+        it ran, and is still the record of that run.
+        """
+        file = Path(self._nearest(key).file)
+        if file.name != "recipe.yaml" or not is_file(file.with_name("manifest.json")):
+            self.problem(key, text)
 
     def _stage(self, name: str, stage: Mapping[str, Any], names: list[str]) -> None:
         if not re.fullmatch(r"[\w-]+", name):  # it names a folder

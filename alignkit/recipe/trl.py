@@ -1,9 +1,10 @@
-"""What `train:`, `model.lora` and `model.quantize` may hold: the fields of the installed libraries' config classes."""
+"""What `train:`, `model.lora` and `model.quantize` may hold: the fields of the installed
+libraries' config classes, and of those what something reads.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,44 +18,24 @@ from alignkit.recipe.trl_values import faults, yes_or_no
 
 __all__ = ["yes_or_no"]
 
-STOCK_LOSS_FIELDS = {
-    method: trl_reads.needing("sft" if method == "expert_iteration" else method, "loss")
-    for method in CONFIGS
-}
-STOCK_ADVANTAGE_FIELDS = trl_reads.needing("grpo", "advantage") | trl_reads.needing(
-    "rloo", "advantage"
+STOCK_LOSS_FIELDS = {method: trl_reads.needing(method, "loss") for method in CONFIGS}
+STOCK_ADVANTAGE_FIELDS = frozenset().union(
+    *(trl_reads.needing(method, "advantage") for method in trl_reads.POLICY)
 )
-# What TRL and torch check only once a model is loaded, or not at all. (lowest, whether it is itself allowed)
+# What TRL and torch check only once a model is loaded, or not at all: the lowest value,
+# and whether it is itself allowed.
+_COUNTS = """per_device_train_batch_size per_device_eval_batch_size num_iterations
+gradient_accumulation_steps num_generations num_generations_eval steps_per_generation
+generation_batch_size max_length max_steps"""
+_AMOUNTS = "num_train_epochs logging_steps save_steps eval_steps"
+_RATES = """learning_rate weight_decay max_grad_norm warmup_steps beta adam_beta1
+adam_beta2 adam_epsilon"""
 _LOWEST: dict[str, tuple[float, bool]] = {
-    **dict.fromkeys(
-        (
-            "per_device_train_batch_size",
-            "per_device_eval_batch_size",
-            "gradient_accumulation_steps",
-        ),
-        (1, True),
-    ),
-    **dict.fromkeys(
-        (
-            "num_generations",
-            "num_generations_eval",
-            "num_iterations",
-            "steps_per_generation",
-        ),
-        (1, True),
-    ),
-    **dict.fromkeys(("generation_batch_size", "max_length"), (1, True)),
-    "max_steps": (1, True),
-    **dict.fromkeys(
-        ("num_train_epochs", "logging_steps", "save_steps", "eval_steps"), (0, False)
-    ),
-    **dict.fromkeys(
-        ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "beta"),
-        (0, True),
-    ),
-    **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), (0, True)),
+    **dict.fromkeys(_COUNTS.split(), (1, True)),
+    **dict.fromkeys(_AMOUNTS.split(), (0, False)),
+    **dict.fromkeys(_RATES.split(), (0, True)),
 }
-_NO_LIMIT = {("max_steps", -1)}  # TRL's word for no limit
+_NO_LIMIT = ("max_steps", -1)  # TRL's word for it
 
 
 def fields(method: str) -> dict[str, Field]:
@@ -62,18 +43,8 @@ def fields(method: str) -> dict[str, Field]:
     return fields_of(CONFIGS[method])
 
 
-def may_name_a_file(name: str) -> bool:
-    """Whether a field of some method takes a map, or a text in its place."""
-    for method in CONFIGS:
-        if (field := fields(method).get(name)) is not None:
-            arms = [field.schema, *field.schema.get("anyOf", ())]
-            if {"object", "string"} <= {arm.get("type") for arm in arms}:
-                return True
-    return False
-
-
 def lora_fields() -> dict[str, Field]:
-    """The fields of PEFT's LoraConfig; not those that PEFT keeps in every config for itself."""
+    """The fields of PEFT's LoraConfig, without those that PEFT keeps in every config."""
     kept = fields_of(PEFT_BASE)
     return {name: field for name, field in fields_of(LORA).items() if name not in kept}
 
@@ -81,6 +52,17 @@ def lora_fields() -> dict[str, Field]:
 def quantize_fields() -> dict[str, Field]:
     """The arguments of transformers' BitsAndBytesConfig."""
     return fields_of(QUANTIZE)
+
+
+def may_name_a_file(name: str) -> bool:
+    """Whether a field of some method takes a map, or a text in its place."""
+    known = [fields(method).get(name) for method in CONFIGS]
+    kinds = [
+        {arm.get("type") for arm in field.schema.get("anyOf", ())}
+        for field in known
+        if field is not None
+    ]
+    return any({"object", "string"} <= each for each in kinds)
 
 
 def default(method: str, name: str) -> Any:
@@ -94,44 +76,37 @@ def setting(config: Any, name: str) -> Any:
 
 
 def effective(config: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """Every field of the method's TRL config as a plain recipe sets it, and what else decides what TRL reads.
-
-    That is `loss` and `advantage` by name, `processes`, `track`.
+    """Every field of the method's TRL config as a plain recipe sets it, with what else
+    decides what TRL reads: `loss` and `advantage` by name, `processes`, `track`.
     """
-    loss, generation, train = (
-        _map(config.get(key)) for key in ("loss", "generation", "train")
-    )
-    vllm, launch = _map(generation.get("vllm")), _map(config.get("launch"))
-    processes = launch.get("processes", 1)
-    found = {name: field.default for name, field in fields(method).items()} | {
+    train, loss, launch = (_map(config.get(key)) for key in ("train", "loss", "launch"))
+    processes, owned = launch.get("processes", 1), walk.owned(method)
+    settings = {name: field.default for name, field in fields(method).items()} | {
         "loss": loss.get("name", "trl"),
         "advantage": _map(config.get("advantage")).get("name"),
         "processes": processes if isinstance(processes, int) else trl_reads.UNSURE,
         "track": config.get("track", []),
     }
+    for path, value in walk.stated(config, ()):
+        known = walk.declared(path)
+        if known is not None and known.key.trl in settings:
+            settings[known.key.trl] = value
     if method in trl_reads.POLICY:
+        engine = str(_map(config.get("generation")).get("engine"))
         engines = {"vllm": True, "transformers": False}
-        found["use_vllm"] = engines.get(str(generation.get("engine")), trl_reads.UNSURE)
-        found["vllm_mode"] = vllm.get("mode", found["vllm_mode"])
-        found["vllm_server_base_url"] = vllm.get("server")
+        settings["use_vllm"] = engines.get(engine, trl_reads.UNSURE)
     if "loss_type" in loss:
-        found["loss_type"] = loss["loss_type"]
-    return {**found, **train}
+        settings["loss_type"] = loss["loss_type"]
+    return settings | {name: train[name] for name in train if name not in owned}
 
 
 def _map(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def check(
-    method: str, train: Mapping[str, Any], settings: Mapping[str, Any] | None = None
-) -> Iterator[tuple[str, str]]:
-    """(field, problem) for all of `train` that the method's TRL config does not take, or that nothing would read.
-
-    `settings` are those in force (see `effective`); where none are given, those of `train` alone.
-    """
+def check(method: str, train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(field, problem) for all of `train` that the method's TRL config does not take."""
     known, owned = fields(method), walk.owned(method)
-    settings = effective({"train": train}, method) if settings is None else settings
     for name, value in train.items():
         if name not in known:
             config = CONFIGS[method].removeprefix("trl.")
@@ -140,21 +115,49 @@ def check(
         if name in owned:
             yield name, f"in a recipe {owned[name]}"
             continue
-        wrong = [*_misfits(name, known[name], value)]
-        yield from wrong
-        if not wrong and (reason := trl_reads.unread(method, name, settings)):
-            yield name, reason
+        yield from _misfits(name, known[name], value)
         if name == "save_strategy" and value == "best" and method in trl_reads.POLICY:
-            use = "best may save within a rollout batch, from which no run goes on; use `best`, which keeps a model"
-            yield name, use
+            yield (
+                name,
+                "best may save within a rollout batch, from which no run goes on; use"
+                " `best`, which keeps a model",
+            )
         if name == "generation_kwargs" and isinstance(value, dict):
             ours = walk.owned_generation_kwargs()
             for key in value.keys() & ours.keys():
                 yield f"{name}.{key}", f"use {ours[key]}"
 
 
+def unread(
+    method: str, train: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """(field, reason) for all of `train` that nothing would read under the settings in
+    force (see `effective`).
+    """
+    for name in train.keys() - walk.owned(method).keys():
+        reason = trl_reads.unread(method, name, settings)
+        if reason is not None:
+            yield name, reason
+
+
+def unread_keys(
+    method: str, config: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Iterator[tuple[walk.Path, str]]:
+    """(key, reason) for all that a plain recipe states outside of `train` of what is
+    handed on to TRL, which reads it elsewhere.
+    """
+    for path, _ in walk.stated(config, ()):
+        known = walk.declared(path)
+        if known is not None and known.key.trl:
+            reason = trl_reads.unread(method, known.key.trl, settings)
+            if reason is not None:
+                yield path, reason
+
+
 def check_loss(method: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(option, problem) for `loss: {name: trl, …}`: TRL's own loss, chosen by `loss_type` where it has several."""
+    """(option, problem) for `loss: {name: trl, …}`: TRL's own loss, chosen by
+    `loss_type` where it has several.
+    """
     known = fields(method)
     for name, value in options.items():
         if name != "loss_type" or name not in known:
@@ -182,7 +185,9 @@ def check_lora(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def check_quantize(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(field, problem) for all of `model.quantize` that transformers' BitsAndBytesConfig does not take."""
+    """(field, problem) for all of `model.quantize` that transformers'
+    BitsAndBytesConfig does not take.
+    """
     known = quantize_fields()
     for name, value in settings.items():
         if name in known:
@@ -190,40 +195,36 @@ def check_quantize(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         else:
             yield (
                 name,
-                f"transformers' BitsAndBytesConfig has no such field; {nearest(name, known)}",
+                "transformers' BitsAndBytesConfig has no such field;"
+                f" {nearest(name, known)}",
             )
     if not settings.get("load_in_4bit") and not settings.get("load_in_8bit"):
         yield "load_in_4bit", "is missing: say load_in_4bit: true or load_in_8bit: true"
 
 
 def _misfits(name: str, field: Field, value: Any) -> Iterator[tuple[str, str]]:
-    wrong = [
-        (".".join((name, *map(str, below))), text)
-        for below, text in faults(field.schema, value)
-    ]
-    yield from wrong
-    lowest, allowed = _LOWEST.get(name, (-math.inf, True))
-    if (
-        wrong
-        or isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or (name, value) in _NO_LIMIT
-    ):
+    wrong = list(faults(field.schema, value))
+    for below, text in wrong:
+        yield ".".join((name, *map(str, below))), text
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if wrong or not number or name not in _LOWEST or (name, value) == _NO_LIMIT:
         return
+    lowest, allowed = _LOWEST[name]
     if value < lowest or (value == lowest and not allowed):
-        yield (
-            name,
-            f"given {value}, expected {'at least' if allowed else 'more than'} {lowest}",
-        )
+        bound = "at least" if allowed else "more than"
+        yield name, f"given {value}, expected {bound} {lowest}"
 
 
 def built(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with each map as the object that the class's annotation names, since few classes take a map for it."""
+    """Values with each map as the object that the class's annotation names: few classes
+    take a map in its place.
+    """
     hints = typing.get_type_hints(config)
     objects = {}
     for name, value in values.items():
         arms = (hints.get(name), *typing.get_args(hints.get(name)))
         kind: Any = next((arm for arm in arms if dataclasses.is_dataclass(arm)), None)
-        nested = kind is not None and isinstance(value, dict)
-        objects[name] = kind(**built(kind, value)) if nested else value
+        if kind is not None and isinstance(value, dict):
+            value = kind(**built(kind, value))
+        objects[name] = value
     return objects

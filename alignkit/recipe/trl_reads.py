@@ -263,10 +263,14 @@ def unread(method: str, name: str, settings: Mapping[str, Any]) -> str | None:
 
 
 def needing(method: str, setting: str) -> frozenset[str]:
-    """The fields of a method that nothing reads without a setting, such as those of TRL's own `loss`."""
-    names = {name for row in ROWS if method in row.methods for name in row.fields}
+    """The fields of a method that nothing reads without a setting, such as those of
+    TRL's own `loss`.
+    """
+    named = {name: rows(method, name) for row in ROWS for name in row.fields}
     return frozenset(
-        n for n in names if all(setting in row.needs for row in rows(method, n))
+        name
+        for name, stated in named.items()
+        if stated and all(setting in row.needs for row in stated)
     )
 
 
