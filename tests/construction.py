@@ -37,7 +37,7 @@ BASES: dict[str, dict[str, Any]] = {
     "grpo": {**RL, "loss": {"name": "grpo_clip"}},
     "rloo": {**RL, "loss": {"name": "trl"}},
     "dpo": {
-        "data": {"train": {"dataset": "jsonl", "path": "pairs.jsonl"}},
+        "data": {"train": {"dataset": "jsonl", "path": "../pairs.jsonl"}},
         "loss": {"name": "trl"},
         "train": {"max_steps": 1, "per_device_train_batch_size": 2},
     },
@@ -80,22 +80,30 @@ class Workshop:
         text = "\n".join(json.dumps(row) for row in rows)
         (folder / "pairs.jsonl").write_text(text, encoding="utf-8")
 
-    def write(self, method: str, change: dict[str, Any]) -> Path:
-        """A recipe of a method, with changes; DPO's validation rows are its own."""
+    def write(
+        self, method: str, change: dict[str, Any], *, recorded: bool = False
+    ) -> Path:
+        """A recipe of a method, with changes; `recorded` as what a run folder holds.
+
+        DPO's validation rows are those that it trains on.
+        """
         self.count += 1
-        base = {"method": method, "model": {"path": "tied"}, **BASES[method]}
+        base = {"method": method, "model": {"path": "../tied"}, **BASES[method]}
         whole = merged(base, change)
         if method == "dpo" and "validation" in whole["data"]:
             whole["data"]["validation"] = whole["data"]["train"]
-        path = self.folder / f"recipe{self.count}.yaml"
+        folder = self.folder / f"{method}{self.count}"
+        folder.mkdir()
+        path = folder / "recipe.yaml"
         path.write_text(to_yaml(whole), encoding="utf-8")
+        if recorded:
+            (folder / "manifest.json").write_text("{}", encoding="utf-8")
         return path
 
     def load(self, method: str, change: dict[str, Any]) -> Any:
         """The recipe, unless its schema refuses it; the rules are not asked."""
-        return recipe.load(
-            self.write(method, change), registry=self.registry, ruled=False
-        )
+        path = self.write(method, change, recorded=True)
+        return recipe.load(path, registry=self.registry)
 
     def facts(self, loaded: Any) -> rules.Facts:
         """What `align plan` knows beside the recipe."""

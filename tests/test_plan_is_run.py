@@ -49,7 +49,7 @@ def adapters(**settings):
     return [{"model": {"lora": {"r": 2, name: value}}} for value in values]
 
 
-MODELS = [{"model": {"path": "untied"}}]
+MODELS = [{"model": {"path": "../untied"}}]
 TRAINING = [
     *fields("per_device_train_batch_size", 1, 3, 4),
     *fields("gradient_accumulation_steps", 2, 3, 4),

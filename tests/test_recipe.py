@@ -368,7 +368,7 @@ def test_the_model_is_checked(problems, model, expected):
         ("generation: {vllm: {mode: server}}", "mode: server needs the server's URL"),
         (
             "generation: {vllm: {server: 'http://x'}}",
-            "generation.vllm.server: is read only with mode: server",
+            "generation.vllm.server: is read only with",
         ),
         ("advantage: {name: group, scale: std}", ""),
     ],

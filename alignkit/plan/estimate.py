@@ -307,7 +307,7 @@ def measured_rate(recipe: Recipe, here: Sequence[Gpu]) -> tuple[float, Path] | N
         if done.get("hardware", {}).get("gpus", []) != gpus:
             continue
         try:
-            resolved = load(earlier.folder / "recipe.yaml", ruled=False).resolved
+            resolved = load(earlier.folder / "recipe.yaml").resolved
         except AlignError:
             continue
         if all(

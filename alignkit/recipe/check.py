@@ -74,13 +74,8 @@ class Checker:
                 return node.origin
         return self.tree.origin
 
-    def run(
-        self, config: Mapping[str, Any], *, ruled: bool = True
-    ) -> schema.Config | None:
-        """Check all, by the rules too where `ruled`; the config when the schema found
-        no fault.
-        """
-        self.ruled = ruled
+    def run(self, config: Mapping[str, Any]) -> schema.Config | None:
+        """Check all; the config when the schema found no fault."""
         found = self._validated(config, ())
         self._recipe(config, ())
         stages = config.get("stages")
@@ -184,7 +179,7 @@ class Checker:
         if method not in schema.METHODS or method == "pipeline":
             return
         self._sections(config, at, str(method))
-        if self.ruled:
+        if not self._recorded(at):
             self._rules(config, at)
         if self.registry is not None:
             for key, text in check_plugins(config, self.registry):
@@ -262,12 +257,14 @@ class Checker:
                 self._unread((*at, *key), text)
 
     def _unread(self, key: Key, text: str) -> None:
-        """A field that nothing reads. What a run folder holds was read by nothing when
-        it ran, and is still the record of that run.
-        """
-        file = Path(self._nearest(key).file)
-        if file.name != "recipe.yaml" or not is_file(file.with_name("manifest.json")):
+        """A field that nothing reads."""
+        if not self._recorded(key):
             self.problem(key, text)
+
+    def _recorded(self, key: Key) -> bool:
+        """Whether it stands in a run folder: it ran so, whatever is refused today."""
+        file = Path(self._nearest(key).file)
+        return file.name == "recipe.yaml" and is_file(file.with_name("manifest.json"))
 
     def _stage(self, name: str, stage: Mapping[str, Any], names: list[str]) -> None:
         if not re.fullmatch(r"[\w-]+", name):  # it names a folder

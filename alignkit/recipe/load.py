@@ -70,15 +70,13 @@ def load(
     registry: Registry | None = None,
     recipe_dirs: Sequence[Path] = (),
     change: Node | None = None,
-    *,
-    ruled: bool = True,
 ) -> Recipe:
     """The recipe of a file, with overlay files, `key.sub=value` texts, and last a
     `change` (a sweep's variant) over it.
 
     With a registry, plugins and their options are checked too. `recipe_dirs` are kits'
     recipes folders, where a file is looked for that does not lie beside the one that
-    names it. `ruled=False` reads what ran once, whatever the rules say today.
+    names it.
 
     Raises:
         RecipeError: all faults at once, each `file:line:column: key: given, expected,
@@ -111,7 +109,7 @@ def load(
         tree = Node({"name": Node(file.stem, _DEFAULT), **tree.value}, tree.origin)
     tree = _absolute(tree)
     checker = Checker(tree, registry)
-    config = checker.run(_filled(tree), ruled=ruled)
+    config = checker.run(_filled(tree))
     for key, origin in merger.deletions:
         checker.deletion(key, origin)
     problems = dict.fromkeys([*merger.problems, *checker.problems])

@@ -35,12 +35,9 @@ def vllm_without_vllm(config: Any, facts: Facts) -> Iterator[Problem]:
 def vllm_server(config: Any, facts: Facts) -> Iterator[Problem]:
     """A server has an address."""
     vllm = config.generation.vllm
-    if vllm is None or (vllm.mode == "server") == (vllm.server is not None):
-        return
-    text = "mode: server needs the server's URL"
-    if vllm.server is not None:
-        text = "is read only with mode: server"
-    yield ("generation", "vllm", "server"), text
+    if vllm is not None and vllm.mode == "server" and vllm.server is None:
+        text = "mode: server needs the server's URL"
+        yield ("generation", "vllm", "server"), text
 
 
 @of("grpo", "rloo")
