@@ -194,6 +194,7 @@ class Checker:
             sound = cls.model_validate(_without(config, faulty))
         except ValidationError:
             return
+        assert not isinstance(sound, schema.Pipeline)
         for key, text in rules.check(sound, rules.Facts(registry=self.registry)):
             self.problem((*at, *key), text)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from alignkit.recipe.rules.rule import Facts, Problem, of
 from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.schema import DPO, SFT, Policy, Trained
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Batches:
         return self.microbatch * self.processes
 
 
-def batches(config: Any) -> Batches:
+def batches(config: Trained) -> Batches:
     """The arithmetic that TRL does, whether or not it comes out even."""
     microbatch = setting(config, "per_device_train_batch_size")
     accumulation = setting(config, "gradient_accumulation_steps")
@@ -48,8 +48,8 @@ def batches(config: Any) -> Batches:
     )
 
 
-@of("grpo", "rloo")
-def group_of_two(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def group_of_two(config: Policy, facts: Facts) -> Iterator[Problem]:
     """A group is compared with itself."""
     group = setting(config, "num_generations")
     if group < 2:
@@ -57,16 +57,16 @@ def group_of_two(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "num_generations"), text
 
 
-@of("grpo", "rloo")
-def generation_size_once(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def generation_size_once(config: Policy, facts: Facts) -> Iterator[Problem]:
     """The size of a generation batch is stated directly, or by its slices."""
     names = ("steps_per_generation", "generation_batch_size")
     if all(setting(config, name) is not None for name in names):
         yield ("train", names[1]), f"states again what {names[0]} says; leave one out"
 
 
-@of("grpo", "rloo")
-def generation_of_whole_passes(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def generation_of_whole_passes(config: Policy, facts: Facts) -> Iterator[Problem]:
     """A generation batch is cut into microbatches."""
     b = batches(config)
     if b.generation % b.passes:
@@ -77,8 +77,8 @@ def generation_of_whole_passes(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "generation_batch_size"), text
 
 
-@of("grpo", "rloo")
-def generation_of_whole_groups(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def generation_of_whole_groups(config: Policy, facts: Facts) -> Iterator[Problem]:
     """A generation batch holds every completion of each of its prompts."""
     b = batches(config)
     if b.generation % b.group:
@@ -91,8 +91,8 @@ def generation_of_whole_groups(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "num_generations"), text
 
 
-@of("grpo", "rloo")
-def evaluation_of_whole_groups(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def evaluation_of_whole_groups(config: Policy, facts: Facts) -> Iterator[Problem]:
     """So does an evaluation batch."""
     if setting(config, "eval_strategy") == "no":
         return
@@ -109,16 +109,16 @@ def evaluation_of_whole_groups(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "per_device_eval_batch_size"), text
 
 
-@of("grpo", "rloo")
-def batch_size_of_its_own(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def batch_size_of_its_own(config: Policy, facts: Facts) -> Iterator[Problem]:
     """TRL refuses what would break groups apart."""
     if setting(config, "auto_find_batch_size"):
         text = "a smaller batch might not hold whole groups; lower "
         yield ("train", "auto_find_batch_size"), text + "per_device_train_batch_size"
 
 
-@of("grpo", "rloo")
-def enough_prompts(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def enough_prompts(config: Policy, facts: Facts) -> Iterator[Problem]:
     """TRL leaves out an incomplete generation batch, be it the only one."""
     b = batches(config)
     rows, prompts = facts.train_rows, b.generation // b.group
@@ -127,8 +127,8 @@ def enough_prompts(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("data", "train"), f"{text}, so nothing would be trained"
 
 
-@of("sft", "dpo")
-def enough_rows(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(SFT, DPO)
+def enough_rows(config: Trained, facts: Facts) -> Iterator[Problem]:
     """So is an incomplete microbatch, where `dataloader_drop_last` asks for it."""
     rows, size = facts.train_rows, batches(config).passes
     if rows is None or not setting(config, "dataloader_drop_last") or _packed(config):
@@ -138,12 +138,12 @@ def enough_rows(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "dataloader_drop_last"), text
 
 
-def _packed(config: Any) -> bool:
+def _packed(config: Trained) -> bool:
     return config.method == "sft" and setting(config, "packing")
 
 
-@of("grpo", "rloo")
-def tensor_parallel(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def tensor_parallel(config: Policy, facts: Facts) -> Iterator[Problem]:
     """vLLM's shards are divided among the training processes."""
     vllm, processes = config.generation.vllm, config.launch.processes
     if config.generation.engine != "vllm" or vllm is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from alignkit.recipe.rules.rule import Facts, Problem, of
+from alignkit.recipe.schema import Stepped, Trained
 
 
-def judged_by_a_model(config: Any, facts: Facts) -> Iterator[Problem]:
+def judged_by_a_model(config: Trained, facts: Facts) -> Iterator[Problem]:
     """An eval that asks a judge needs one."""
     if facts.registry is None:
         return
@@ -19,7 +19,7 @@ def judged_by_a_model(config: Any, facts: Facts) -> Iterator[Problem]:
             yield ("evals", name), text
 
 
-def one_split(config: Any, facts: Facts) -> Iterator[Problem]:
+def one_split(config: Trained, facts: Facts) -> Iterator[Problem]:
     """An eval's split stands once."""
     for name, entry in config.evals.items():
         if entry.split and entry.data is not None and entry.data.split:
@@ -27,8 +27,8 @@ def one_split(config: Any, facts: Facts) -> Iterator[Problem]:
             yield ("evals", name, "data", "split"), text
 
 
-@of("sft", "dpo", "grpo", "rloo")
-def best_of_evals(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Stepped)
+def best_of_evals(config: Stepped, facts: Facts) -> Iterator[Problem]:
     """The best model is chosen by a number of an eval."""
     if config.best is None:
         return

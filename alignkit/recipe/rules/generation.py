@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from alignkit.errors import nearest
 from alignkit.recipe.rules.rule import Facts, Problem, of
 from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.schema import Policy, Sampled
 from alignkit.recipe.trl_fields import BATCHING, fields
 
-ROLLOUTS = ("grpo", "rloo", "expert_iteration")
 
-
-@of(*ROLLOUTS)
-def least_and_most(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Sampled)
+def least_and_most(config: Sampled, facts: Facts) -> Iterator[Problem]:
     """A response cannot be longer than allowed."""
-    low, high = config.generation.min_new_tokens, config.generation.max_new_tokens
+    sampling = config.generation.sampling
+    low, high = sampling.min_new_tokens, sampling.max_new_tokens
     if low > high:
         text = f"{low} is more than max_new_tokens ({high})"
         yield ("generation", "min_new_tokens"), text
 
 
-@of(*ROLLOUTS)
-def vllm_without_vllm(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Sampled)
+def vllm_without_vllm(config: Sampled, facts: Facts) -> Iterator[Problem]:
     """What only vLLM reads is stated only where it may run."""
     if config.generation.engine != "transformers":
         return
@@ -31,8 +30,8 @@ def vllm_without_vllm(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("generation", "vllm"), "is read only where the engine is vllm or auto"
 
 
-@of("grpo", "rloo")
-def vllm_server(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def vllm_server(config: Policy, facts: Facts) -> Iterator[Problem]:
     """A server has an address."""
     vllm = config.generation.vllm
     if vllm is not None and vllm.mode == "server" and vllm.server is None:
@@ -40,10 +39,12 @@ def vllm_server(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("generation", "vllm", "server"), text
 
 
-@of("grpo", "rloo")
-def truncation_and_stops(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def truncation_and_stops(config: Policy, facts: Facts) -> Iterator[Problem]:
     """TRL takes a response that does not end with the end token for cut off."""
-    if config.generation.stop and setting(config, "mask_truncated_completions"):
+    if config.generation.sampling.stop and setting(
+        config, "mask_truncated_completions"
+    ):
         text = (
             "masks every response that does not end with the end token, so also those "
             "ended by generation.stop; leave one of the two out"
@@ -51,8 +52,8 @@ def truncation_and_stops(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "mask_truncated_completions"), text
 
 
-@of("grpo", "rloo")
-def one_response_each(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def one_response_each(config: Policy, facts: Facts) -> Iterator[Problem]:
     """TRL repeats prompts itself."""
     stated = config.train.get("generation_kwargs") or {}
     for name in ("num_return_sequences", "n"):
@@ -61,16 +62,16 @@ def one_response_each(config: Any, facts: Facts) -> Iterator[Problem]:
             yield ("train", "generation_kwargs", name), text
 
 
-@of("grpo", "rloo")
-def columns_for_rewards(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def columns_for_rewards(config: Policy, facts: Facts) -> Iterator[Problem]:
     """Rewards are given the row's truth."""
     if setting(config, "remove_unused_columns"):
         text = "would take the truth away from the rewards; leave it out"
         yield ("train", "remove_unused_columns"), text
 
 
-@of("grpo", "rloo")
-def continuous_batching(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def continuous_batching(config: Policy, facts: Facts) -> Iterator[Problem]:
     """A map of which transformers makes an object, though no annotation says so."""
     field = "transformers_continuous_batching_config"
     stated, known = config.train.get(field), fields(BATCHING)

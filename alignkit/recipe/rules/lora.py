@@ -9,6 +9,7 @@ from typing import Any
 from alignkit.errors import nearest
 from alignkit.recipe.rules.rule import Facts, Problem
 from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.schema import Trained
 
 EMBEDDING, HEAD = "embed_tokens", "lm_head"
 # Fields that PEFT's class takes, and that cannot work from a recipe.
@@ -24,18 +25,18 @@ IMPOSSIBLE = {
 FROM_DATA = ("corda", "eva", "lora_ga")
 
 
-def _lora(config: Any) -> Mapping[str, Any]:
+def _lora(config: Trained) -> Mapping[str, Any]:
     return config.model.lora or {}
 
 
-def impossible_fields(config: Any, facts: Facts) -> Iterator[Problem]:
+def impossible_fields(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Refused by name, with the reason."""
     for name, value in _lora(config).items():
         if name in IMPOSSIBLE and value is not None:
             yield ("model", "lora", name), f"has no use here: {IMPOSSIBLE[name]}"
 
 
-def ranks(config: Any, facts: Facts) -> Iterator[Problem]:
+def ranks(config: Trained, facts: Facts) -> Iterator[Problem]:
     """A rank is a positive number of rows."""
     lora = _lora(config)
     stated: dict[tuple[str, ...], Any] = {("r",): lora.get("r")}
@@ -46,14 +47,14 @@ def ranks(config: Any, facts: Facts) -> Iterator[Problem]:
             yield ("model", "lora", *key), f"given {rank}, expected at least 1"
 
 
-def dropout(config: Any, facts: Facts) -> Iterator[Problem]:
+def dropout(config: Trained, facts: Facts) -> Iterator[Problem]:
     """A share; below 0 PEFT takes it for none."""
     share = _lora(config).get("lora_dropout", 0)
     if not 0 <= share <= 1:
         yield ("model", "lora", "lora_dropout"), f"given {share}, expected 0 to 1"
 
 
-def patterns(config: Any, facts: Facts) -> Iterator[Problem]:
+def patterns(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Regular expressions must be some."""
     lora = _lora(config)
     written: list[tuple[tuple[str, ...], str]] = [
@@ -74,7 +75,7 @@ def patterns(config: Any, facts: Facts) -> Iterator[Problem]:
             )
 
 
-def layers(config: Any, facts: Facts) -> Iterator[Problem]:
+def layers(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Layers are chosen beside a list of modules."""
     lora = _lora(config)
     for name in ("layers_to_transform", "layers_pattern"):
@@ -87,7 +88,7 @@ def layers(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("model", "lora", "layers_pattern"), "is read beside layers_to_transform"
 
 
-def bias(config: Any, facts: Facts) -> Iterator[Problem]:
+def bias(config: Trained, facts: Facts) -> Iterator[Problem]:
     """`lora_bias` goes with plain LoRA only."""
     lora = _lora(config)
     if not lora.get("lora_bias"):
@@ -99,7 +100,7 @@ def bias(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("model", "lora", "lora_bias"), text
 
 
-def second_adapter(config: Any, facts: Facts) -> Iterator[Problem]:
+def second_adapter(config: Trained, facts: Facts) -> Iterator[Problem]:
     """TRL adds a frozen copy of the adapter as the reference."""
     lora = _lora(config)
     copied = config.method in ("rloo", "dpo")
@@ -109,7 +110,7 @@ def second_adapter(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("model", "lora", "bias"), text
 
 
-def head_in_full_precision(config: Any, facts: Facts) -> Iterator[Problem]:
+def head_in_full_precision(config: Trained, facts: Facts) -> Iterator[Problem]:
     """TRL looks for the head where it is without an adapter."""
     if (
         config.method == "grpo"
@@ -119,7 +120,7 @@ def head_in_full_precision(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "cast_lm_head_to_fp32"), "TRL cannot do it to a model with LoRA"
 
 
-def initial_weights(config: Any, facts: Facts) -> Iterator[Problem]:
+def initial_weights(config: Trained, facts: Facts) -> Iterator[Problem]:
     """How the adapter starts."""
     lora, key = _lora(config), ("model", "lora", "init_lora_weights")
     start = lora.get("init_lora_weights", True)
@@ -136,7 +137,7 @@ def initial_weights(config: Any, facts: Facts) -> Iterator[Problem]:
         yield key, f"given {start!r}, expected pissa_niter_ and a number, such as 4"
 
 
-def head(config: Any, facts: Facts) -> Iterator[Problem]:
+def head(config: Trained, facts: Facts) -> Iterator[Problem]:
     """TRL multiplies with the head's weights itself, so an adapter there is never trained."""
     lora = _lora(config)
     targets = lora.get("target_modules")
@@ -151,7 +152,7 @@ def head(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("model", "lora", "target_modules"), text
 
 
-def trained_tokens(config: Any, facts: Facts) -> Iterator[Problem]:
+def trained_tokens(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Single rows of the embedding can be trained where the head is another matrix."""
     lora, key = _lora(config), ("model", "lora", "trainable_token_indices")
     stated = lora.get("trainable_token_indices")
@@ -180,7 +181,7 @@ def trained_tokens(config: Any, facts: Facts) -> Iterator[Problem]:
         yield key, f"given {largest}, but the model has {size} tokens"
 
 
-def modules(config: Any, facts: Facts) -> Iterator[Problem]:
+def modules(config: Trained, facts: Facts) -> Iterator[Problem]:
     """What is named must be there: PEFT passes over names that match nothing."""
     lora, names = _lora(config), facts.modules
     if names is None or not lora:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from alignkit.errors import PluginError
 from alignkit.recipe.rules.batches import batches
 from alignkit.recipe.rules.rule import Facts, Problem, of
 from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.schema import DPO, GRPO, SFT, ExpertIteration, Policy, Trained
 from alignkit.types import Loss
 
 # Only the chosen-rejected difference of rewards has an f-divergence (TRL's DPOTrainer).
@@ -25,7 +25,7 @@ UNWEIGHTED_LOSSES = {
 }
 
 
-def _plugin(config: Any, facts: Facts) -> Loss | None:
+def _plugin(config: Trained, facts: Facts) -> Loss | None:
     """The loss plugin; None for TRL's own loss, or where it is unknown."""
     if config.loss is None or config.loss.name == "trl" or facts.registry is None:
         return None
@@ -36,11 +36,12 @@ def _plugin(config: Any, facts: Facts) -> Loss | None:
     return loss
 
 
-def _normalize(config: Any, loss: Loss) -> str | None:
-    return config.loss.normalize or (loss.normalize[0] if loss.normalize else None)
+def _normalize(config: Trained, loss: Loss) -> str | None:
+    stated = config.loss.normalize if config.loss is not None else None
+    return stated or next(iter(loss.normalize), None)
 
 
-def _stock_types(config: Any) -> tuple[str, ...]:
+def _stock_types(config: Trained) -> tuple[str, ...]:
     """The `loss_type`s of TRL's own loss; () beside a plugin."""
     if config.loss is not None and config.loss.name != "trl":
         return ()
@@ -49,14 +50,14 @@ def _stock_types(config: Any) -> tuple[str, ...]:
     return (types,) if isinstance(types, str) else tuple(types)
 
 
-def constant_without_use(config: Any, facts: Facts) -> Iterator[Problem]:
+def constant_without_use(config: Trained, facts: Facts) -> Iterator[Problem]:
     """The divisor belongs to one normalisation."""
     loss = config.loss
     if loss is not None and loss.constant is not None and loss.normalize != "constant":
         yield ("loss", "constant"), "is read only with normalize: constant"
 
 
-def method_of_loss(config: Any, facts: Facts) -> Iterator[Problem]:
+def method_of_loss(config: Trained, facts: Facts) -> Iterator[Problem]:
     """A loss says which methods it is for."""
     loss = _plugin(config, facts)
     method = "sft" if config.method == "expert_iteration" else config.method
@@ -65,23 +66,22 @@ def method_of_loss(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("loss", "name"), text
 
 
-def normalization_of_loss(config: Any, facts: Facts) -> Iterator[Problem]:
+def normalization_of_loss(config: Trained, facts: Facts) -> Iterator[Problem]:
     """A loss says how its values can be normalised."""
     loss = _plugin(config, facts)
-    if loss is None or config.loss.normalize in (None, *loss.normalize):
+    stated = config.loss.normalize if config.loss is not None else None
+    if loss is None or stated in (None, *loss.normalize):
         return
     takes = (
         f"expected one of {', '.join(loss.normalize)}"
         if loss.normalize
         else "it takes none"
     )
-    text = (
-        f"loss '{loss.name}' cannot be normalised by {config.loss.normalize}; {takes}"
-    )
+    text = f"loss '{loss.name}' cannot be normalised by {stated}; {takes}"
     yield ("loss", "normalize"), text
 
 
-def liger_beside_plugin(config: Any, facts: Facts) -> Iterator[Problem]:
+def liger_beside_plugin(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Liger goes around the seam in which a plugin is applied."""
     if config.loss is None or config.loss.name == "trl":
         return
@@ -93,8 +93,8 @@ def liger_beside_plugin(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "use_liger_kernel"), text
 
 
-@of("sft", "expert_iteration")
-def rows_that_are_sequences(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(SFT, ExpertIteration)
+def rows_that_are_sequences(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Packing joins many sequences into one row, of which only tokens can be counted."""
     loss = _plugin(config, facts)
     if loss is None:
@@ -112,8 +112,8 @@ def rows_that_are_sequences(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", name), text
 
 
-@of("grpo", "rloo")
-def tokens_of_the_step(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def tokens_of_the_step(config: Policy, facts: Facts) -> Iterator[Problem]:
     """`token` divides by what is known only once every response of the step is there."""
     loss, b = _plugin(config, facts), batches(config)
     if loss is None or _normalize(config, loss) != "token" or b.generation % b.passes:
@@ -129,8 +129,8 @@ def tokens_of_the_step(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("loss", "normalize"), text
 
 
-@of("grpo")
-def values_per_sequence(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(GRPO)
+def values_per_sequence(config: GRPO, facts: Facts) -> Iterator[Problem]:
     """What TRL adds per token has no place in a loss per sequence."""
     loss = _plugin(config, facts)
     if loss is None or loss.normalize:
@@ -150,8 +150,8 @@ def values_per_sequence(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "vllm_importance_sampling_mode"), text
 
 
-@of("grpo")
-def importance_weights(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(GRPO)
+def importance_weights(config: GRPO, facts: Facts) -> Iterator[Problem]:
     """The bounds of vLLM's importance weights."""
     if config.generation.engine == "transformers":
         return
@@ -169,7 +169,7 @@ def importance_weights(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "vllm_importance_sampling_mode"), text
 
 
-def stock_loss_alone(config: Any, facts: Facts) -> Iterator[Problem]:
+def stock_loss_alone(config: Trained, facts: Facts) -> Iterator[Problem]:
     """TRL's own loss normalises by its `loss_type`."""
     if config.loss is None or config.loss.name != "trl":
         return
@@ -179,8 +179,8 @@ def stock_loss_alone(config: Any, facts: Facts) -> Iterator[Problem]:
             yield ("loss", key), f"{text} ({key}: ~ takes it back)"
 
 
-@of("grpo", "rloo")
-def advantage_beside_stock_loss(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Policy)
+def advantage_beside_stock_loss(config: Policy, facts: Facts) -> Iterator[Problem]:
     """TRL's own loss has its own advantages."""
     loss, advantage = config.loss, config.advantage
     if advantage is None or (loss is not None and loss.name != "trl"):
@@ -197,8 +197,8 @@ def advantage_beside_stock_loss(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("advantage",), text + "{name: group, scale: …} of grpo (or ~)"
 
 
-@of("dpo")
-def preference_losses(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(DPO)
+def preference_losses(config: DPO, facts: Facts) -> Iterator[Problem]:
     """What TRL's preference losses can be combined with."""
     types = _stock_types(config)
     if not types:
@@ -229,8 +229,8 @@ def preference_losses(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "label_smoothing"), text
 
 
-@of("dpo", "grpo", "rloo")
-def reference_that_follows(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(DPO, Policy)
+def reference_that_follows(config: Trained, facts: Facts) -> Iterator[Problem]:
     """`sync_ref_model` moves a reference model that must be there, on its own."""
     if not setting(config, "sync_ref_model"):
         return

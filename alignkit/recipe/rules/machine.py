@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from alignkit.recipe.rules import sources
 from alignkit.recipe.rules.batches import batches
 from alignkit.recipe.rules.rule import Facts, Problem
 from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.schema import Trained
 
 LOW_RANK = ("galore_", "apollo_")  # optimizers that work on chosen modules
 
 
-def one_precision(config: Any, facts: Facts) -> Iterator[Problem]:
+def one_precision(config: Trained, facts: Facts) -> Iterator[Problem]:
     """bfloat16 or float16."""
     for one, other in (("fp16", "bf16"), ("fp16_full_eval", "bf16_full_eval")):
         if setting(config, one) and setting(config, other):
             yield ("train", one), f"{other} is on too; leave one of the two out"
 
 
-def precision_of_the_machine(config: Any, facts: Facts) -> Iterator[Problem]:
+def precision_of_the_machine(config: Trained, facts: Facts) -> Iterator[Problem]:
     """What only a GPU can do."""
     if facts.gpus != 0:
         return
@@ -35,7 +35,7 @@ def precision_of_the_machine(config: Any, facts: Facts) -> Iterator[Problem]:
             yield ("train", name), text
 
 
-def checkpointing(config: Any, facts: Facts) -> Iterator[Problem]:
+def checkpointing(config: Trained, facts: Facts) -> Iterator[Problem]:
     """TRL's selective checkpointing is for SFT, and for one kind of checkpointing."""
     stated = setting(config, "gradient_checkpointing_kwargs") or {}
     if not isinstance(stated, Mapping) or "selective" not in stated:
@@ -51,7 +51,7 @@ def checkpointing(config: Any, facts: Facts) -> Iterator[Problem]:
         yield key, "needs use_reentrant: false"
 
 
-def loading_workers(config: Any, facts: Facts) -> Iterator[Problem]:
+def loading_workers(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Settings of processes that load data need some."""
     if setting(config, "dataloader_num_workers"):
         return
@@ -60,7 +60,7 @@ def loading_workers(config: Any, facts: Facts) -> Iterator[Problem]:
             yield ("train", name), "needs train.dataloader_num_workers above 0"
 
 
-def cache_emptying(config: Any, facts: Facts) -> Iterator[Problem]:
+def cache_emptying(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Every so many steps."""
     steps = setting(config, "torch_empty_cache_steps")
     if steps is not None and steps < 1:
@@ -70,7 +70,7 @@ def cache_emptying(config: Any, facts: Facts) -> Iterator[Problem]:
         )
 
 
-def accelerator(config: Any, facts: Facts) -> Iterator[Problem]:
+def accelerator(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Gradient accumulation has one number."""
     stated = setting(config, "accelerator_config")
     inner = (
@@ -88,7 +88,7 @@ def accelerator(config: Any, facts: Facts) -> Iterator[Problem]:
         yield key, "use train.gradient_accumulation_steps"
 
 
-def several_processes(config: Any, facts: Facts) -> Iterator[Problem]:
+def several_processes(config: Trained, facts: Facts) -> Iterator[Problem]:
     """What divides work needs several to divide it among."""
     if config.launch.processes > 1:
         return
@@ -97,7 +97,7 @@ def several_processes(config: Any, facts: Facts) -> Iterator[Problem]:
             yield ("train", name), "needs several processes; use launch.processes"
 
 
-def sharding(config: Any, facts: Facts) -> Iterator[Problem]:
+def sharding(config: Trained, facts: Facts) -> Iterator[Problem]:
     """FSDP's words, and what cannot stand beside them."""
     stated = setting(config, "fsdp")
     if not stated:
@@ -117,7 +117,7 @@ def sharding(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "save_only_model"), text
 
 
-def split_sequences(config: Any, facts: Facts) -> Iterator[Problem]:
+def split_sequences(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Parallelism along the sequence."""
     stated = setting(config, "parallelism_config")
     if not isinstance(stated, Mapping):
@@ -134,7 +134,7 @@ def split_sequences(config: Any, facts: Facts) -> Iterator[Problem]:
             yield key, "would let packed sequences see one another; drop train.packing"
 
 
-def moments(config: Any, facts: Facts) -> Iterator[Problem]:
+def moments(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Decay rates of averages."""
     for name in ("adam_beta1", "adam_beta2"):
         if setting(config, name) >= 1:
@@ -144,14 +144,14 @@ def moments(config: Any, facts: Facts) -> Iterator[Problem]:
             )
 
 
-def optimizer_arguments(config: Any, facts: Facts) -> Iterator[Problem]:
+def optimizer_arguments(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Text of the form `name=value, name=value`."""
     for part in (config.train.get("optim_args") or "").split(","):
         if part and part.count("=") != 1:
             yield ("train", "optim_args"), f"given {part!r}, expected NAME=VALUE"
 
 
-def low_rank_optimizers(config: Any, facts: Facts) -> Iterator[Problem]:
+def low_rank_optimizers(config: Trained, facts: Facts) -> Iterator[Problem]:
     """They work on the modules that are named."""
     optim = config.train.get("optim", "")
     if not optim.startswith(LOW_RANK):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from alignkit.recipe.rules.rule import Facts, Problem, of
 from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.schema import SFT, ExpertIteration, Policy, Sampled, Trained
 
 
-def one_source(config: Any, facts: Facts) -> Iterator[Problem]:
+def one_source(config: Trained, facts: Facts) -> Iterator[Problem]:
     """A model is loaded or made."""
     model = config.model
     if (model.path is None) == (model.build is None):
@@ -17,7 +17,7 @@ def one_source(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("model",), f"needs either path or build; {stated}"
 
 
-def even_heads(config: Any, facts: Facts) -> Iterator[Problem]:
+def even_heads(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Rotary positions turn pairs of numbers."""
     build = config.model.build
     if build is not None and build.hidden_size % (2 * build.heads):
@@ -25,19 +25,19 @@ def even_heads(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("model", "build", "hidden_size"), text + "each head needs an even size"
 
 
-def quantized(config: Any, facts: Facts) -> Iterator[Problem]:
+def quantized(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Quantized weights are frozen, and vLLM cannot take them over."""
     if not config.model.quantize:
         return
     key = ("model", "quantize")
     if not config.model.lora:
         yield key, "quantized weights cannot be trained; add model.lora (QLoRA)"
-    if config.method in ("grpo", "rloo") and config.generation.engine != "transformers":
+    if isinstance(config, Policy) and config.generation.engine != "transformers":
         text = "vLLM cannot take over weights in training that are quantized; say "
         yield key, text + "generation.engine: transformers"
 
 
-def experts(config: Any, facts: Facts) -> Iterator[Problem]:
+def experts(config: Trained, facts: Facts) -> Iterator[Problem]:
     """The auxiliary loss balances experts."""
     stated = config.train.get("router_aux_loss_coef")
     if stated and facts.model is not None and "output_router_logits" not in facts.model:
@@ -45,14 +45,14 @@ def experts(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "router_aux_loss_coef"), text
 
 
-def padding_token(config: Any, facts: Facts) -> Iterator[Problem]:
+def padding_token(config: Trained, facts: Facts) -> Iterator[Problem]:
     """It is one of the tokenizer's."""
     token = config.train.get("pad_token")
     if token is not None and facts.tokens is not None and token not in facts.tokens:
         yield ("train", "pad_token"), f"{token!r} is no token of the model's tokenizer"
 
 
-def padding_multiple(config: Any, facts: Facts) -> Iterator[Problem]:
+def padding_multiple(config: Trained, facts: Facts) -> Iterator[Problem]:
     """A number, or TRL's own choice."""
     value = config.train.get("pad_to_multiple_of")
     if isinstance(value, str) and value not in ("auto", "none") and not value.isdigit():
@@ -60,10 +60,10 @@ def padding_multiple(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "pad_to_multiple_of"), text
 
 
-@of("grpo", "rloo", "expert_iteration")
-def room_for_responses(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Sampled)
+def room_for_responses(config: Sampled, facts: Facts) -> Iterator[Problem]:
     """Prompt and response share the model's positions."""
-    longest = config.generation.max_new_tokens
+    longest = config.generation.sampling.max_new_tokens
     context = (
         None if facts.model is None else facts.model.get("max_position_embeddings")
     )
@@ -74,8 +74,8 @@ def room_for_responses(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("generation", "max_new_tokens"), text
 
 
-@of("sft", "expert_iteration")
-def packed_rows(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(SFT, ExpertIteration)
+def packed_rows(config: Trained, facts: Facts) -> Iterator[Problem]:
     """Rows that are joined are cut to one length."""
     limit = setting(config, "max_length")
     packing = setting(config, "packing")

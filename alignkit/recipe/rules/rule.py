@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from alignkit.plugins import Registry
+from alignkit.recipe.schema import Trained
 
 Problem = tuple[tuple[str, ...], str]  # the key at fault, and what is wrong with it
 
@@ -25,16 +26,17 @@ class Facts:
     gpus: int | None = None
 
 
-Rule = Callable[[Any, Facts], Iterator[Problem]]
+Rule = Callable[[Trained, Facts], Iterator[Problem]]
+Of = TypeVar("Of", bound=Trained)
 
 
-def of(*methods: str) -> Callable[[Rule], Rule]:
+def of(*kinds: type[Of]) -> Callable[[Callable[[Of, Facts], Iterator[Problem]]], Rule]:
     """A rule for recipes of these methods only."""
 
-    def decorate(rule: Rule) -> Rule:
+    def decorate(rule: Callable[[Of, Facts], Iterator[Problem]]) -> Rule:
         @functools.wraps(rule)
-        def limited(config: Any, facts: Facts) -> Iterator[Problem]:
-            if config.method in methods:
+        def limited(config: Trained, facts: Facts) -> Iterator[Problem]:
+            if isinstance(config, kinds):
                 yield from rule(config, facts)
 
         return limited

@@ -12,12 +12,13 @@ from alignkit.errors import nearest
 from alignkit.recipe.rules import sources
 from alignkit.recipe.rules.rule import Facts, Problem, of
 from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.schema import ExpertIteration, Stepped, Trained
 
 # These follow a metric of the evaluations; the others follow the steps.
 METRIC_SCHEDULERS = ("reduce_lr_on_plateau", "greedy")
 
 
-def scheduler_arguments(config: Any, facts: Facts) -> Iterator[Problem]:
+def scheduler_arguments(config: Trained, facts: Facts) -> Iterator[Problem]:
     """What `lr_scheduler_kwargs` must and may hold is in the scheduler's signature."""
     kind = setting(config, "lr_scheduler_type")
     scheduler, key = _schedulers()[kind], ("train", "lr_scheduler_kwargs")
@@ -43,7 +44,7 @@ def scheduler_arguments(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "learning_rate"), text
 
 
-def scheduler_needs_evaluations(config: Any, facts: Facts) -> Iterator[Problem]:
+def scheduler_needs_evaluations(config: Trained, facts: Facts) -> Iterator[Problem]:
     """A scheduler that follows a metric needs one."""
     kind = setting(config, "lr_scheduler_type")
     if kind in METRIC_SCHEDULERS and setting(config, "eval_strategy") == "no":
@@ -51,8 +52,8 @@ def scheduler_needs_evaluations(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "lr_scheduler_type"), text + "train.eval_strategy"
 
 
-@of("sft", "dpo", "grpo", "rloo")
-def validation(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(Stepped)
+def validation(config: Stepped, facts: Facts) -> Iterator[Problem]:
     """`data.validation` and `train.eval_strategy` belong together."""
     stated, strategy = (
         config.data.validation is not None,
@@ -68,15 +69,17 @@ def validation(config: Any, facts: Facts) -> Iterator[Problem]:
         )
 
 
-@of("expert_iteration")
-def validation_of_iterations(config: Any, facts: Facts) -> Iterator[Problem]:
+@of(ExpertIteration)
+def validation_of_iterations(
+    config: ExpertIteration, facts: Facts
+) -> Iterator[Problem]:
     """Each iteration is a training of its own, on rows of its own."""
     if setting(config, "eval_strategy") != "no":
         text = "method expert_iteration has no validation rows; use evals"
         yield ("train", "eval_strategy"), text
 
 
-def whole_intervals(config: Any, facts: Facts) -> Iterator[Problem]:
+def whole_intervals(config: Trained, facts: Facts) -> Iterator[Problem]:
     """A number of steps is whole, or a share of them below 1."""
     for what in ("logging", "eval", "save"):
         every = _every(config, what)
@@ -85,7 +88,7 @@ def whole_intervals(config: Any, facts: Facts) -> Iterator[Problem]:
             yield ("train", f"{what}_steps"), text
 
 
-def best_checkpoint(config: Any, facts: Facts) -> Iterator[Problem]:
+def best_checkpoint(config: Trained, facts: Facts) -> Iterator[Problem]:
     """The best checkpoint is one that was evaluated when it was saved."""
     saving, evaluating = (setting(config, f"{n}_strategy") for n in ("save", "eval"))
     loading = setting(config, "load_best_model_at_end")
@@ -115,7 +118,7 @@ def best_checkpoint(config: Any, facts: Facts) -> Iterator[Problem]:
         yield key, text
 
 
-def best_metric_of_validation(config: Any, facts: Facts) -> Iterator[Problem]:
+def best_metric_of_validation(config: Trained, facts: Facts) -> Iterator[Problem]:
     """The validation rows give the loss and nothing else; benchmarks have `best`."""
     metric = setting(config, "metric_for_best_model")
     used = setting(config, "load_best_model_at_end")
@@ -128,7 +131,7 @@ def best_metric_of_validation(config: Any, facts: Facts) -> Iterator[Problem]:
         yield ("train", "metric_for_best_model"), text
 
 
-def _every(config: Any, what: str) -> float | None:
+def _every(config: Trained, what: str) -> float | None:
     """Steps between two, or a share of all; None where it goes by something else."""
     if setting(config, f"{what}_strategy") != "steps":
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignkit.recipe import trl
+from alignkit.recipe.schema import Trained
 
 # What align sets where the recipe says nothing; without a GPU also what a CPU cannot do.
 ALWAYS = {"logging_steps": 1, "disable_tqdm": True}
@@ -16,7 +17,7 @@ WITHOUT_GPU = {
 }
 
 
-def setting(config: Any, name: str, gpus: int | None = None) -> Any:
+def setting(config: Trained, name: str, gpus: int | None = None) -> Any:
     """The value in force of a `train:` field.
 
     `gpus`: how many there are; None leaves TRL's defaults for a machine with one.
