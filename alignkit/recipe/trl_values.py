@@ -36,7 +36,9 @@ _WORDS = {
 
 
 def faults(schema: Schema, value: Any) -> Iterator[Fault]:
-    """What is wrong with a value; nothing where it fits. Whole numbers are numbers, truth values are not."""
+    """What is wrong with a value; nothing where it fits. Whole numbers are numbers, and
+    truth values are not.
+    """
     arms = schema.get("anyOf", [schema])
     if any(_fits(arm, value) for arm in arms):
         return
