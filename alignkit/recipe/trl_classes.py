@@ -1,8 +1,8 @@
 """What config classes state of their fields, as JSON on standard output.
 
 A script of its own (`python trl_classes.py trl.GRPOConfig peft.LoraConfig`), since
-importing TRL's classes takes seconds: trl_fields runs it once for the installed versions
-and keeps the answer.
+importing TRL's classes takes seconds: trl_fields runs it once for the installed
+versions and keeps the answer.
 
 A type becomes a JSON Schema of the values that can be written in a recipe.
 """
@@ -165,7 +165,7 @@ _BUILTIN: dict[str, Any] = {
 
 
 def fields(config: type) -> dict[str, dict[str, Any]]:
-    """By name: schema, default, help, and whether the choices stand in the help only."""
+    """By name: schema, default, help, and whether only the help says the choices."""
     stated = (
         {f.name: f for f in dataclasses.fields(config)}
         if dataclasses.is_dataclass(config)

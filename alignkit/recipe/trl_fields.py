@@ -1,5 +1,5 @@
-"""The fields of TRL's, PEFT's and transformers' config classes, as the installed classes
-state them.
+"""The fields of TRL's, PEFT's and transformers' config classes, as the installed
+classes state them.
 
 Importing the classes takes over five seconds, so a child process does it once for each
 set of versions (trl_classes.py), and its answer is kept in the user's cache folder.
@@ -37,7 +37,7 @@ CONFIGS = {
 LORA, PEFT_BASE = "peft.LoraConfig", "peft.PeftConfig"
 QUANTIZE = "transformers.BitsAndBytesConfig"
 CLASSES = (*dict.fromkeys(CONFIGS.values()), LORA, PEFT_BASE, QUANTIZE)
-# Whose classes are read, or which decide what those hold (torch: the default optimizer).
+# Whose classes are read, or who decides what those hold (torch: the optimizer).
 PACKAGES = ("trl", "transformers", "peft", "accelerate", "torch")
 LARGEST = 20_000_000  # bytes of a cache file; a real one has some 300,000
 
@@ -54,7 +54,7 @@ class Field:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that the field takes as text or in a list; () where any text will do."""
+        """The words that are taken as text or in a list; () where any text will do."""
         arms = [self.schema, *self.schema.get("anyOf", ())]
         listed = [arm.get("items", {}) for arm in arms]
         words = [word for arm in (*arms, *listed) for word in arm.get("enum", ())]
@@ -89,7 +89,7 @@ def _all_fields() -> dict[str, dict[str, Field]]:
 
 
 def _identity() -> str:
-    """What decides the answer: the versions, the interpreter, the reader itself, the classes."""
+    """What decides the answer: versions, interpreter, the reader itself, the classes."""
     try:
         versions = {package: metadata.version(package) for package in PACKAGES}
     except metadata.PackageNotFoundError as error:
@@ -101,8 +101,8 @@ def _identity() -> str:
 
 
 def _folders() -> Iterator[Path]:
-    """Where answers are kept: in the user's cache folder, else in a folder of the user's
-    own among the temporary ones.
+    """Where answers are kept: in the user's cache folder, else in a folder of the
+    user's own among the temporary ones.
     """
     stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if stated.is_absolute():
@@ -143,7 +143,7 @@ def _parsed(text: str) -> dict[str, dict[str, Field]]:
 
 
 def _ask_classes() -> str:
-    """What the child process prints. It imports nothing from the current directory (-P)."""
+    """What the child prints. It imports nothing from the current directory (-P)."""
     if sys.stderr.isatty():
         version = metadata.version("trl")
         print(

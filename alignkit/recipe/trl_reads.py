@@ -1,9 +1,9 @@
 """Which field of a TRL config is read when: what nothing would read must not stand in a
 recipe.
 
-A row names fields and what must hold for a trainer to read them; a field of several rows
-is read where any of them holds, a field of no row always. tests/test_trl_reads.py holds
-the rows against the installed TRL's source, so that a field which TRL begins to read
+A row names fields and what must hold for a trainer to read them; a field of several
+rows is read where any of them holds, a field of no row always. tests/test_trl_reads.py
+holds the rows against the installed TRL's source, so that a field which TRL begins to read
 elsewhere, or a new one, is seen.
 """
 
@@ -23,8 +23,8 @@ ALL = ("sft", "dpo", *POLICY)
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What a setting must be: one of `values` (with `none_of` another than these), where
-    a list needs one such item; or more than `above`.
+    """What a setting must be: one of `values` (with `none_of` another than these), or
+    more than `above`. Of a list one item counts.
     """
 
     values: tuple[Any, ...] = ()
