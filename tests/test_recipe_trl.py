@@ -1,4 +1,6 @@
-"""`train:`, `model.lora` and `model.quantize` are checked against the installed libraries' own classes."""
+"""`train:`, `model.lora` and `model.quantize` are checked against the installed
+libraries' own classes.
+"""
 
 import pytest
 

@@ -448,6 +448,20 @@ def test_a_recipe_with_fields_that_nothing_reads_names_each_place(tmp_path):
     )
 
 
+def test_a_key_beside_train_that_trl_would_not_read_is_refused_too(tmp_path):
+    file = tmp_path / "one.yaml"
+    vllm = "{mode: server, server: 'http://x', tensor_parallel: 2, sleep: true}"
+    text = RECIPE.replace(
+        "  sapo_temperature_pos: 1.0\n  learning_rate: fast\n", ""
+    ).replace("  save_steps: 5\n", "")
+    file.write_text(text + f"generation: {{engine: vllm, vllm: {vllm}}}\n")
+    with pytest.raises(RecipeError) as raised:
+        recipe.load(file)
+    places = [text.split(" ")[1] for text in raised.value.problems]
+    assert places == ["generation.vllm.tensor_parallel:", "generation.vllm.sleep:"]
+    assert "generation.vllm.mode: colocate" in raised.value.problems[0]
+
+
 def test_the_recipe_of_a_run_is_read_as_it_was_run(tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(RECIPE.replace("fast", "1e-6"))

@@ -1,5 +1,5 @@
-"""What `train:`, `model.lora` and `model.quantize` may hold: the fields of the installed
-libraries' config classes, and of those what something reads.
+"""What `train:`, `model.lora` and `model.quantize` may hold: the fields of the
+installed libraries' config classes, and of those what something reads.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fields(method: str) -> dict[str, Field]:
 
 
 def lora_fields() -> dict[str, Field]:
-    """The fields of PEFT's LoraConfig, without those that PEFT keeps in every config."""
+    """The fields of PEFT's LoraConfig, without what PEFT keeps in every config."""
     kept = fields_of(PEFT_BASE)
     return {name: field for name, field in fields_of(LORA).items() if name not in kept}
 
@@ -71,7 +71,7 @@ def default(method: str, name: str) -> Any:
 
 
 def setting(config: Any, name: str) -> Any:
-    """A `train` field's value in a checked recipe: as stated, else TRL's own default."""
+    """The value of a `train` field in a checked recipe: as stated, or TRL's default."""
     return config.train[name] if name in config.train else default(config.method, name)
 
 
@@ -105,7 +105,7 @@ def _map(value: Any) -> Mapping[str, Any]:
 
 
 def check(method: str, train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(field, problem) for all of `train` that the method's TRL config does not take."""
+    """(field, problem) for all of `train` that the method's config does not take."""
     known, owned = fields(method), walk.owned(method)
     for name, value in train.items():
         if name not in known:

@@ -1,7 +1,8 @@
 """What config classes state of their fields, as JSON on standard output.
 
-A script of its own (`python trl_classes.py trl.GRPOConfig peft.LoraConfig`), since importing
-TRL's classes takes seconds: trl_fields runs it once per installed version and keeps the answer.
+A script of its own (`python trl_classes.py trl.GRPOConfig peft.LoraConfig`), since
+importing TRL's classes takes seconds: trl_fields runs it once for the installed
+versions and keeps the answer.
 
 A type becomes a JSON Schema of the values that can be written in a recipe.
 """
@@ -92,7 +93,9 @@ def _is_enum(kind: Any) -> bool:
 
 
 def any_of(arms: list[Schema]) -> Schema:
-    """A union of schemas, each once. Where a class states the keys of a map, no other map is."""
+    """A union of schemas, each once. Where a class states the keys of a map, no other
+    map is one.
+    """
     flat = [inner for arm in arms for inner in arm.get("anyOf", [arm])]
     stated = any("title" in arm for arm in flat)
     kept: list[Schema] = []
@@ -116,7 +119,9 @@ def narrowed(whole: Schema, choices: list[str]) -> Schema:
 
 
 def choices_in_help(text: str, default: Any) -> list[str]:
-    """The quoted values of a help text, where the default is one: TRL states most choices only so."""
+    """The quoted values of a help text, where the default is one of them: TRL states
+    most choices only so.
+    """
     if isinstance(default, list):
         default = default[0] if default else None
     words = re.findall(r"(?<!=)'(\w+)'", text)
@@ -132,7 +137,9 @@ def choices_in_help(text: str, default: Any) -> list[str]:
 
 
 def documented(config: type) -> dict[str, Schema]:
-    """What docstrings name beside the annotation: `fsdp` takes a bool, `accelerator_config` a map."""
+    """What docstrings name beside the annotation: `fsdp` takes a bool, and
+    `accelerator_config` a map of the fields of a class.
+    """
     found = {}
     for base in reversed(config.__mro__):
         scope = vars(sys.modules[base.__module__])
@@ -158,7 +165,7 @@ _BUILTIN: dict[str, Any] = {
 
 
 def fields(config: type) -> dict[str, dict[str, Any]]:
-    """By name: schema, default, help, and whether its choices stand in the help text only."""
+    """By name: schema, default, help, and whether only the help says the choices."""
     stated = (
         {f.name: f for f in dataclasses.fields(config)}
         if dataclasses.is_dataclass(config)

@@ -1,7 +1,8 @@
-"""The fields of TRL's, PEFT's and transformers' config classes, read from the installed classes.
+"""The fields of TRL's, PEFT's and transformers' config classes, as the installed
+classes state them.
 
-Importing the classes takes over five seconds, so a child process does it once for each set of
-versions (trl_classes.py) and its answer is kept in the user's cache folder.
+Importing the classes takes over five seconds, so a child process does it once for each
+set of versions (trl_classes.py), and its answer is kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from alignkit.errors import MissingError
 from alignkit.recipe import trl_classes
 from alignkit.run.files import atomic_write
 
-# The class that holds the `train` fields of a method; a further method is a further line.
+# The class that holds the `train` fields of a method. A further method is a line more.
 CONFIGS = {
     "sft": "trl.SFTConfig",
     "grpo": "trl.GRPOConfig",
@@ -40,7 +41,7 @@ CLASSES = (
     *dict.fromkeys(CONFIGS.values()),
     *(LORA, PEFT_BASE, QUANTIZE, BATCHING),
 )
-# The packages whose classes are read, or decide what those hold (torch: the default optimizer).
+# Whose classes are read, or who decides what those hold (torch: the optimizer).
 PACKAGES = ("trl", "transformers", "peft", "accelerate", "torch")
 LARGEST = 20_000_000  # bytes of a cache file; a real one has some 300,000
 
@@ -57,7 +58,7 @@ class Field:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that the field takes as text or in a list; () where any text will do."""
+        """The words that are taken as text or in a list; () where any text will do."""
         arms = [self.schema, *self.schema.get("anyOf", ())]
         listed = [arm.get("items", {}) for arm in arms]
         words = [word for arm in (*arms, *listed) for word in arm.get("enum", ())]
@@ -65,7 +66,7 @@ class Field:
 
 
 def fields(config: str) -> dict[str, Field]:
-    """The fields of one of CLASSES, by name.
+    """The fields of a class, by name.
 
     Raises:
         MissingError: a package is not installed, or its classes cannot be imported.
@@ -92,7 +93,7 @@ def _all_fields() -> dict[str, dict[str, Field]]:
 
 
 def _identity() -> str:
-    """What decides the answer: the versions, the interpreter, the reader itself, the classes."""
+    """What decides the answer: versions, interpreter, the reader itself, the classes."""
     try:
         versions = {package: metadata.version(package) for package in PACKAGES}
     except metadata.PackageNotFoundError as error:
@@ -104,7 +105,9 @@ def _identity() -> str:
 
 
 def _folders() -> Iterator[Path]:
-    """Where answers are kept: the user's cache folder, else one of the user's own among the temporary ones."""
+    """Where answers are kept: in the user's cache folder, else in a folder of the
+    user's own among the temporary ones.
+    """
     stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if stated.is_absolute():
         yield stated / "alignkit"
@@ -144,7 +147,7 @@ def _parsed(text: str) -> dict[str, dict[str, Field]]:
 
 
 def _ask_classes() -> str:
-    """What the child process prints. It imports nothing from the current directory (-P)."""
+    """What the child prints. It imports nothing from the current directory (-P)."""
     if sys.stderr.isatty():
         version = metadata.version("trl")
         print(

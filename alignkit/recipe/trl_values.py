@@ -1,6 +1,7 @@
-"""Whether a value fits the type of a config class's field, and how that type is said in words.
+"""Whether a value fits the type of a config class's field, and that type in words.
 
-Types are the JSON Schemas that trl_classes makes; of those words nothing else is understood here.
+Types are the JSON Schemas that trl_classes makes; no other words of JSON Schema are
+understood here.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _WORDS = {
 
 
 def faults(schema: Schema, value: Any) -> Iterator[Fault]:
-    """What is wrong with a value; nothing where it fits. Whole numbers are numbers, truth values are not."""
+    """What is wrong with a value; nothing where it fits. Whole numbers are numbers, and
+    truth values are not.
+    """
     arms = schema.get("anyOf", [schema])
     if any(_fits(arm, value) for arm in arms):
         return
@@ -57,11 +60,8 @@ def _fits(arm: Schema, value: Any) -> bool:
     if "enum" in arm:
         return any(type(value) is type(word) and value == word for word in arm["enum"])
     kind = _kind(value)
-    if (
-        "type" in arm
-        and kind != arm["type"]
-        and (kind, arm["type"]) != ("integer", "number")
-    ):
+    kinds = ("integer", "number") if kind == "integer" else (kind,)
+    if arm.get("type", kind) not in kinds:
         return False
     if isinstance(value, float):
         return math.isfinite(value)
@@ -81,28 +81,30 @@ def _kind(value: Any) -> str:
 
 
 def _below(arm: Schema, value: Any) -> Iterator[Fault]:
-    """The faults inside a list or a map of the arm's type; for a wrong length, of the whole."""
-    if isinstance(value, list):
-        if not arm.get("minItems", 0) <= len(value) <= arm.get("maxItems", math.inf):
-            yield (), f"given {describe(value)}, expected {words(arm)}"
-            return
-        items = arm.get("prefixItems") or [arm.get("items", {})] * len(value)
-        for schema, item in zip(items, value, strict=True):
-            # A list's items have no place of their own in a file.
-            for _, text in faults(schema, item):
-                yield (), f"in the list: {text}"
+    """The faults inside a list or a map."""
+    return _in_list(arm, value) if isinstance(value, list) else _in_map(arm, value)
+
+
+def _in_list(arm: Schema, value: list[Any]) -> Iterator[Fault]:
+    """A list's items have no place of their own in a file: the list's is told."""
+    if not arm.get("minItems", 0) <= len(value) <= arm.get("maxItems", math.inf):
+        yield (), f"given {describe(value)}, expected {words(arm)}"
         return
-    known = arm.get("properties", {})
-    more = arm.get("additionalProperties", {})
+    items = arm.get("prefixItems") or [arm.get("items", {})] * len(value)
+    for schema, item in zip(items, value, strict=True):
+        for _, text in faults(schema, item):
+            yield (), f"in the list: {text}"
+
+
+def _in_map(arm: Schema, value: Mapping[str, Any]) -> Iterator[Fault]:
+    known, more = arm.get("properties", {}), arm.get("additionalProperties", {})
     for name, item in value.items():
-        if name in known or more is not False:
-            for below, text in faults(known.get(name, more), item):
-                yield (name, *below), text
-        else:
-            yield (
-                (name,),
-                f"{arm['title']} has no such field; {nearest(str(name), known)}",
-            )
+        if name not in known and more is False:
+            close = nearest(str(name), known)
+            yield (name,), f"{arm['title']} has no such field; {close}"
+            continue
+        for below, text in faults(known.get(name, more), item):
+            yield (name, *below), text
 
 
 def _hint(arms: list[Schema], value: Any) -> str:
@@ -135,7 +137,8 @@ def _arm_words(arm: Schema) -> str:
     if "pattern" in arm:
         return f"text of the form {arm['pattern']}"
     if "prefixItems" in arm:
-        return f"a list of {len(arm['prefixItems'])}: {', '.join(map(words, arm['prefixItems']))}"
+        items = [words(item) for item in arm["prefixItems"]]
+        return f"a list of {len(items)}: {', '.join(items)}"
     if arm.get("items"):
         return f"a list of {words(arm['items'])}"
     return _WORDS.get(arm.get("type", ""), "anything")

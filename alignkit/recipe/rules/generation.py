@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from alignkit.errors import nearest
 from alignkit.recipe.rules.rule import Facts, Problem, of
-from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.rules.settings import sampling, setting
 from alignkit.recipe.schema import Policy, Sampled
 from alignkit.recipe.trl_fields import BATCHING, fields
 
@@ -14,8 +14,7 @@ from alignkit.recipe.trl_fields import BATCHING, fields
 @of(Sampled)
 def least_and_most(config: Sampled, facts: Facts) -> Iterator[Problem]:
     """A response cannot be longer than allowed."""
-    sampling = config.generation.sampling
-    low, high = sampling.min_new_tokens, sampling.max_new_tokens
+    low, high = (sampling(config, f"{end}_new_tokens") for end in ("min", "max"))
     if low > high:
         text = f"{low} is more than max_new_tokens ({high})"
         yield ("generation", "min_new_tokens"), text
@@ -42,9 +41,7 @@ def vllm_server(config: Policy, facts: Facts) -> Iterator[Problem]:
 @of(Policy)
 def truncation_and_stops(config: Policy, facts: Facts) -> Iterator[Problem]:
     """TRL takes a response that does not end with the end token for cut off."""
-    if config.generation.sampling.stop and setting(
-        config, "mask_truncated_completions"
-    ):
+    if sampling(config, "stop") and setting(config, "mask_truncated_completions"):
         text = (
             "masks every response that does not end with the end token, so also those "
             "ended by generation.stop; leave one of the two out"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alignkit.recipe.rules.rule import Facts, Problem, of
-from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.rules.settings import sampling, setting
 from alignkit.recipe.schema import SFT, ExpertIteration, Policy, Sampled, Trained
 
 
@@ -63,7 +63,7 @@ def padding_multiple(config: Trained, facts: Facts) -> Iterator[Problem]:
 @of(Sampled)
 def room_for_responses(config: Sampled, facts: Facts) -> Iterator[Problem]:
     """Prompt and response share the model's positions."""
-    longest = config.generation.sampling.max_new_tokens
+    longest = sampling(config, "max_new_tokens")
     context = (
         None if facts.model is None else facts.model.get("max_position_embeddings")
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignkit.recipe import trl
-from alignkit.recipe.schema import Trained
+from alignkit.recipe.schema import Sampled, Trained
 
 # What align sets where the recipe says nothing; without a GPU also what a CPU cannot do.
 ALWAYS = {"logging_steps": 1, "disable_tqdm": True}
@@ -27,3 +27,8 @@ def setting(config: Trained, name: str, gpus: int | None = None) -> Any:
     if gpus == 0 and name in WITHOUT_GPU:
         return WITHOUT_GPU[name]
     return ALWAYS[name] if name in ALWAYS else trl.default(config.method, name)
+
+
+def sampling(config: Sampled, name: str) -> Any:
+    """An option of `generation`, also beside others that it does not go with."""
+    return config.generation.model_dump(include={name})[name]
