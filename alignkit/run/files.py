@@ -43,15 +43,20 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     text = "".join(
         json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows
     )
+    # Lone surrogates of a hostile model's output cannot be encoded; they are written
+    # escaped.
+    append_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def append_bytes(path: Path, lines: bytes) -> None:
+    """Append whole lines; a torn last line of an earlier process is cut off first."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
             if end and (file.seek(end - 1), file.read(1))[1] != b"\n":
                 file.truncate(_last_newline(file, end))
-            # Lone surrogates of a hostile model's output cannot be encoded; they are
-            # written escaped.
-            file.write(text.encode("utf-8", "backslashreplace"))
+            file.write(lines)
 
 
 def _last_newline(file: BinaryIO, end: int) -> int:

@@ -41,12 +41,15 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> int:
         for part in ("--kit", str(kit.root))
     ]
     command += ["--continue"] if resume else []
+    run.share()
     child = subprocess.Popen(command)
     try:
         code = child.wait()
     except KeyboardInterrupt:
         child.wait()  # the terminal has interrupted it too
         raise
+    finally:
+        run.release()
     finished = Run.open(run.folder)
     if finished.manifest["status"] == "running":
         finished.finish(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +20,9 @@ from alignkit.types import PolicyBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from alignkit.run.rows import Row
+    from alignkit.train.rewards import RewardBoard
 
 # What TRL's forward pass takes beside the tokens (images and their layout).
 _MODALITIES = (
@@ -38,18 +41,23 @@ _MODALITIES = (
 class _Policy(Seam, SyncedRollouts):
     """What GRPO and RLOO share.
 
-    `completions_ready(rows, completions)` is called as soon as a batch is generated:
-    grading can begin while TRL computes log-probs.
+    Takes one more keyword, `board`: it begins to grade as soon as a batch is generated,
+    while TRL computes log-probs, and writes the rollouts once there are advantages.
     """
 
-    completions_ready: (
-        Callable[[Sequence[Mapping[str, Any]], Sequence[Any]], None] | None
-    ) = None
     _asked: Sequence[Mapping[str, Any]] = ()
+    # TRL's log-prob passes over the batch that is being scored: (B, T) log-probs, and
+    # of the policy's own pass entropies
+    _scored: list[tuple[Tensor, Tensor | None]] | None = None
 
     def __init__(
-        self, *args: Any, objective: Objective | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        objective: Objective | None = None,
+        board: RewardBoard | None = None,
+        **kwargs: Any,
     ) -> None:
+        self.board = board
         super().__init__(*args, objective=objective, **kwargs)
         self._stops: tuple[str, ...] = ()
         given = (
@@ -97,18 +105,16 @@ class _Policy(Seam, SyncedRollouts):
     def _generate(self, prompts: Any) -> Any:
         started = time.perf_counter()
         generated = super()._generate(prompts)  # type: ignore[misc]
+        seconds = self._spent(started)
         metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["seconds/generation"].append(self._spent(started))
+        metrics["seconds/generation"].append(seconds)
         # GRPO returns more beside these than RLOO
-        if self.completions_ready is not None:
-            self.completions_ready(
-                self._asked, generated[2] if len(generated) == 3 else generated[3]
-            )
+        responses = generated[2] if len(generated) == 3 else generated[3]
+        rows = self._begin(responses, generated[1], round(seconds, 3))
+        ended = [self._has_ended(ids) for ids in generated[1]]
+        for row, done in zip(rows, ended, strict=bool(rows)):
+            row["finish_reason"] = "stop" if done else "length"
         if self._stops:  # TRL counts a response as cut off unless EOS ends it
-            ended = [
-                row[-1] in self.eos_token_ids or self._stopping.end(row) > 0
-                for row in generated[1]
-            ]
             cut = torch.tensor(
                 [not done for done in ended], device=self.accelerator.device
             )
@@ -118,6 +124,27 @@ class _Policy(Seam, SyncedRollouts):
             for name in ("mean", "min", "max"):
                 metrics.pop(f"completions/{name}_terminated_length")
         return generated
+
+    def _begin(
+        self, completions: Sequence[Any], ids: Sequence[Sequence[int]], seconds: float
+    ) -> list[Row]:
+        """Start the grading; the rollouts, none without a board."""
+        if self.board is None:
+            return []
+        known: list[Row] = [
+            {**_said(said), "tokens": len(tokens), "seconds": seconds}
+            for said, tokens in zip(completions, ids, strict=True)
+        ]
+        step = self.state.global_step
+        if self.model.training:
+            return self.board.begin(self._asked, known, step + 1, "step")
+        return self.board.begin(self._asked, known, step, "validation")
+
+    def _has_ended(self, ids: Sequence[int]) -> bool:
+        """By EOS or a stop string, and not by the limit of tokens."""
+        if ids[-1] in self.eos_token_ids:
+            return True
+        return bool(self._stops) and self._stopping.end(ids) > 0
 
     def _spent(self, started: float) -> float:
         seconds = time.perf_counter() - started
@@ -175,23 +202,79 @@ class _Policy(Seam, SyncedRollouts):
             (self.accelerator.process_index + 1) * count,
         )
 
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self._scored is None:
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)  # type: ignore[misc]
+        own = self.board is not None and not self._scored and model is self.model
+        result = super()._get_per_token_logps_and_entropies(  # type: ignore[misc]
+            model, *args, **{**kwargs, "compute_entropy": own}
+        )
+        self._scored.append(result[:2])
+        return result
+
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         self._asked = inputs
-        output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
-        if self.objective is None:
-            return output
+        self._scored = []
+        try:
+            output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+            if self.objective is not None:
+                self._apply_objective(self.objective, inputs, output)
+            if self.board is not None:
+                self._finish(self.board, output)
+        finally:
+            self._scored = None
+        return output
+
+    def _apply_objective(
+        self, objective: Objective, inputs: Sequence[Any], output: dict[str, Any]
+    ) -> None:
         rewards = self._with_penalty(self._total_rewards(), output)
         own = self._own(len(inputs))
         output["rewards"] = rewards[own].nan_to_num(0)
-        if self.objective.advantage is not None:
-            advantages = self.objective.advantages(rewards, self._group_size())
+        if objective.advantage is not None:
+            advantages = objective.advantages(rewards, self._group_size())
             output["advantages"] = advantages[own]
             # TRL's own, of this batch, stand at the end
             logged = self._logs["advantages"]
             for _ in range(min(len(advantages), len(logged))):
                 logged.pop()
             logged.extend(advantages.tolist())
-        return output
+
+    def _finish(self, board: RewardBoard, output: Mapping[str, Any]) -> None:
+        """Write the rollouts of this process. Groups are adjacent over all processes."""
+        advantages = output["advantages"].tolist()
+        own = self._own(len(advantages))
+        size = self._group_size()
+        old, entropies = self._old_logps(output), None
+        if old is None:
+            old = output.get("sampling_per_token_logps")  # GRPO with vLLM
+        elif self._scored:
+            entropies = self._scored[0][1]
+        mask = _mask(output)
+        columns = zip(
+            range(own.start, own.stop),
+            advantages,
+            _means(old, mask),
+            _means(entropies, mask),
+            strict=True,
+        )
+        rows: list[Row] = [
+            {
+                "group": number // size,
+                "sample": number % size,
+                "advantage": advantage,
+                "mean_logprob": logp,
+                "mean_entropy": entropy,
+            }
+            for number, advantage, logp, entropy in columns
+        ]
+        board.finish(rows, len(rows) * self.accelerator.num_processes // size)
+
+    def _old_logps(self, output: Mapping[str, Any]) -> Tensor | None:
+        """(B, T) log-probs under the policy that sampled; GRPO needs none on-policy."""
+        return output.get("old_per_token_logps")
 
     def _group_size(self) -> int:
         return (
@@ -332,32 +415,19 @@ class AlignRLOOTrainer(_Policy, RLOOTrainer):
 
     method = "rloo"
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if self._scored is not None:
-            self._scored.append(result[0])
-        return result
-
-    _scored: list[Tensor] | None = None
-
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        # TRL keeps sums per sequence; a plugin gets the old log-probs per token.
-        self._scored = []
-        try:
-            return super()._generate_and_score_completions(inputs)
-        finally:
-            self._scored = None
+    def _old_logps(self, output: Mapping[str, Any]) -> Tensor | None:
+        assert self._scored
+        return self._scored[0][0]
 
     def _with_penalty(self, rewards: Tensor, output: dict[str, Any]) -> Tensor:
+        # TRL keeps sums per sequence; a plugin gets the old log-probs per token.
         assert self._scored
-        output["old_per_token_logps"] = self._scored[0]
+        old = output["old_per_token_logps"] = self._scored[0][0]
         if self.reward_clip_range:
             rewards = rewards.clamp(*self.reward_clip_range)
         if self.beta != 0.0:
-            output["ref_per_token_logps"] = self._scored[1]
-            kl = ((self._scored[0] - self._scored[1]) * output["completion_mask"]).sum(
-                -1
-            )
+            reference = output["ref_per_token_logps"] = self._scored[1][0]
+            kl = ((old - reference) * output["completion_mask"]).sum(-1)
             rewards = rewards - self.beta * self.accelerator.gather(kl)
         return rewards
 
@@ -371,6 +441,22 @@ def _clip_range(trainer: Any) -> dict[str, float]:
         "train.epsilon": trainer.epsilon_low,
         "train.epsilon_high": trainer.epsilon_high,
     }
+
+
+def _said(completion: Any) -> Row:
+    """A completion of TRL, a text or messages, as fields of a row."""
+    if isinstance(completion, str):
+        return {"response": completion}
+    turns = None if len(completion) == 1 else completion
+    return {"response": completion[-1]["content"], "turns": turns}
+
+
+def _means(values: Tensor | None, mask: Tensor) -> list[float] | list[None]:
+    """(B, T) to the mean over each row's tokens; NaN where it has none (masked out)."""
+    if values is None:
+        return [None] * len(mask)
+    total = values.float().masked_fill(~mask, 0).sum(dim=1)
+    return (total / mask.sum(dim=1)).tolist()
 
 
 def _mask(inputs: Mapping[str, Any]) -> Tensor:

@@ -14,6 +14,7 @@ from alignkit.machine import here
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
 from alignkit.train import arguments
 from alignkit.train.evals import TrainingEvals, given, given_prompt
+from alignkit.train.rewards import Answers, RewardBoard
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
     from alignkit.train.objective import Objective
-    from alignkit.train.rewards import RewardBoard
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +173,7 @@ class Job:
         ]
         self.prompt = data.load_prompt(given_prompt(self.config.data.prompt), registry)
         self.grader: Grader | None = None
+        self.answers: dict[str, Answers] = {}
         self.progress: Any = None
         self.trainer: Any = None
         self.evals = TrainingEvals(
@@ -307,6 +308,8 @@ class Job:
             dataset, kept = encode.problems(
                 loaded, self.prompt, self.tokenizer, max_prompt=room
             )
+            rollouts = "step" if part == "train" else part
+            self.answers[rollouts] = Answers(loaded, given(spec))
         self.run.update(rows={**self.run.manifest.get("rows", {}), part: kept.record()})
         return dataset
 
@@ -361,10 +364,11 @@ class Job:
             vllm = config.generation.vllm
             tolerance = vllm.sync_tolerance if vllm is not None else None
             self.trainer = kind(
-                reward_funcs=board.functions, sync_tolerance=tolerance, **common
+                reward_funcs=board.functions,
+                board=board,
+                sync_tolerance=tolerance,
+                **common,
             )
-            self.trainer.completions_ready = board.begin
-            board.trainer = self.trainer
         elif config.method == "sft":
             from alignkit.train.sft import AlignSFTTrainer
 
@@ -392,7 +396,7 @@ class Job:
 
     def _reward_board(self) -> RewardBoard:
         from alignkit.grading import Grader
-        from alignkit.train.rewards import RewardBoard, bound_rewards
+        from alignkit.train.rewards import bound_rewards
 
         self.grader = Grader()
         entries, bound = self.config.rewards, bound_rewards(self.config, self.registry)
@@ -401,4 +405,6 @@ class Job:
             for name, reward in bound.items()
         }
         weights = [entry.weight for entry in entries.values()]
-        return RewardBoard(list(bound.values()), weights, zero, self.grader, self.run)
+        return RewardBoard(
+            list(bound.values()), weights, zero, self.grader, self.run, self.answers
+        )

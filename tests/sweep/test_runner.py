@@ -44,7 +44,8 @@ def start(sweep_file, registry, tmp_path):
         checked = check.check(
             spec.read(sweep_file(text), seeds=seeds, overlays=(), sets=()), registry
         )
-        return jobs.create(checked, registry, tmp_path / "runs")[0]
+        sweep, make.run = jobs.create(checked, registry, tmp_path / "runs")
+        return sweep
 
     return make
 
@@ -130,7 +131,7 @@ def test_resuming_repeats_nothing_that_is_done_and_tries_again_what_failed(
 ):
     sweep = start()
     work(sweep, Cluster(registry, fail=["b"]), registry)
-    Run.open(sweep.folder).finish("failed")
+    start.run.finish("failed")
     again, _ = jobs.reopen(sweep.folder)
     cluster = Cluster(registry)
     assert set(work(again, cluster, registry).values()) == {"done"}
@@ -251,10 +252,7 @@ def test_a_folder_that_is_no_sweep_is_not_resumed(tmp_path):
 )
 def test_a_damaged_sweep_is_named_when_it_is_resumed(start, text):
     sweep = start()
-    manifest = sweep.folder / "manifest.json"
-    manifest.write_text(
-        json.dumps({**json.loads(manifest.read_text()), "status": "interrupted"})
-    )
+    start.run.finish("interrupted")
     (sweep.folder / "sweep.json").write_text(text)
     with pytest.raises(InputError, match=r"sweep.json is damaged"):
         jobs.reopen(sweep.folder)
