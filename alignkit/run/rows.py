@@ -121,11 +121,12 @@ def read_rows(path: Path) -> Iterator[Row]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield upgraded(json.loads(line, parse_int=_integer))
+                row = upgraded({**json.loads(line, parse_int=_integer)})
             except (ValueError, TypeError, RecursionError) as error:
                 raise InputError(
                     f"{path}:{number}: not a row: {type(error).__name__}: {error}"
                 ) from error
+            yield row
 
 
 def upgraded(fields: Mapping[str, Any]) -> Row:
