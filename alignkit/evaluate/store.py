@@ -7,6 +7,7 @@ last one counts. A finished eval rewrites the file with one row per completion.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -46,7 +47,15 @@ class Store:
         self.rows: dict[Key, Row] = {}
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self._held = lock(folder)
+        with contextlib.ExitStack() as undo:
+            self._held = undo.enter_context(lock(folder))
+            self._open(settings, scoring, resume)
+            undo.pop_all()
+
+    def _open(
+        self, settings: Mapping[str, Any], scoring: Mapping[str, Any], resume: bool
+    ) -> None:
+        folder = self.folder
         if not resume:
             # The settings last: rows without them would be taken for rows of any
             # settings.

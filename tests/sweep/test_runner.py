@@ -58,7 +58,7 @@ class Cluster:
     def __init__(self, registry, slots=2, fail=(), rows=()):
         self.registry, self.slots, self.fail, self.rows = registry, slots, fail, rows
         self.submitted, self.cancelled, self.most = [], [], 0
-        self.left = {}
+        self.left, self.runs = {}, {}
 
     def submit(self, command, log):
         what = command[command.index("run") + 1 :]
@@ -69,10 +69,10 @@ class Cluster:
         self.left[name] = 2
         self.most = max(self.most, sum(left > 0 for left in self.left.values()))
         if "--resume" in what:
-            Run.reopen(what[1])
+            self.runs[name] = Run.reopen(what[1])
         else:
             folder = Path(what[what.index("--folder") + 1])
-            run = Run.create(folder.parent, name, folder)
+            run = self.runs[name] = Run.create(folder.parent, name, folder)
             loaded = check.recipe.load(what[0], registry=self.registry)
             run.write("recipe.yaml", check.recipe.to_yaml(loaded.resolved))
             run.update(fingerprint=fingerprint(loaded, self.registry))
@@ -86,7 +86,7 @@ class Cluster:
             return None
         if Run.open(handle).manifest["status"] == "running":
             failed = any(word in handle.name for word in self.fail)
-            Run.open(handle).finish(
+            self.runs[handle.name].finish(
                 "failed" if failed else "done",
                 error="out of memory" if failed else None,
             )
@@ -94,7 +94,7 @@ class Cluster:
 
     def cancel(self, handle):
         self.cancelled.append(handle.name)
-        Run.open(handle).finish("interrupted")
+        self.runs[handle.name].finish("interrupted")
         self.left[handle.name] = 0
 
 
