@@ -3,12 +3,13 @@
 from alignkit.run.files import (
     append_jsonl,
     atomic_write,
+    now,
     read_jsonl,
     write_json,
     writing,
 )
 from alignkit.run.find import eval_summaries, find_runs, newest_finished
-from alignkit.run.folder import Run, now
+from alignkit.run.folder import Run
 from alignkit.run.locks import lock
 from alignkit.run.rows import append_rows, new_row, read_rows, write_rows
 

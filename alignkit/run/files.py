@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -103,3 +104,8 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror}; free space or choose another"
             " folder (--out or output.root)"
         ) from error
+
+
+def now() -> str:
+    """The time in UTC, ISO format, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -21,11 +21,12 @@ from alignkit.errors import AlignError, InputError
 from alignkit.run.files import (
     append_jsonl,
     atomic_write,
+    now,
     read_jsonl,
     write_json,
     writing,
 )
-from alignkit.run.locks import Lock, lock
+from alignkit.run.locks import Lock, alive, lock
 from alignkit.run.rows import append_rows
 
 
@@ -164,13 +165,8 @@ class Run:
         """
         status = str(self.manifest.get("status"))
         here = self.manifest.get("host") == platform.node()
-        return (
-            "died"
-            if status == "running"
-            and here
-            and not _alive(int(self.manifest.get("pid", 0)))
-            else status
-        )
+        gone = here and not alive(int(self.manifest.get("pid", 0)))
+        return "died" if status == "running" and gone else status
 
     @property
     def model(self) -> Path:
@@ -298,18 +294,3 @@ class Run:
             self.finish("failed", error=f"{type(error).__name__}: {error}")
             raise
         self.finish(self.outcome)
-
-
-def now() -> str:
-    """The time in UTC, ISO format, seconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -14,13 +14,12 @@ import os
 import platform
 import sys
 import time
-from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
 from alignkit.errors import InputError
-from alignkit.run.files import writing
+from alignkit.run.files import now, writing
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +179,7 @@ def _signature() -> bytes:
     holder = {
         "pid": os.getpid(),
         "host": platform.node(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "since": now(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]]),
     }
     return json.dumps(holder).encode() + b"\n"
@@ -199,3 +198,14 @@ def _holder(file: Path) -> str:
         except (OSError, ValueError, LookupError, TypeError):
             time.sleep(0.02)
     return "another process"
+
+
+def alive(pid: int) -> bool:
+    """Whether this machine has a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

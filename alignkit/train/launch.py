@@ -42,21 +42,25 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> int:
     ]
     command += ["--continue"] if resume else []
     run.share()
-    child = subprocess.Popen(command)
     try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        child.wait()  # the terminal has interrupted it too
-        raise
+        code = _wait(subprocess.Popen(command))
+        finished = Run.open(run.folder)
+        if finished.manifest["status"] == "running":
+            finished.finish(
+                "failed", error=f"the training processes ended with exit code {code}"
+            )
     finally:
         run.release()
-    finished = Run.open(run.folder)
-    if finished.manifest["status"] == "running":
-        finished.finish(
-            "failed", error=f"the training processes ended with exit code {code}"
-        )
     if code:
         raise WorkError(
             f"{finished.manifest.get('error')}\nthe log: {run.folder / 'log.txt'}"
         )
     return 0
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        child.wait()  # the terminal has interrupted it too
+        raise
