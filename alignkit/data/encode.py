@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.data import render, render_pair, require_columns
 from alignkit.errors import InputError
+from alignkit.recipe.schema import OwnGeneration
 from alignkit.run.rows import Source
 from alignkit.types import Message, Prompt
 
@@ -108,13 +109,13 @@ def source(row: Mapping[str, Any], number: int, spec: Mapping[str, Any]) -> Sour
     return {"index": number, "id": row.get("id"), "file": file}
 
 
-def prompt_room(generation: Any, context: int, engine: str = "") -> int:
+def prompt_room(generation: OwnGeneration, context: int, engine: str = "") -> int:
     """Tokens that a prompt may have so that all of `max_new_tokens` fit behind it;
     `engine` is what `auto` became.
     """
     if (engine or generation.engine) == "vllm" and generation.vllm is not None:
         context = min(context, generation.vllm.max_model_len or context)
-    return int(context - generation.max_new_tokens)
+    return context - generation.sampling.max_new_tokens
 
 
 def preferences(

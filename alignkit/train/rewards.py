@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.data import encode
 from alignkit.errors import WorkError
+from alignkit.recipe.schema import Sampled
 from alignkit.run import new_row
 from alignkit.run.rows import Row, plain
 from alignkit.types import STATUSES, Score
@@ -204,7 +205,7 @@ def failure(name: str, score: Score, when: str, place: Path) -> str:
     )
 
 
-def bound_rewards(config: Any, registry: Registry) -> dict[str, BoundReward]:
+def bound_rewards(config: Sampled, registry: Registry) -> dict[str, BoundReward]:
     """The recipe's rewards with their options and deadlines, by the recipe's names."""
     from alignkit.grading import bind_plugin
 

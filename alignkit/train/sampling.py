@@ -8,7 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from alignkit.engines.vllm_start import Limits
 from alignkit.errors import InputError, WorkError
 from alignkit.evaluate import evaluate, plan_eval
 from alignkit.grading import Grader
+from alignkit.recipe.schema import ExpertIteration, OwnVllm
 from alignkit.run import append_rows, lock, new_row, read_rows, write_json, write_rows
 from alignkit.run.rows import Row, Source
 from alignkit.train.evals import BATCH, given, given_prompt, request
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from alignkit.engines.base import Engine
     from alignkit.plugins import Registry
+    from alignkit.recipe import Recipe
 
 # questions between two writes, always whole: a resumed run samples the very same texts
 CHUNK = 32
@@ -40,7 +42,9 @@ Problem = dict[str, Any]  # a row of the data set
 GOING = 10.0  # seconds that the sampler of a run killed a moment ago may take to end
 
 
-def questions(config: Any, registry: Registry, iteration: int) -> dict[int, Problem]:
+def questions(
+    config: ExpertIteration, registry: Registry, iteration: int
+) -> dict[int, Problem]:
     """The questions of one iteration by their number in the data set: drawn without
     repetition, the same ones for the same recipe and seed.
     """
@@ -51,7 +55,7 @@ def questions(config: Any, registry: Registry, iteration: int) -> dict[int, Prob
 
 
 def sample(
-    config: Any,
+    recipe: Recipe,
     registry: Registry,
     home: Path,
     iteration: int,
@@ -68,17 +72,19 @@ def sample(
         InputError: another process samples this iteration.
     """
     with lock(home, patience=GOING):
-        _sample(config, registry, home, iteration, model, console)
+        _sample(recipe, registry, home, iteration, model, console)
 
 
 def _sample(
-    config: Any,
+    recipe: Recipe,
     registry: Registry,
     home: Path,
     iteration: int,
     model: str,
     console: Console,
 ) -> None:
+    config = recipe.stage
+    assert isinstance(config, ExpertIteration)
     drawn = questions(config, registry, iteration)
     asked = list(drawn.values())
     prompt = data.load_prompt(given_prompt(config.data.prompt), registry)
@@ -138,7 +144,7 @@ def _sample(
     write_json(home / "sampled.json", _counts(rows, kept, len(asked)))
 
 
-def _engine(config: Any, model: str) -> Engine:
+def _engine(config: ExpertIteration, model: str) -> Engine:
     chosen = rollout_engine(config.generation.engine)
     if chosen == "vllm":
         from alignkit.engines.vllm import VLLMEngine
@@ -163,33 +169,27 @@ def _engine(config: Any, model: str) -> Engine:
     return TransformersEngine(loaded, tokenizer, name=model, batch_size=BATCH)
 
 
-def revision_of(config: Any, model: str) -> str | None:
+def revision_of(config: ExpertIteration, model: str) -> str | None:
     """The recipe's revision, for the model it starts from; one that an iteration made
     has none.
     """
     return config.model.revision if model == config.model.path else None
 
 
-def _limits(vllm: Any) -> Limits:
+def _limits(vllm: OwnVllm | None) -> Limits:
     if vllm is None:
         return Limits()
-    given = {
-        "gpu_memory_utilization": vllm.gpu_memory_utilization,
-        "max_model_len": vllm.max_model_len,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    return Limits(**given, tensor_parallel_size=vllm.tensor_parallel)
+    limits = Limits(
+        max_model_len=vllm.max_model_len, tensor_parallel_size=vllm.tensor_parallel
+    )
+    if vllm.gpu_memory_utilization is None:
+        return limits
+    return replace(limits, gpu_memory_utilization=vllm.gpu_memory_utilization)
 
 
-def _sampling(config: Any, iteration: int) -> Sampling:
-    g = config.generation
-    return Sampling(
-        temperature=g.temperature,
-        top_p=g.top_p,
-        top_k=g.top_k,
-        max_new_tokens=g.max_new_tokens,
-        min_new_tokens=g.min_new_tokens,
-        stop=tuple(g.stop),
+def _sampling(config: ExpertIteration, iteration: int) -> Sampling:
+    return replace(
+        config.generation.sampling,
         seed=config.seed * 1000 + iteration,
         n=config.expert_iteration.rollouts,
         logprobs=True,
@@ -275,7 +275,11 @@ def _correct(row: Row) -> bool:
 
 
 def _grade(
-    config: Any, registry: Registry, grader: Grader, rows: list[Row], home: Path
+    config: ExpertIteration,
+    registry: Registry,
+    grader: Grader,
+    rows: list[Row],
+    home: Path,
 ) -> None:
     """Add what the rewards say to every row.
 
