@@ -15,15 +15,12 @@ from alignkit.engines.stopping import StopStrings
 from alignkit.errors import InputError
 from alignkit.sampling import DEFAULTS, OPTIONS, Option
 from alignkit.train.objective import Objective, Step, in_force
+from alignkit.train.rollouts import Rollouts, own_tokens
 from alignkit.train.seam import Seam
-from alignkit.train.vllm_sync import SyncedRollouts
 from alignkit.types import PolicyBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from alignkit.run.rows import Row
-    from alignkit.train.rewards import RewardBoard
 
 # What TRL's forward pass takes beside the tokens (images and their layout).
 _MODALITIES = (
@@ -39,26 +36,12 @@ _MODALITIES = (
 )
 
 
-class _Policy(Seam, SyncedRollouts):
-    """What GRPO and RLOO share.
-
-    Takes one more keyword, `board`: it begins to grade as soon as a batch is generated,
-    while TRL computes log-probs, and writes the rollouts once there are advantages.
-    """
-
-    _asked: Sequence[Mapping[str, Any]] = ()
-    # TRL's log-prob passes over the batch that is being scored: (B, T) log-probs, and
-    # of the policy's own pass entropies
-    _scored: list[tuple[Tensor, Tensor | None]] | None = None
+class _Policy(Seam, Rollouts):
+    """What GRPO and RLOO share."""
 
     def __init__(
-        self,
-        *args: Any,
-        objective: Objective | None = None,
-        board: RewardBoard | None = None,
-        **kwargs: Any,
+        self, *args: Any, objective: Objective | None = None, **kwargs: Any
     ) -> None:
-        self.board = board
         super().__init__(*args, objective=objective, **kwargs)
         self._stops: tuple[str, ...] = ()
         given = (
@@ -126,21 +109,6 @@ class _Policy(Seam, SyncedRollouts):
                 metrics.pop(f"completions/{name}_terminated_length")
         return generated
 
-    def _begin(
-        self, completions: Sequence[Any], ids: Sequence[Sequence[int]], seconds: float
-    ) -> list[Row]:
-        """Start the grading; the rollouts, none without a board."""
-        if self.board is None:
-            return []
-        known: list[Row] = [
-            {**_said(said), "tokens": len(tokens), "seconds": seconds}
-            for said, tokens in zip(completions, ids, strict=True)
-        ]
-        step = self.state.global_step
-        if self.model.training:
-            return self.board.begin(self._asked, known, step + 1, "step")
-        return self.board.begin(self._asked, known, step, "validation")
-
     def _has_ended(self, ids: Sequence[int]) -> bool:
         """By EOS or a stop string, and not by the limit of tokens."""
         if ids[-1] in self.eos_token_ids:
@@ -197,24 +165,6 @@ class _Policy(Seam, SyncedRollouts):
         )
         return total.masked_fill(self._rewards.isnan().all(dim=1), torch.nan)
 
-    def _own(self, count: int) -> slice:
-        return slice(
-            self.accelerator.process_index * count,
-            (self.accelerator.process_index + 1) * count,
-        )
-
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        if self._scored is None:
-            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)  # type: ignore[misc]
-        own = self.board is not None and not self._scored and model is self.model
-        result = super()._get_per_token_logps_and_entropies(  # type: ignore[misc]
-            model, *args, **{**kwargs, "compute_entropy": own}
-        )
-        self._scored.append(result[:2])
-        return result
-
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         self._asked = inputs
         self._scored = []
@@ -243,45 +193,6 @@ class _Policy(Seam, SyncedRollouts):
                 logged.pop()
             logged.extend(advantages.tolist())
 
-    def _finish(self, board: RewardBoard, output: Mapping[str, Any]) -> None:
-        """Write the rollouts of this process. Groups are adjacent over all processes."""
-        advantages = output["advantages"].tolist()
-        own = self._own(len(advantages))
-        size = self._group_size()
-        old, entropies = self._old_logps(output), None
-        if old is None:
-            old = output.get("sampling_per_token_logps")  # GRPO with vLLM
-        elif self._scored:
-            entropies = self._scored[0][1]
-        mask = _mask(output)
-        columns = zip(
-            range(own.start, own.stop),
-            advantages,
-            _means(old, mask),
-            _means(entropies, mask),
-            strict=True,
-        )
-        rows: list[Row] = [
-            {
-                "group": number // size,
-                "sample": number % size,
-                "advantage": advantage,
-                "mean_logprob": logp,
-                "mean_entropy": entropy,
-            }
-            for number, advantage, logp, entropy in columns
-        ]
-        board.finish(rows, len(rows) * self.accelerator.num_processes // size)
-
-    def _old_logps(self, output: Mapping[str, Any]) -> Tensor | None:
-        """(B, T) log-probs under the policy that sampled; GRPO needs none on-policy."""
-        return output.get("old_per_token_logps")
-
-    def _group_size(self) -> int:
-        return (
-            self.num_generations if self.model.training else self.num_generations_eval
-        )
-
     def _with_penalty(self, rewards: Tensor, output: dict[str, Any]) -> Tensor:
         return rewards
 
@@ -295,7 +206,7 @@ class _Policy(Seam, SyncedRollouts):
             window = [
                 buffered[(self._step + i) % len(buffered)] for i in range(self._window)
             ]
-            tokens = torch.stack([_mask(inputs).sum() for inputs in window]).sum()
+            tokens = torch.stack([own_tokens(inputs).sum() for inputs in window]).sum()
             rows *= self._window
         else:
             tokens = mask.sum()
@@ -305,7 +216,7 @@ class _Policy(Seam, SyncedRollouts):
         """The seam: the plugin's loss on (B, T) log-probs of the completion tokens."""
         if self.objective is None:
             return super()._compute_loss(model, inputs)  # type: ignore[misc]
-        mask = _mask(inputs)
+        mask = own_tokens(inputs)
         logps, entropies, aux_loss = self._get_per_token_logps_and_entropies(
             model,
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
@@ -432,25 +343,3 @@ def _clip_range(trainer: Any) -> dict[str, float]:
         "train.epsilon": trainer.epsilon_low,
         "train.epsilon_high": trainer.epsilon_high,
     }
-
-
-def _said(completion: Any) -> Row:
-    """A completion of TRL, a text or messages, as fields of a row."""
-    if isinstance(completion, str):
-        return {"response": completion}
-    turns = None if len(completion) == 1 else completion
-    return {"response": completion[-1]["content"], "turns": turns}
-
-
-def _means(values: Tensor | None, mask: Tensor) -> list[float] | list[None]:
-    """(B, T) to the mean over each row's tokens; NaN where it has none (masked out)."""
-    if values is None:
-        return [None] * len(mask)
-    total = values.float().masked_fill(~mask, 0).sum(dim=1)
-    return (total / mask.sum(dim=1)).tolist()
-
-
-def _mask(inputs: Mapping[str, Any]) -> Tensor:
-    """(B, T) bool: completion tokens of the model, without those of a tool."""
-    mask = inputs["completion_mask"]
-    return (mask * inputs["tool_mask"] if "tool_mask" in inputs else mask).bool()
