@@ -279,7 +279,7 @@ def test_another_grader_scores_the_same_completions_anew(registry, grader, tmp_p
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
     first = Store(tmp_path, {}, {}, True)
-    with pytest.raises(InputError, match="another process is at work"):
+    with pytest.raises(InputError, match="still being worked on by process"):
         Store(tmp_path, {}, {}, True)
     first.close()
     Store(tmp_path, {}, {}, True).close()

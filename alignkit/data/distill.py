@@ -20,7 +20,7 @@ from alignkit.endpoint.costs import Estimate, estimate, usage_of
 from alignkit.engines.base import Completion, PromptText, Sampling
 from alignkit.engines.openai import CHAT, COMPLETIONS, OpenAIEngine
 from alignkit.errors import AlignError, InputError, WorkError
-from alignkit.run import append_jsonl, atomic_write, read_jsonl
+from alignkit.run import append_rows, atomic_write, read_jsonl, write_rows
 from alignkit.types import Prompt
 
 # What reading an answer of the wrong shape may raise.
@@ -223,13 +223,11 @@ class Distillation:
         """Write the finished answers to `out`, in the order of the rows; returns what
         was counted.
         """
-        lines = []
-        finished = 0
+        rows = []
         for ask in self.asks:
             answer = self.answers.get(ask.key)
             if answer is None or not _finished(answer):
                 continue
-            finished += 1
             made = {
                 name: answer[name] for name in ("response", "finish_reason", "tokens")
             }
@@ -240,8 +238,8 @@ class Distillation:
                 "sample": ask.sample,
                 "teacher": self.engine.model,
             }
-            lines.append(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-        atomic_write(self.out, "".join(lines).encode("utf-8", "backslashreplace"))
+            rows.append(row)
+        write_rows(self.out, rows)
         answered = [
             self.answers[ask.key] for ask in self.asks if ask.key in self.answers
         ]
@@ -249,8 +247,8 @@ class Distillation:
             "out": str(self.out),
             "asked": len(self.asks),
             "repeated": self.repeated,
-            "finished": finished,
-            "unfinished": len(answered) - finished,
+            "finished": len(rows),
+            "unfinished": len(answered) - len(rows),
             "left": len(self.asks) - len(answered),
             "input_tokens": self.engine.budget.input_tokens,
             "output_tokens": self.engine.budget.output_tokens,
@@ -280,7 +278,7 @@ class Distillation:
             "max_new_tokens": self.sampling.max_new_tokens,
         }
         self._take(row)
-        append_jsonl(self.store, [row])
+        append_rows(self.store, [row])
 
     def _take(self, row: dict[str, Any]) -> None:
         if not _finished(self.answers.get(row["key"])):

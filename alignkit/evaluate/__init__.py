@@ -25,10 +25,12 @@ from alignkit.evaluate.planning import (
 )
 from alignkit.evaluate.responses import StoredResponses
 from alignkit.evaluate.scoring import Scorer
-from alignkit.evaluate.store import OPEN, Key, Row, Store, model_state, unscored
+from alignkit.evaluate.store import OPEN, Key, Store, model_state, unscored
 from alignkit.evaluate.summary import breakdown, summarize
 from alignkit.machine.here import versions
 from alignkit.plugins import effective_options
+from alignkit.run import new_row
+from alignkit.run.rows import Row, plain
 from alignkit.types import Sample
 
 if TYPE_CHECKING:
@@ -176,51 +178,33 @@ def _drop_changed(planned: Planned, store: Store) -> None:
         if key[0] not in by_id:
             continue
         sample = by_id[key[0]]
-        fresh = json.loads(json.dumps(_new_row(sample, key[1], row, 0.0), default=str))
-        now = {
-            **row["metadata"],
-            **json.loads(json.dumps(dict(sample.metadata), default=str)),
-        }
+        fresh: Row = plain(_new_row(sample, key[1], {}, 0.0))
+        now = {**row["metadata"], **fresh["metadata"]}
         if row["prompt"] != fresh["prompt"]:
             del store.rows[key]
         # a reference reply is metadata
         elif (row["truth"], row["metadata"]) != (fresh["truth"], now):
-            store.rows[key] = unscored(
-                {**row, "truth": fresh["truth"], "metadata": now}
-            )
+            changed: Row = {"truth": fresh["truth"], "metadata": now}
+            store.rows[key] = unscored({**row, **changed})
 
 
-def _new_row(
-    sample: Sample, number: int, completion: Mapping[str, Any], seconds: float
-) -> Row:
+def _new_row(sample: Sample, number: int, completion: Row, seconds: float) -> Row:
     prompt = (
         sample.prompt
         if isinstance(sample.prompt, str)
         else [dict(m) for m in sample.prompt]
     )
-    row = {
+    row: Row = {
+        **completion,
         "id": sample.id,
         "sample": number,
         "prompt": prompt,
-        "response": completion["response"],
-    }
-    row |= {
         "truth": sample.truth,
-        "reward": None,
         "status": OPEN,
-        "parts": {},
-        "stage": "",
-        "explanation": "",
-    }
-    row |= {
-        "finish_reason": completion["finish_reason"],
-        "tokens": completion["tokens"],
-    }
-    return {
-        **row,
         "metadata": {**sample.metadata, **completion.get("metadata", {})},
         "seconds": round(seconds, 3),
     }
+    return new_row(row)
 
 
 def _complete(
@@ -319,7 +303,7 @@ def _compare_choices(
             likelihoods = {
                 "loglikelihoods": dict(zip(sample.choices, values, strict=True))
             }
-            chosen = {
+            chosen: Row = {
                 "response": best,
                 "finish_reason": "stop",
                 "tokens": None,

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError
-from alignkit.evaluate.store import OPEN, Key, Row, Store
+from alignkit.evaluate.store import OPEN, Key, Store
 from alignkit.plugins import bind, effective_options
+from alignkit.run.rows import Row
 from alignkit.types import Sample, Score
 
 if TYPE_CHECKING:
@@ -94,9 +95,10 @@ class Scorer:
 
         with contextlib.nullcontext(self.grader) if self.grader else Grader() as grader:
             for start in range(0, len(waiting), _CHUNK):
-                rows = [store.rows[key] for key in waiting[start : start + _CHUNK]]
+                chunk = waiting[start : start + _CHUNK]
+                rows = [store.rows[key] for key in chunk]
                 # The response is hostile input: a worker that can be killed grades it.
-                calls = [(by_id[row["id"]], row["response"]) for row in rows]
+                calls = [(by_id[k[0]], store.rows[k]["response"]) for k in chunk]
                 graded = grader.call(self.function, calls, DEADLINE).result()
                 store.add(
                     scored(row, g.score) for row, g in zip(rows, graded, strict=True)
@@ -159,9 +161,15 @@ class Scorer:
 
 def scored(row: Row, score: Score) -> Row:
     """The row with its score."""
-    found = {"reward": score.reward, "status": score.status, "parts": dict(score.parts)}
     assert score.status != OPEN
-    return {**row, **found, "stage": score.stage, "explanation": score.explanation}
+    found: Row = {
+        "reward": score.reward,
+        "status": score.status,
+        "parts": dict(score.parts),
+        "stage": score.stage,
+        "explanation": score.explanation,
+    }
+    return {**row, **found}
 
 
 def source_hash(plugin: Plugin) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -139,29 +138,27 @@ def reopen(folder: Path) -> tuple[Sweep, Run]:
             f"{folder} is no sweep: it has no sweep.json; sweeps are made by `align"
             " sweep`"
         )
-    made = Run.open(folder)
-    if made.status == "running":
-        raise InputError(
-            f"{folder} is being worked on by process {made.manifest['pid']}; wait, or"
-            " stop it"
-        )
+    _read(folder)  # says so when it is damaged, before anything is changed
+    made = Run.reopen(folder, redo=True)
+    sweep = _read(folder)
+    for job in sweep.jobs:
+        if job.status in ("running", "failed"):
+            job.status, job.note = "waiting", ""
+    sweep.save()
+    return sweep, made
+
+
+def _read(folder: Path) -> Sweep:
+    path = folder / "sweep.json"
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         stop = [Rule.model_validate(rule) for rule in state.pop("stop")]
-        sweep = Sweep(
-            folder=folder,
-            **{**state, "stop": stop, "jobs": [Job(**job) for job in state["jobs"]]},
-        )
+        jobs = [Job(**job) for job in state["jobs"]]
+        return Sweep(folder=folder, **{**state, "stop": stop, "jobs": jobs})
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is damaged: {type(error).__name__}: {error}"
         ) from error
-    for job in sweep.jobs:
-        if job.status in ("running", "failed"):
-            job.status, job.note = "waiting", ""
-    made.update(status="running", pid=os.getpid())
-    sweep.save()
-    return sweep, made
 
 
 def reuse(

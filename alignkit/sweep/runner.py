@@ -5,6 +5,7 @@ on disk.
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -100,8 +101,8 @@ class Runner:
                 return
             what = ["--resume", str(folder)]
         else:
-            if folder.is_dir():  # killed before its first file
-                folder.rmdir()
+            # killed before its manifest
+            shutil.rmtree(folder, ignore_errors=True)
             what = [str(self.sweep.folder / job.recipe), "--folder", str(folder)]
         kit = [part for root in self.sweep.kits for part in ("--kit", root)]
         command = [sys.executable, "-m", "alignkit.cli", "run", *what, *kit]

@@ -18,6 +18,7 @@ from alignkit.recipe.schema import Policy, Sampled, Stage, Stepped
 from alignkit.recipe.trl import setting
 from alignkit.train import arguments
 from alignkit.train.evals import TrainingEvals, given, given_prompt
+from alignkit.train.rewards import Answers, RewardBoard
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
     from alignkit.train.objective import Objective
-    from alignkit.train.rewards import RewardBoard
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +169,7 @@ class Job:
         ]
         self.prompt = data.load_prompt(given_prompt(self.config.data.prompt), registry)
         self.grader: Grader | None = None
+        self.answers: dict[str, Answers] = {}
         self.progress: Any = None
         self.trainer: Any = None
         self.evals = TrainingEvals(
@@ -305,6 +306,8 @@ class Job:
             dataset, kept = encode.problems(
                 loaded, self.prompt, self.tokenizer, max_prompt=room
             )
+            rollouts = "step" if part == "train" else part
+            self.answers[rollouts] = Answers(loaded, given(spec))
         self.run.update(rows={**self.run.manifest.get("rows", {}), part: kept.record()})
         return dataset
 
@@ -352,10 +355,11 @@ class Job:
             vllm = config.generation.vllm
             tolerance = vllm.sync_tolerance if vllm is not None else None
             self.trainer = kind(
-                reward_funcs=board.functions, sync_tolerance=tolerance, **common
+                reward_funcs=board.functions,
+                board=board,
+                sync_tolerance=tolerance,
+                **common,
             )
-            self.trainer.completions_ready = board.begin
-            board.trainer = self.trainer
         elif config.method == "sft":
             from alignkit.train.sft import AlignSFTTrainer
 
@@ -383,7 +387,7 @@ class Job:
 
     def _reward_board(self, config: Policy) -> RewardBoard:
         from alignkit.grading import Grader
-        from alignkit.train.rewards import RewardBoard, bound_rewards
+        from alignkit.train.rewards import bound_rewards
 
         self.grader = Grader()
         entries, bound = config.rewards, bound_rewards(config, self.registry)
@@ -392,4 +396,6 @@ class Job:
             for name, reward in bound.items()
         }
         weights = [entry.weight for entry in entries.values()]
-        return RewardBoard(list(bound.values()), weights, zero, self.grader, self.run)
+        return RewardBoard(
+            list(bound.values()), weights, zero, self.grader, self.run, self.answers
+        )

@@ -44,7 +44,8 @@ def start(sweep_file, registry, tmp_path):
         checked = check.check(
             spec.read(sweep_file(text), seeds=seeds, overlays=(), sets=()), registry
         )
-        return jobs.create(checked, registry, tmp_path / "runs")[0]
+        sweep, make.run = jobs.create(checked, registry, tmp_path / "runs")
+        return sweep
 
     return make
 
@@ -57,7 +58,7 @@ class Cluster:
     def __init__(self, registry, slots=2, fail=(), rows=()):
         self.registry, self.slots, self.fail, self.rows = registry, slots, fail, rows
         self.submitted, self.cancelled, self.most = [], [], 0
-        self.left = {}
+        self.left, self.runs = {}, {}
 
     def submit(self, command, log):
         what = command[command.index("run") + 1 :]
@@ -68,10 +69,10 @@ class Cluster:
         self.left[name] = 2
         self.most = max(self.most, sum(left > 0 for left in self.left.values()))
         if "--resume" in what:
-            Run.reopen(what[1])
+            self.runs[name] = Run.reopen(what[1])
         else:
             folder = Path(what[what.index("--folder") + 1])
-            run = Run.create(folder.parent, name, folder)
+            run = self.runs[name] = Run.create(folder.parent, name, folder)
             loaded = check.recipe.load(what[0], registry=self.registry)
             run.write("recipe.yaml", check.recipe.to_yaml(loaded.resolved))
             run.update(fingerprint=fingerprint(loaded, self.registry))
@@ -85,7 +86,7 @@ class Cluster:
             return None
         if Run.open(handle).manifest["status"] == "running":
             failed = any(word in handle.name for word in self.fail)
-            Run.open(handle).finish(
+            self.runs[handle.name].finish(
                 "failed" if failed else "done",
                 error="out of memory" if failed else None,
             )
@@ -93,7 +94,7 @@ class Cluster:
 
     def cancel(self, handle):
         self.cancelled.append(handle.name)
-        Run.open(handle).finish("interrupted")
+        self.runs[handle.name].finish("interrupted")
         self.left[handle.name] = 0
 
 
@@ -130,7 +131,7 @@ def test_resuming_repeats_nothing_that_is_done_and_tries_again_what_failed(
 ):
     sweep = start()
     work(sweep, Cluster(registry, fail=["b"]), registry)
-    Run.open(sweep.folder).finish("failed")
+    start.run.finish("failed")
     again, _ = jobs.reopen(sweep.folder)
     cluster = Cluster(registry)
     assert set(work(again, cluster, registry).values()) == {"done"}
@@ -251,10 +252,7 @@ def test_a_folder_that_is_no_sweep_is_not_resumed(tmp_path):
 )
 def test_a_damaged_sweep_is_named_when_it_is_resumed(start, text):
     sweep = start()
-    manifest = sweep.folder / "manifest.json"
-    manifest.write_text(
-        json.dumps({**json.loads(manifest.read_text()), "status": "interrupted"})
-    )
+    start.run.finish("interrupted")
     (sweep.folder / "sweep.json").write_text(text)
     with pytest.raises(InputError, match=r"sweep.json is damaged"):
         jobs.reopen(sweep.folder)
