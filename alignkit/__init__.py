@@ -43,7 +43,7 @@ _HOME = {
     "group_normalize": "alignkit.functional",
     "hookimpl": "alignkit.hookspecs",
     "load_kit": "alignkit.plugins",
-    "local_chat": "alignkit.endpoint.judges",
+    "local_chat": "alignkit.engines.local",
     "masked_mean": "alignkit.functional",
     "masked_normalize": "alignkit.functional",
     "math_eval": "alignkit.evaluate.math",

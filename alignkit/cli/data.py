@@ -22,7 +22,7 @@ from alignkit.cli.sources import (
 from alignkit.errors import InputError
 
 if TYPE_CHECKING:
-    from alignkit.engines.openai import OpenAIEngine
+    from alignkit.endpoint.openai import OpenAIClient
     from alignkit.plugins import Registry
 
 READING = ("part", "data", "columns", "sets", "limit", "kit")
@@ -217,10 +217,10 @@ def distill(
     if write_batch:
         _apart(Path(write_batch), source, flags["data"])
     drawn = ("temperature", "top_p", "max_new_tokens", "seed")
-    engine = _teacher(found.registry, flags, offline=bool(write_batch or read_batch))
+    teacher = _teacher(found.registry, flags, offline=bool(write_batch or read_batch))
     sampling = Sampling(**{name: flags[name] for name in drawn})
     work = Distillation(
-        found.rows, found.prompt, engine, sampling, flags["samples"], Path(out)
+        found.rows, found.prompt, teacher, sampling, flags["samples"], Path(out)
     )
     if write_batch:
         count = work.write_requests(Path(write_batch))
@@ -266,10 +266,10 @@ def distill(
 
 def _teacher(
     registry: Registry, flags: Mapping[str, Any], offline: bool
-) -> OpenAIEngine:
+) -> OpenAIClient:
     from alignkit.endpoint.costs import Budget
     from alignkit.endpoint.judges import resolve
-    from alignkit.engines.openai import OpenAIEngine
+    from alignkit.endpoint.openai import OpenAIClient
 
     judge = resolve(registry, flags["teacher"], flags["base_url"], flags["price"])
     if judge.create:
@@ -282,7 +282,7 @@ def _teacher(
             f"teacher '{judge.name}' needs its model's name: --teacher"
             f" {judge.name}:MODEL"
         )
-    return OpenAIEngine(
+    return OpenAIClient(
         judge.model,
         judge.base_url,
         judge.key,
@@ -290,10 +290,9 @@ def _teacher(
         server="other" if offline else "auto",
         reasoning=True,
         budget=Budget(flags["max_cost"], judge.price),
-        **{
-            name: flags[name]
-            for name in ("concurrency", "requests_per_minute", "timeout")
-        },
+        concurrency=flags["concurrency"],
+        requests_per_minute=flags["requests_per_minute"],
+        timeout=flags["timeout"],
     )
 
 
