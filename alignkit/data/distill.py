@@ -78,15 +78,13 @@ class Distillation:
         """What has no finished answer yet; one that was cut is asked for again only
         with a higher token limit.
         """
-        limit = self.sampling.max_new_tokens
-        todo = []
-        for ask in self.asks:
-            answer = self.answer(ask)
-            if answer is None:
-                todo.append(ask)
-            elif not answer.finished and (answer.max_new_tokens or 0) < limit:
-                todo.append(ask)
-        return todo
+        return [ask for ask in self.asks if self._is_open(ask)]
+
+    def _is_open(self, ask: Ask) -> bool:
+        answer = self.answer(ask)
+        if answer is None or answer.finished:
+            return answer is None
+        return (answer.max_new_tokens or 0) < self.sampling.max_new_tokens
 
     def answer(self, ask: Ask) -> Answer | None:
         """The first finished answer, or else the newest."""

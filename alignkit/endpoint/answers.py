@@ -112,11 +112,9 @@ def _shares(answer: Any, texts: Sequence[str]) -> list[int]:
 def _logprobs(given: Any) -> tuple[float, ...] | None:
     if not given:
         return None
-    tokens = given.get("content")
-    if tokens:
+    values = given.get("token_logprobs") or []
+    if tokens := given.get("content"):
         values = [token["logprob"] for token in tokens]
-    else:
-        values = given.get("token_logprobs") or []
     numbers = tuple(map(float, values))
     if not all(map(math.isfinite, numbers)):
         raise BadAnswer("a log-prob is no number")
