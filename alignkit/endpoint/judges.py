@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -188,7 +188,7 @@ class JudgeClient:
     def key_of(self, conversation: Conversation, sampling: Sampling) -> str:
         """What a verdict is found under."""
         messages = [dict(message) for message in conversation]
-        return request_key(self.model, messages, asdict(sampling))
+        return request_key(self.model, messages, sampling.record())
 
     def _questions(
         self,
@@ -251,7 +251,7 @@ class JudgeClient:
         keys = list(todo)
         for start in range(0, len(keys), LOCAL_BATCH):
             part = keys[start : start + LOCAL_BATCH]
-            texts = self._local([todo[key] for key in part], asdict(sampling))
+            texts = self._local([todo[key] for key in part], sampling.record())
             for key, text in zip(part, texts, strict=True):
                 completion = Completion(text, "stop", 0)
                 received(

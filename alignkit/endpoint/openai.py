@@ -12,7 +12,7 @@ from alignkit.endpoint.answers import ReadChoice
 from alignkit.endpoint.costs import Budget, Usage, usage_of
 from alignkit.endpoint.http import Endpoint, HttpOptions
 from alignkit.errors import InputError
-from alignkit.sampling import Completion, PromptText, Sampling
+from alignkit.sampling import OPTIONS, Completion, PromptText, Sampling
 
 CHAT = "/chat/completions"
 COMPLETIONS = "/completions"
@@ -107,12 +107,7 @@ class OpenAIClient:
         else:
             messages = [dict(message) for message in prompt]
         chat = self.is_chat(prompt)
-        body: dict[str, Any] = {
-            "model": self.model,
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
+        body: dict[str, Any] = {"model": self.model, **sampling.named("openai")}
         body |= {"messages": messages} if chat else {"prompt": prompt}
         if sampling.seed is not None:
             body["seed"] = _own_seed(sampling.seed, sampling.temperature, messages)
@@ -120,16 +115,25 @@ class OpenAIClient:
             body["logprobs"] = True if chat else 1
         if self.is_vllm:
             return body | _fields_of_vllm(sampling, messages)
+        self._refuse(sampling)
+        if not sampling.top_k:
+            del body["top_k"]  # most servers know no such field
         if sampling.n > 1:
             body["n"] = sampling.n
-        if sampling.top_k:
-            body["top_k"] = sampling.top_k
-        if sampling.min_new_tokens:
-            raise InputError(
-                f"min_new_tokens: {self.endpoint.host} has no such setting; only vLLM"
-                " servers take it"
-            )
         return body
+
+    def _refuse(self, sampling: Sampling) -> None:
+        """Options that only vLLM's servers take; stop strings are cut here."""
+        foreign = [
+            name
+            for name in sampling.stated()
+            if OPTIONS[name].vllm_server and name != "stop"
+        ]
+        if foreign:
+            raise InputError(
+                f"{', '.join(foreign)}: {self.endpoint.host} has no such setting; only"
+                " vLLM servers take it"
+            )
 
     def read(self, answer: Any, *, stop: Sequence[str] = ()) -> list[Completion]:
         """The completions of one answer.
@@ -156,11 +160,8 @@ def _fields_of_vllm(
     sampling: Sampling, messages: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
     # What is left out, a vLLM server takes from the model's generation_config.json.
-    fields: dict[str, Any] = {
-        "top_k": sampling.top_k,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-    }
+    fields = sampling.named("vllm_server")
+    fields |= {"stop": list(sampling.stop), "include_stop_str_in_output": True}
     # of greedy ones it refuses more than one
     if sampling.n > 1 and sampling.temperature > 0:
         # `usage` counts all n in one sum
@@ -168,10 +169,6 @@ def _fields_of_vllm(
     # an answer begun in the prompt is gone on with
     if messages[-1]["role"] == "assistant":
         fields |= {"continue_final_message": True, "add_generation_prompt": False}
-    if sampling.min_new_tokens:
-        fields["min_tokens"] = sampling.min_new_tokens
-    if sampling.stop:
-        fields |= {"stop": list(sampling.stop), "include_stop_str_in_output": True}
     return fields
 
 
