@@ -140,10 +140,11 @@ def split(
 )
 @click.option(
     "--teacher",
-    default="fireworks",
-    show_default=True,
     metavar="NAME[:MODEL]",
-    help="One of the judges' endpoints (align plugins list).",
+    help=(
+        "One of the judges' endpoints (align plugins list).  [default: the first whose"
+        " key is set]"
+    ),
 )
 @click.option("--base-url", metavar="URL", help="Another server for the teacher.")
 @click.option(
@@ -235,7 +236,7 @@ def distill(
         made = work.write()
     else:
         if not flags["as_json"]:
-            click.echo(f"to ask: {work.estimate()}", err=True)
+            click.echo(f"to ask: {work.estimate()}; teacher {teacher.model}", err=True)
         before = len(work.asks) - len(work.todo())
         with progress(console(flags["as_json"]), "distill") as report:
             made = work.run(lambda done: report("asked", done, len(work.asks)))
@@ -268,10 +269,11 @@ def _teacher(
     registry: Registry, flags: Mapping[str, Any], offline: bool
 ) -> OpenAIClient:
     from alignkit.endpoint.costs import Budget
-    from alignkit.endpoint.judges import resolve
+    from alignkit.endpoint.judges import default_judge, resolve
     from alignkit.endpoint.openai import OpenAIClient
 
-    judge = resolve(registry, flags["teacher"], flags["base_url"], flags["price"])
+    name = flags["teacher"] or default_judge(registry)
+    judge = resolve(registry, name, flags["base_url"], flags["price"])
     if judge.create:
         raise InputError(
             f"teacher '{judge.name}' is no endpoint; name one, or serve the model with"
@@ -290,6 +292,7 @@ def _teacher(
         server="other" if offline else "auto",
         reasoning=True,
         budget=Budget(flags["max_cost"], judge.price),
+        read_choice=judge.read_choice,
         concurrency=flags["concurrency"],
         requests_per_minute=flags["requests_per_minute"],
         timeout=flags["timeout"],

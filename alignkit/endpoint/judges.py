@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,17 @@ def find_judge(
     from alignkit import kits, plugins
 
     return resolve(plugins.load(kits.mounted() or kits.find()), spec, base_url, price)
+
+
+def default_judge(registry: Registry) -> str:
+    """The name of the first judge whose key is set, or else of the first that has one."""
+    hosted = {
+        name: key
+        for name in registry.names("judge")
+        if (key := registry.get("judge", name).value.key)
+    }
+    ready = (name for name, key in hosted.items() if os.environ.get(key, "").strip())
+    return next(ready, next(iter(hosted)))
 
 
 class JudgeClient:

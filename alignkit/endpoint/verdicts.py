@@ -64,7 +64,7 @@ class Questions:
             keys = [key_of(conversation) for conversation in conversations]
             self.conversations.update(zip(keys, conversations, strict=True))
             self.open[id_] = keys
-            for key in keys:
+            for key in dict.fromkeys(keys):
                 self._users.setdefault(key, []).append(id_)
         for id_ in list(self.open):
             self._settle(id_)
