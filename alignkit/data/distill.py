@@ -106,12 +106,9 @@ class Distillation:
                 limit is reached; `out` then holds what is there.
         """
         try:
-            for path, chat in ((CHAT, True), (COMPLETIONS, False)):
-                asks = [
-                    ask
-                    for ask in self.todo()
-                    if self.client.is_chat(ask.prompt) is chat
-                ]
+            todo = self.todo()
+            for path in (CHAT, COMPLETIONS):
+                asks = [ask for ask in todo if self.client.path(ask.prompt) == path]
                 if asks:
                     self._post(path, asks, on_done)
         except AlignError:
@@ -161,11 +158,10 @@ class Distillation:
             )
         lines = []
         for ask in asks:
-            url = "/v1" + (CHAT if self.client.is_chat(ask.prompt) else COMPLETIONS)
             request = {
                 "custom_id": ask.key,
                 "method": "POST",
-                "url": url,
+                "url": "/v1" + self.client.path(ask.prompt),
                 "body": self._body(ask),
             }
             lines.append(json.dumps(request) + "\n")

@@ -186,15 +186,12 @@ class JudgeClient:
                     f"{stopped}\n{left} judgements are left. {self._kept()} the same"
                     " command again to judge the rest."
                 )
-        spent = self.ledger.spent(questions.conversations)
         return Verdicts(
             questions.texts,
             {id_: questions.why[id_] for id_ in questions.open},
             asked,
             reused,
-            spent.input_tokens,
-            spent.output_tokens,
-            spent.dollars,
+            *self.ledger.spent(questions.conversations),
         )
 
     def key_of(self, conversation: Conversation, sampling: Sampling) -> str:

@@ -46,17 +46,6 @@ class Answer:
         return self.finish_reason == "stop" and bool(self.text.strip())
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Tokens and dollars; dollars are None without a price, or when a server did not
-    say what it used.
-    """
-
-    input_tokens: int
-    output_tokens: int
-    dollars: float | None
-
-
 def request_key(*asked: Any) -> str:
     """What an answer is found under: 64 characters, as batch files allow."""
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -138,16 +127,19 @@ class Ledger:
             append_jsonl(self.path, [asdict(answer)])
         return answer
 
-    def spent(self, keys: Iterable[str]) -> Spent:
-        """What the answers to these requests cost, in this call and in earlier ones."""
+    def spent(self, keys: Iterable[str]) -> tuple[int, int, float | None]:
+        """(input tokens, output tokens, dollars) of all answers to these requests.
+
+        Dollars are None without a price, or when a server did not say what it used.
+        """
         usages = [answer.usage for key in keys for answer in self.answers(key)]
         known = [usage for usage in usages if usage is not None]
         tokens_in = sum(usage[0] for usage in known)
         tokens_out = sum(usage[1] for usage in known)
         price = self.budget.price
         if price is None or (price > 0 and len(known) < len(usages)):
-            return Spent(tokens_in, tokens_out, None)
-        return Spent(tokens_in, tokens_out, (tokens_in + tokens_out) * price / 1e6)
+            return tokens_in, tokens_out, None
+        return tokens_in, tokens_out, (tokens_in + tokens_out) * price / 1e6
 
     def _take(self, answer: Answer) -> None:
         self._answers.setdefault(answer.key, []).append(answer)

@@ -100,6 +100,10 @@ class OpenAIClient:
             )
         return self.api == "chat" or not isinstance(prompt, str)
 
+    def path(self, prompt: PromptText) -> str:
+        """Of the API that the prompt goes to."""
+        return CHAT if self.is_chat(prompt) else COMPLETIONS
+
     def body(self, prompt: PromptText, sampling: Sampling) -> dict[str, Any]:
         """The JSON request for one prompt."""
         if isinstance(prompt, str):

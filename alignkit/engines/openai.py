@@ -54,9 +54,9 @@ class OpenAIEngine(OpenAIClient):
         """As `generate`, filling `found`; what got no answer is in the outcome and
         raises nothing.
         """
-        chat = [self.is_chat(prompt) for prompt in prompts]
-        for path, chosen in ((CHAT, True), (COMPLETIONS, False)):
-            waiting = [i for i, is_chat in enumerate(chat) if is_chat is chosen]
+        paths = [self.path(prompt) for prompt in prompts]
+        for path in (CHAT, COMPLETIONS):
+            waiting = [i for i, wanted in enumerate(paths) if wanted == path]
             # A server that ignores `n` answers with one choice: the missing ones are
             # asked for again.
             for _ in range(sampling.n):
