@@ -341,7 +341,7 @@ def _encoded(
 
 def _evals(config: Stage, registry: Registry, found: Plan) -> None:
     """The evals' data and judges, so that nothing is missing only after the training."""
-    from alignkit.endpoint.judges import resolve
+    from alignkit.endpoint.judges import default_judge, resolve
     from alignkit.evaluate import plan_eval
     from alignkit.train.evals import request
 
