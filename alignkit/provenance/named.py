@@ -1,0 +1,82 @@
+"""Everything that a recipe names, in training, validation and evals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from alignkit import data
+from alignkit.plugins import KINDS, effective_options
+from alignkit.recipe.plugin_check import TRL_LOSS, map_at, named_plugins, prompts_in
+from alignkit.recipe.yaml import Key
+
+if TYPE_CHECKING:
+    from alignkit.plugins import Plugin, Registry
+    from alignkit.types import Prompt
+
+
+@dataclass
+class Named:
+    """What a recipe, not its stages, names; by the key that names it, an eval's own
+    data and prompt by the keys that would change them.
+    """
+
+    plugins: dict[Key, Plugin] = field(default_factory=dict)
+    # specs as `data.load_rows` takes them
+    data: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
+    prompts: dict[Key, Prompt] = field(default_factory=dict)
+    # of the plugins' options, by key
+    defaults: dict[Key, Any] = field(default_factory=dict)
+
+
+def named(recipe: Mapping[str, Any], registry: Registry) -> Named:
+    """All that a resolved recipe names.
+
+    Raises:
+        PluginError: a plugin that is not there. MissingError, InputError: a prompt file
+            that is not there or cannot be read.
+    """
+    everything = Named()
+    for key, kind, name, options in named_plugins(recipe, registry):
+        if (kind, name) != TRL_LOSS:
+            plugin = everything.plugins[(*key, kind)] = registry.get(kind, name)
+            everything.defaults |= {
+                (*key, option): value
+                for option, value in effective_options(plugin, {}).items()
+            }
+            for other in _in_options(plugin, options, registry):
+                everything.plugins[(*key, other.kind)] = other
+    prompts = dict(prompts_in(recipe))
+    for part in ("train", "validation"):
+        if spec := map_at(map_at(recipe, "data"), part):
+            everything.data["data", part] = spec
+    for name in map_at(recipe, "evals"):
+        stated = map_at(map_at(recipe, "evals"), name)
+        benchmark = registry.get("eval", name).value
+        split = {"split": stated["split"]} if "split" in stated else {}
+        spec = {**benchmark.data, **map_at(stated, "data"), **split}
+        everything.data["evals", name, "data"] = spec
+        prompts["evals", name, "prompt"] = stated.get("prompt") or benchmark.prompt
+    for key, spec in everything.data.items():
+        source = registry.get("dataset", spec.get("dataset") or "jsonl")
+        everything.plugins[(*key, "dataset")] = source
+    for key, prompt in prompts.items():
+        if isinstance(prompt, str):
+            everything.plugins[(*key, "prompt")] = registry.get("prompt", prompt)
+        if (loaded := data.load_prompt(prompt, registry)) is not None:
+            everything.prompts[key] = loaded
+    return everything
+
+
+def _in_options(
+    plugin: Plugin, options: Mapping[str, Any], registry: Registry
+) -> Iterator[Plugin]:
+    """The plugins that options name: an option called as a kind of plugins, such as
+    `judge`, names one of them.
+    """
+    for option, value in effective_options(plugin, options).items():
+        if option in KINDS and isinstance(value, str):
+            name = value.partition(":")[0]
+            if name in registry.names(option):
+                yield registry.get(option, name)

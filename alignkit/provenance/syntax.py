@@ -1,0 +1,214 @@
+"""A Python file as what it does: its statements without layout, comments, docstrings
+and what is there for type checkers alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignkit.errors import PluginError
+
+_COMPOUND = (ast.If, ast.For, ast.While, ast.Try, ast.With)
+_IMPORTING = ("import_module", "__import__")
+_OPENING = ("open", "read_text", "read_bytes")
+# Fields that say how a node is written, not what it does.
+_LAYOUT = ("ctx", "kind", "type_comment", "type_ignores")
+
+
+@dataclass(frozen=True)
+class Import:
+    """`from module import name as bound`, or, without a name, `import module`."""
+
+    module: str  # absolute
+    name: str | None
+    bound: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement at the top level of a file; one imported name."""
+
+    node: ast.stmt | None  # None for an import
+    binds: frozenset[str]
+    reads: frozenset[str]  # names, its own and others
+    imports: tuple[Import, ...]
+
+    @property
+    def runs(self) -> bool:
+        """Whether it does more than bind names when the file is imported."""
+        return not self.binds or isinstance(self.node, _COMPOUND)
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The same for all ways to write the statement."""
+        return str(self.imports[0]) if self.node is None else _text(self.node)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed file."""
+
+    statements: tuple[Statement, ...]
+    attributes: frozenset[tuple[str, str]]  # (name, attribute) of `name.attribute`
+    opened: tuple[str, ...]  # the data files that its code opens by itself
+
+    @functools.cached_property
+    def bound(self) -> frozenset[str]:
+        """The names that the file defines or imports."""
+        return frozenset().union(*(s.binds for s in self.statements))
+
+    @functools.cached_property
+    def homes(self) -> dict[str, str]:
+        """Of a package that imports lazily: where each name is defined (`_HOME`)."""
+        for statement in self.statements:
+            if statement.binds == {"_HOME"} and isinstance(statement.node, ast.Assign):
+                return dict(ast.literal_eval(statement.node.value))
+        return {}
+
+
+def read(file: Path, package: str) -> Source:
+    """Parse a file, once per process as long as it is not changed.
+
+    `package` is where its relative imports start.
+
+    Raises:
+        PluginError: the file cannot be read, or is no Python.
+    """
+    try:
+        state = file.stat()
+        return _read(file, package, state.st_mtime_ns, state.st_size)
+    except OSError as error:
+        raise PluginError(f"{file}: {error.strerror}") from error
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise PluginError(f"{file}:{line}: {error.args[0]}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(file: Path, package: str, changed: int, size: int) -> Source:
+    tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree):
+        _drop_remarks(node)
+        if isinstance(node, ast.ImportFrom) and node.level:
+            node.module = _absolute("." * node.level + (node.module or ""), package)
+            node.level = 0
+    attributes = {
+        (node.value.id, node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    statements = [s for node in tree.body for s in _statements(node, package)]
+    opened = dict.fromkeys(_opened(tree))
+    return Source(tuple(statements), frozenset(attributes), tuple(opened))
+
+
+def _drop_remarks(node: ast.AST) -> None:
+    """Take docstrings, and what stands under `if TYPE_CHECKING`, out of a block."""
+    for field in ("body", "orelse", "finalbody"):
+        block = getattr(node, field, None)
+        if not isinstance(block, list) or not block:
+            continue
+        kept: list[ast.stmt] = []
+        for statement in block:
+            if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(
+                statement.test
+            ):
+                kept += statement.orelse
+            elif not _is_text(getattr(statement, "value", None)) or not isinstance(
+                statement, ast.Expr
+            ):
+                kept.append(statement)
+        setattr(node, field, kept or [ast.Pass()])
+
+
+def _statements(node: ast.stmt, package: str) -> Iterator[Statement]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        for one in _imports(node, package):
+            yield Statement(None, frozenset({one.bound}), frozenset(), (one,))
+        return
+    inner = list(ast.walk(node))
+    imports = tuple(one for child in inner for one in _imports(child, package))
+    names = [child for child in inner if isinstance(child, ast.Name)]
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        binds = {node.name}
+    else:
+        binds = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    if isinstance(node, _COMPOUND):
+        binds |= {one.bound for one in imports}
+        binds |= {
+            child.name
+            for child in inner
+            if isinstance(child, ast.FunctionDef | ast.ClassDef)
+        }
+    reads = {name.id for name in names}
+    yield Statement(node, frozenset(binds), frozenset(reads), imports)
+
+
+def _imports(node: ast.AST, package: str) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            bound = alias.asname or alias.name.partition(".")[0]
+            yield Import(alias.name, None, bound)
+    elif isinstance(node, ast.ImportFrom):
+        for alias in node.names:
+            yield Import(str(node.module), alias.name, alias.asname or alias.name)
+    elif isinstance(node, ast.Call) and _called(node) in _IMPORTING and node.args:
+        name = node.args[0]
+        if _is_text(name):
+            yield Import(_absolute(name.value, package), None, "")
+
+
+def _absolute(module: str, package: str) -> str:
+    name = module.lstrip(".")
+    level = len(module) - len(name)
+    if not level:
+        return name
+    parents = package.split(".")
+    return ".".join([*parents[: len(parents) - level + 1], *filter(None, [name])])
+
+
+def _opened(tree: ast.AST) -> Iterator[str]:
+    """The constant names of the files that are opened; `a file` for any other name."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or _called(node) not in _OPENING:
+            continue
+        where = node.args[:1] if isinstance(node.func, ast.Name) else [node.func]
+        within = [child for part in where for child in ast.walk(part)]
+        names = [str(child.value) for child in within if _is_text(child)]
+        yield "/".join(names) or f"a file (line {node.lineno})"
+    for node in ast.walk(tree):
+        # a path beside the file, whoever opens it
+        if isinstance(node, ast.BinOp | ast.Call) and not _called(node) in _OPENING:
+            within = list(ast.walk(node))
+            if any(isinstance(c, ast.Name) and c.id == "__file__" for c in within):
+                yield from [str(child.value) for child in within if _is_text(child)]
+
+
+def _called(node: ast.AST) -> str:
+    function = getattr(node, "func", None)
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def _is_text(node: Any) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _text(value: Any) -> str:
+    # not `ast.dump`: what it prints changes between versions of Python
+    if isinstance(value, ast.AST):
+        fields = [
+            f"{name}={_text(child)}"
+            for name, child in ast.iter_fields(value)
+            if name not in _LAYOUT and child not in (None, [])
+        ]
+        return f"{type(value).__name__}({', '.join(fields)})"
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return f"[{', '.join(map(_text, value))}]"
+    return repr(value)
