@@ -15,6 +15,7 @@ from alignkit import data, plugins
 from alignkit.errors import AlignError, InputError, MissingError
 from alignkit.machine import doctor, hub
 from alignkit.plan import estimate, machine
+from alignkit.provenance import named
 from alignkit.recipe import trl
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def plan(recipe: Recipe, registry: Registry, *, estimates: bool = False) -> list
         planned, lengths = _plan(
             name, stage.config, _origin(stage.config.model, stages), registry
         )
+        planned.plugins = named(stage.resolved, registry).distinct
         if estimates:
             _estimate(planned, stage, stages, lengths)
         plans.append(planned)
@@ -144,7 +146,7 @@ def require(
 def _plan(
     name: str, config: Any, origin: Any, registry: Registry
 ) -> tuple[Plan, estimate.Lengths | None]:
-    found = Plan(name, config, plugins=plugins.used(config, registry))
+    found = Plan(name, config)
     found.arithmetic = batch_arithmetic(config, found.wrong)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)

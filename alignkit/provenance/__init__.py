@@ -2,9 +2,9 @@
 how two of them differ.
 """
 
-from alignkit.provenance.changes import OLD, changes, differences, is_old
+from alignkit.provenance.changes import OLD, changes, differences, is_old, measured_by
 from alignkit.provenance.fingerprint import Fingerprint, matters, of_run
-from alignkit.provenance.identity import Identity, identity
+from alignkit.provenance.identity import Identity, identity, identity_of_function
 from alignkit.provenance.named import Named, named
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "changes",
     "differences",
     "identity",
+    "identity_of_function",
     "is_old",
     "matters",
+    "measured_by",
     "named",
     "of_run",
 ]

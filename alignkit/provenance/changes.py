@@ -13,6 +13,7 @@ OLD = (
     "alignkit 0.1, which knew a plugin by its own file alone: such an identity and"
     " today's cannot be compared"
 )
+_SUMMED_UP = ("sha256", "parts", "not_covered")
 _NOT_OF_OLD = ("alignkit", "vllm")
 Parts = Mapping[str, Any]
 
@@ -59,6 +60,18 @@ def differences(a: Parts, b: Parts) -> Iterator[str]:
             yield f"{name} is {'new' if first is None else 'gone'}"
         else:
             yield f"{name} changed"
+
+
+def measured_by(part: Mapping[str, Any]) -> dict[str, Any]:
+    """What is compared of a grader or judge in an eval's provenance: its files and
+    packages one by one, and `identity`, of which kind these are.
+    """
+    if is_old(part):
+        return {**part, "identity": "of 0.1, which hashed fewer files"}
+    stated = {k: v for k, v in part.items() if k not in _SUMMED_UP}
+    if "parts" in part:
+        stated |= {"identity": "of today", **part["parts"]}
+    return stated
 
 
 def _difference(name: str, first: Any, second: Any) -> str:

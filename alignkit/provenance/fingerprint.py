@@ -63,8 +63,13 @@ def of_run(recipe: Recipe, registry: Registry, rows: Rows | None = None) -> Fing
         InputError, MissingError: what the recipe names cannot be had or read.
     """
 
+    known: dict[str, str] = {}  # stages share their data
+
     def loaded(spec: Mapping[str, Any], seed: int) -> str:
-        return data.fingerprint(data.load_rows(spec, registry, seed=seed))
+        key = _hash([spec, seed])
+        if key not in known:
+            known[key] = data.fingerprint(data.load_rows(spec, registry, seed=seed))
+        return known[key]
 
     parts: dict[str, str | Mapping[str, str]] = {}
     not_covered: dict[str, None] = {}
@@ -76,7 +81,7 @@ def of_run(recipe: Recipe, registry: Registry, rows: Rows | None = None) -> Fing
         counted = {(*key, "path") for key in everything.data} | {*everything.prompts}
         stated = decisive(stage.resolved, everything.defaults, counted)
         parts[f"{inside}recipe"] = _hash(stated)
-        for plugin in everything.plugins.values():
+        for plugin in everything.distinct:
             if plugin.kind == "callback":
                 continue  # it watches
             found = identity(plugin)
@@ -88,7 +93,8 @@ def of_run(recipe: Recipe, registry: Registry, rows: Rows | None = None) -> Fing
             parts[f"{inside}rows of {'.'.join(key)}"] = (rows or loaded)(
                 spec, stage.config.seed
             )
-        for key, prompt in everything.prompts.items():
+        for key, spec in everything.prompts.items():
+            prompt = data.load_prompt(spec, registry)
             parts[f"{inside}{'.'.join(key)}"] = _hash_of_prompt(prompt)
         generation = stage.config.generation
         engines.add(generation.engine if generation is not None else "")
@@ -174,7 +180,8 @@ def _hash_file(path: Path, changed: int, size: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hash_of_prompt(prompt: Prompt) -> str:
+def _hash_of_prompt(prompt: Prompt | None) -> str:
+    assert prompt is not None, "one is named"
     template = prompt.template
     text = template if isinstance(template, str) else [dict(m) for m in template]
     return _hash([text, list(prompt.stop)])

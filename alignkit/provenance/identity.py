@@ -8,7 +8,7 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -72,6 +72,16 @@ def identity(plugin: Plugin) -> Identity:
     """
     walk = _Walk(f"{_KITS}.{plugin.kit}", plugin.file.parents[1])
     walk.whole(plugin.file)
+    return walk.identity()
+
+
+def identity_of_function(function: Callable[..., object]) -> Identity | None:
+    """The identity of the kit's file that defines a function; None for any other."""
+    if not function.__module__.startswith(f"{_KITS}."):
+        return None
+    file = Path(function.__code__.co_filename)
+    walk = _Walk(".".join(function.__module__.split(".")[:3]), file.parents[1])
+    walk.whole(file)
     return walk.identity()
 
 

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignkit import data
 from alignkit.plugins import KINDS, effective_options
 from alignkit.recipe.plugin_check import TRL_LOSS, map_at, named_plugins, prompts_in
 from alignkit.recipe.yaml import Key
 
 if TYPE_CHECKING:
     from alignkit.plugins import Plugin, Registry
-    from alignkit.types import Prompt
 
 
 @dataclass
@@ -23,19 +21,24 @@ class Named:
     """
 
     plugins: dict[Key, Plugin] = field(default_factory=dict)
-    # specs as `data.load_rows` takes them
+    # as `data.load_rows` and `data.load_prompt` take them
     data: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
-    prompts: dict[Key, Prompt] = field(default_factory=dict)
+    prompts: dict[Key, str | Mapping[str, Any]] = field(default_factory=dict)
     # of the plugins' options, by key
     defaults: dict[Key, Any] = field(default_factory=dict)
+
+    @property
+    def distinct(self) -> list[Plugin]:
+        """The plugins, each once."""
+        known = {(p.kind, p.name, p.kit): p for p in self.plugins.values()}
+        return list(known.values())
 
 
 def named(recipe: Mapping[str, Any], registry: Registry) -> Named:
     """All that a resolved recipe names.
 
     Raises:
-        PluginError: a plugin that is not there. MissingError, InputError: a prompt file
-            that is not there or cannot be read.
+        PluginError: a plugin that is not there.
     """
     everything = Named()
     for key, kind, name, options in named_plugins(recipe, registry):
@@ -62,10 +65,10 @@ def named(recipe: Mapping[str, Any], registry: Registry) -> Named:
         source = registry.get("dataset", spec.get("dataset") or "jsonl")
         everything.plugins[(*key, "dataset")] = source
     for key, prompt in prompts.items():
+        if prompt is not None:
+            everything.prompts[key] = prompt
         if isinstance(prompt, str):
             everything.plugins[(*key, "prompt")] = registry.get("prompt", prompt)
-        if (loaded := data.load_prompt(prompt, registry)) is not None:
-            everything.prompts[key] = loaded
     return everything
 
 

@@ -172,21 +172,23 @@ def _absolute(module: str, package: str) -> str:
     return ".".join([*parents[: len(parents) - level + 1], *filter(None, [name])])
 
 
-def _opened(tree: ast.AST) -> Iterator[str]:
-    """The constant names of the files that are opened; `a file` for any other name."""
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or _called(node) not in _OPENING:
-            continue
-        where = node.args[:1] if isinstance(node.func, ast.Name) else [node.func]
-        within = [child for part in where for child in ast.walk(part)]
-        names = [str(child.value) for child in within if _is_text(child)]
-        yield "/".join(names) or f"a file (line {node.lineno})"
-    for node in ast.walk(tree):
-        # a path beside the file, whoever opens it
-        if isinstance(node, ast.BinOp | ast.Call) and not _called(node) in _OPENING:
-            within = list(ast.walk(node))
-            if any(isinstance(c, ast.Name) and c.id == "__file__" for c in within):
-                yield from [str(child.value) for child in within if _is_text(child)]
+def _opened(node: ast.AST) -> Iterator[str]:
+    """The constant names of the files that are opened, or that lie beside the code;
+    `a file` for a name that is no constant.
+    """
+    inside: list[ast.AST] = []
+    if isinstance(node, ast.Call) and _called(node) in _OPENING:
+        inside = [*node.args[:1]] if isinstance(node.func, ast.Name) else [node.func]
+    elif isinstance(node, ast.BinOp | ast.Call) and "id='__file__'" in ast.dump(node):
+        inside = [node]
+    if not inside:
+        for child in ast.iter_child_nodes(node):
+            yield from _opened(child)
+        return
+    texts = [t for part in inside for t in ast.walk(part) if isinstance(t, ast.Constant)]
+    texts.sort(key=lambda text: (text.lineno, text.col_offset))
+    names = [text.value for text in texts if isinstance(text.value, str)]
+    yield "/".join(names) or f"a file (line {getattr(node, 'lineno', 1)})"
 
 
 def _called(node: ast.AST) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError, listing, nearest
+from alignkit.provenance import measured_by
 from alignkit.report import stats
 from alignkit.report.collect import Collection, Variant
 from alignkit.report.runs import RunData
@@ -199,6 +200,8 @@ def _measured_differently(metric: str, runs: Sequence[RunData]) -> list[str]:
             for key in value
             if any(value[key] != v.get(key) for v in values)
         }
+        # then nothing else can be compared
+        unlike = unlike & {"identity"} or unlike
         said: dict[str, list[str]] = {}
         for (folder, _), value in zip(evals, values, strict=True):
             text = ", ".join(
@@ -230,7 +233,7 @@ def _measured_by(name: str, provenance: Mapping[str, Any]) -> dict[str, str]:
     belongs to the sampling.
     """
     value = provenance.get(name)
-    parts = value if isinstance(value, dict) else {"": value}
+    parts = measured_by(value) if isinstance(value, dict) else {"": value}
     if name == "sampling":
         parts = {**parts, "samples": provenance.get("samples")}
     kept = {

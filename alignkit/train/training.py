@@ -63,7 +63,7 @@ def create_run(
         folder,
         method=config.method,
         seed=config.seed,
-        fingerprint=fingerprint(recipe, registry),
+        **provenance.of_run(recipe, registry).record(),
         versions=here.versions(),
         git=here.git_state(recipe.path.parent),
         hardware=here.hardware(),
@@ -75,43 +75,30 @@ def create_run(
     return made
 
 
-def fingerprint(recipe: Recipe, registry: Registry) -> str:
-    """One hash for all that decides the result: the recipe, its plugins' sources, its
-    rows, the versions.
-    """
-    sources, datasets = {}, {}
-    for name, stage in (recipe.stages or {"": recipe}).items():
-        for plugin in plugins.used(stage.config, registry):
-            sources[f"{plugin.kind} {plugin.name}"] = plugin.source_hash
-        config: Any = stage.config
-        for part in ("train", "validation"):
-            if (spec := getattr(config.data, part)) is not None:
-                loaded = data.load_rows(given(spec), registry, seed=config.seed)
-                datasets[f"{name} {part}"] = data.fingerprint(loaded)
-    decisive = {
-        package: version
-        for package, version in here.versions().items()
-        if package != "vllm"
-    }
-    return provenance.fingerprint(recipe.resolved, sources, datasets, decisive)
-
-
-def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> None:
+def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> list[str]:
     """Refuse to go on with a run whose data, plugins or versions have changed since.
 
+    Returns:
+        What cannot be told.
+
     Raises:
-        InputError: the fingerprint differs.
+        InputError: what has changed, each part by its name.
     """
-    if fingerprint(recipe, registry) != begun.manifest.get("fingerprint"):
+    now = provenance.of_run(recipe, registry)
+    if changed := provenance.changes(begun.manifest, now):
         stage = (
             f", or at the first stage concerned: align run --resume {begun.folder}"
             " --from STAGE"
         )
         raise InputError(
             f"{begun.folder} was begun with other data, plugins or versions than are"
-            " here now, so going on would mix two experiments; start anew: align run"
-            f" {begun.folder / 'recipe.yaml'}" + (stage if recipe.stages else "")
+            f" here now ({'; '.join(changed)}), so going on would mix two experiments;"
+            f" start anew: align run {begun.folder / 'recipe.yaml'}"
+            + (stage if recipe.stages else "")
         )
+    if not provenance.is_old(begun.manifest):
+        return []
+    return [f"{begun.folder} was begun by {provenance.OLD}; its data and versions agree"]
 
 
 def rollout_engine(engine: str) -> str:

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from alignkit import kits, plugins
+from alignkit import kits, plugins, provenance
 from alignkit.errors import InputError, MissingError
 from alignkit.run import Run
 from alignkit.sweep import check, jobs, runner, spec
 from alignkit.sweep.executor import LocalExecutor, visible_gpus
 from alignkit.sweep.runner import Runner
-from alignkit.train.training import fingerprint
 
 VARIANTS = (
     "variants:\n  a: {}\n  b: {loss: {normalize: token}}\n  c: {loss: {normalize:"
@@ -74,7 +73,7 @@ class Cluster:
             run = Run.create(folder.parent, name, folder)
             loaded = check.recipe.load(what[0], registry=self.registry)
             run.write("recipe.yaml", check.recipe.to_yaml(loaded.resolved))
-            run.update(fingerprint=fingerprint(loaded, self.registry))
+            run.update(**provenance.of_run(loaded, self.registry).record())
             for step, row in enumerate(self.rows, 1):
                 run.append_metrics({"step": step, **row})
         return Path(what[what.index("--folder") + 1] if "--folder" in what else what[1])
