@@ -341,6 +341,7 @@ def test_a_package_counts_by_its_version_and_a_loose_file_is_not_covered(
     about.rename(place / "shop_of_words-1.1.dist-info")
     about = place / "shop_of_words-1.1.dist-info"
     (about / "METADATA").write_text("Name: shop-of-words\nVersion: 1.1\n")
+    identities._versions.cache_clear()  # as in another process
     later = exact_of(kit)
     assert list(provenance.differences({"reward exact": found.parts}, {"reward exact": later.parts})) == [
         "reward exact: shop-of-words 1.0 there, 1.1 here"

@@ -142,7 +142,7 @@ class _Walk:
                 self._follow(one, source, package)
 
     def _follow(self, one: syntax.Import, source: syntax.Source, importer: str) -> None:
-        attributes = [name for bound, name in source.attributes if bound == one.bound]
+        attributes = source.attributes_of(one.bound)
         top = one.module.partition(".")[0]
         if f"{one.module}.".startswith(f"{_KITS}."):
             self._kit(one)
@@ -232,6 +232,7 @@ def _loose(top: str) -> str | None:
     return spec.origin or next(iter(spec.submodule_search_locations or ()), None)
 
 
+@functools.cache
 def _versions(distribution: str, deep: bool) -> dict[str, str]:
     """The version of a distribution; of a deep one also of all that it requires."""
     versions: dict[str, str] = {}

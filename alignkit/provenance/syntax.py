@@ -37,6 +37,8 @@ class Statement:
     binds: frozenset[str]
     reads: frozenset[str]  # names, its own and others
     imports: tuple[Import, ...]
+    # (name, attribute) of every `name.attribute`
+    attributes: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def runs(self) -> bool:
@@ -46,7 +48,9 @@ class Statement:
     @functools.cached_property
     def text(self) -> str:
         """The same for all ways to write the statement."""
-        return str(self.imports[0]) if self.node is None else _text(self.node)
+        # what is imported inside is said by name, however it is written
+        imports = sorted(map(str, self.imports))
+        return "".join([*imports, "" if self.node is None else _text(self.node)])
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,22 @@ class Source:
     """A parsed file."""
 
     statements: tuple[Statement, ...]
-    attributes: frozenset[tuple[str, str]]  # (name, attribute) of `name.attribute`
-    opened: tuple[str, ...]  # the data files that its code opens by itself
 
     @functools.cached_property
     def bound(self) -> frozenset[str]:
         """The names that the file defines or imports."""
         return frozenset().union(*(s.binds for s in self.statements))
+
+    @functools.cached_property
+    def opened(self) -> list[str]:
+        """The data files that the code opens by itself."""
+        nodes = [statement.node for statement in self.statements if statement.node]
+        return list(dict.fromkeys(name for node in nodes for name in _opened(node)))
+
+    def attributes_of(self, name: str) -> list[str]:
+        """What is used of an imported module."""
+        used = frozenset().union(*(s.attributes for s in self.statements))
+        return sorted(attribute for module, attribute in used if module == name)
 
     @functools.cached_property
     def homes(self) -> dict[str, str]:
@@ -91,39 +104,23 @@ def read(file: Path, package: str) -> Source:
 
 @functools.lru_cache(maxsize=4096)
 def _read(file: Path, package: str, changed: int, size: int) -> Source:
-    tree = ast.parse(file.read_bytes())
-    for node in ast.walk(tree):
-        _drop_remarks(node)
-        if isinstance(node, ast.ImportFrom) and node.level:
-            node.module = _absolute("." * node.level + (node.module or ""), package)
-            node.level = 0
-    attributes = {
-        (node.value.id, node.attr)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-    }
-    statements = [s for node in tree.body for s in _statements(node, package)]
-    opened = dict.fromkeys(_opened(tree))
-    return Source(tuple(statements), frozenset(attributes), tuple(opened))
+    block = _without_remarks(ast.parse(file.read_bytes()).body)
+    return Source(tuple(s for node in block for s in _statements(node, package)))
 
 
-def _drop_remarks(node: ast.AST) -> None:
-    """Take docstrings, and what stands under `if TYPE_CHECKING`, out of a block."""
-    for field in ("body", "orelse", "finalbody"):
-        block = getattr(node, field, None)
-        if not isinstance(block, list) or not block:
-            continue
-        kept: list[ast.stmt] = []
-        for statement in block:
-            if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(
-                statement.test
-            ):
-                kept += statement.orelse
-            elif not _is_text(getattr(statement, "value", None)) or not isinstance(
-                statement, ast.Expr
-            ):
-                kept.append(statement)
-        setattr(node, field, kept or [ast.Pass()])
+def _without_remarks(block: list[ast.stmt]) -> list[ast.stmt]:
+    """A block without docstrings, and without what stands under `if TYPE_CHECKING`."""
+    kept: list[ast.stmt] = []
+    for node in block:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            kept += _without_remarks(node.orelse)
+        elif not (isinstance(node, ast.Expr) and _is_text(node.value)):
+            kept.append(node)
+            for part in (node, *getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+                for name in ("body", "orelse", "finalbody"):
+                    if inner := getattr(part, name, None):
+                        setattr(part, name, _without_remarks(inner) or [ast.Pass()])
+    return kept
 
 
 def _statements(node: ast.stmt, package: str) -> Iterator[Statement]:
@@ -134,6 +131,11 @@ def _statements(node: ast.stmt, package: str) -> Iterator[Statement]:
     inner = list(ast.walk(node))
     imports = tuple(one for child in inner for one in _imports(child, package))
     names = [child for child in inner if isinstance(child, ast.Name)]
+    attributes = {
+        (child.value.id, child.attr)
+        for child in inner
+        if isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name)
+    }
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         binds = {node.name}
     else:
@@ -146,7 +148,9 @@ def _statements(node: ast.stmt, package: str) -> Iterator[Statement]:
             if isinstance(child, ast.FunctionDef | ast.ClassDef)
         }
     reads = {name.id for name in names}
-    yield Statement(node, frozenset(binds), frozenset(reads), imports)
+    yield Statement(
+        node, frozenset(binds), frozenset(reads), imports, frozenset(attributes)
+    )
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[Import]:
@@ -156,7 +160,9 @@ def _imports(node: ast.AST, package: str) -> Iterator[Import]:
             yield Import(alias.name, None, bound)
     elif isinstance(node, ast.ImportFrom):
         for alias in node.names:
-            yield Import(str(node.module), alias.name, alias.asname or alias.name)
+            name = "." * node.level + (node.module or "")
+            bound = alias.asname or alias.name
+            yield Import(_absolute(name, package), alias.name, bound)
     elif isinstance(node, ast.Call) and _called(node) in _IMPORTING and node.args:
         name = node.args[0]
         if _is_text(name):
@@ -204,6 +210,8 @@ def _is_text(node: Any) -> bool:
 
 def _text(value: Any) -> str:
     # not `ast.dump`: what it prints changes between versions of Python
+    if isinstance(value, ast.Import | ast.ImportFrom):
+        return "import"
     if isinstance(value, ast.AST):
         fields = [
             f"{name}={_text(child)}"
