@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from alignkit import data, kits, plugins, provenance, recipe
+from alignkit.cli import main
 from alignkit.errors import InputError, PluginError
 from alignkit.evaluate import EvalRequest, StoredResponses, evaluate, plan_eval
 from alignkit.grading import Grader
@@ -20,7 +21,8 @@ from alignkit.provenance.fingerprint import decisive
 identities = sys.modules["alignkit.provenance.identity"]
 
 KIT = {
-    "rewards/exact.py": """\
+    "rewards/exact.py": (
+        """\
 \"\"\"A reward with helpers.\"\"\"
 
 from alignkit import Reward, grade, hookimpl
@@ -42,8 +44,10 @@ def exact(response: str, truth: str, *, bonus: float = 0.0) -> float:
 @hookimpl
 def align_rewards():
     yield Reward("exact", exact)
-""",
-    "rewards/_rules.py": """\
+"""
+    ),
+    "rewards/_rules.py": (
+        """\
 from ._deeper import same
 
 SCALE = 1.0  # of a right answer
@@ -52,14 +56,16 @@ UNUSED = 3
 
 def right(response, truth):
     return same(response, truth)
-""",
+"""
+    ),
     "rewards/_deeper.py": (
         "def same(a, b):\n    # as texts\n    return a.strip() == b.strip()\n"
     ),
     "rewards/_late.py": "def cut(text):\n    return text[-200:]\n",
     "plugins/_rare.py": "def shorten(text):\n    return text[:10]\n",
     "rewards/_other.py": "X = 1\n",
-    "evals/bench.py": """\
+    "evals/bench.py": (
+        """\
 from alignkit import Eval, Sample, Score, hookimpl
 from ._scores import score_of
 
@@ -77,9 +83,11 @@ def score(sample, response):
 def align_evals():
     data = {"dataset": "questions"}
     yield Eval(name="bench", samples=samples, score=score, data=data, prompt="ask")
-""",
+"""
+    ),
     "evals/_scores.py": "def score_of(a, b):\n    return float(a == b)\n",
-    "plugins/questions.py": """\
+    "plugins/questions.py": (
+        """\
 from alignkit import DatasetSource, hookimpl
 from ._rows import rows
 
@@ -91,20 +99,24 @@ def load(*, split: str = "test"):
 @hookimpl
 def align_datasets():
     yield DatasetSource("questions", load)
-""",
-    "plugins/_rows.py": (
-        "def rows(split):\n    return [{'id': split, 'question': '1+1=?', 'truth': '2'}]"
-        "\n"
+"""
     ),
-    "plugins/ask.py": """\
+    "plugins/_rows.py": (
+        "def rows(split):\n    return [{'id': split, 'question': '1+1=?', 'truth':"
+        " '2'}]\n"
+    ),
+    "plugins/ask.py": (
+        """\
 from alignkit import Prompt, hookimpl
 
 
 @hookimpl
 def align_prompts():
     yield Prompt("ask", "Q: {question}", ("stop",))
-""",
-    "plugins/watch.py": """\
+"""
+    ),
+    "plugins/watch.py": (
+        """\
 from alignkit import Callback, hookimpl
 
 
@@ -115,16 +127,20 @@ def logged(info, step, numbers):
 @hookimpl
 def align_callbacks():
     yield Callback(name="watch", step_logged=logged)
-""",
-    "plugins/verdicts.py": """\
+"""
+    ),
+    "plugins/verdicts.py": (
+        """\
 from alignkit import Judge, hookimpl
 
 
 @hookimpl
 def align_judges():
     yield Judge(name="verdicts", model="large", base_url="http://127.0.0.1:9/v1")
-""",
-    "rewards/asked.py": """\
+"""
+    ),
+    "rewards/asked.py": (
+        """\
 from alignkit import Reward, hookimpl
 
 
@@ -135,7 +151,8 @@ def asked(response: str, *, judge: str = "verdicts") -> float:
 @hookimpl
 def align_rewards():
     yield Reward("asked", asked)
-""",
+"""
+    ),
 }
 RECIPE = """\
 method: grpo
@@ -275,7 +292,13 @@ def test_a_renamed_helper_is_another_file(kit):
     assert {"rewards/_late.py is gone", "rewards/_later.py is new"} < {*said}
 
 
-@pytest.mark.parametrize("how", ["import_module('._late', __package__)", "__import__('alignkit.kits.proj.rewards._late')"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "import_module('._late', __package__)",
+        "__import__('alignkit.kits.proj.rewards._late')",
+    ],
+)
 def test_a_module_imported_by_a_constant_name_counts(kit, how):
     text = f"from importlib import import_module\n\n\ndef cut(t):\n    {how}\n"
     (kit / "rewards/_by_name.py").write_text(text)
@@ -294,7 +317,9 @@ def test_where_a_kit_lies_and_what_it_is_called_decides_nothing(kit, tmp_path):
 
 def test_a_circle_of_imports_is_no_trouble(kit):
     late = kit / "rewards/_late.py"
-    late.write_text("def cut(text):\n    from . import _rules, exact\n    return text\n")
+    late.write_text(
+        "def cut(text):\n    from . import _rules, exact\n    return text\n"
+    )
     found = exact_of(kit)
     assert {"rewards/_late.py", "rewards/exact.py"} <= {*found.code}
     change(late, "return text", "return text[1:]")
@@ -303,7 +328,11 @@ def test_a_circle_of_imports_is_no_trouble(kit):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(b"def cut(:\n", r"_rare\.py:1: "), (b"\xff\xfe\x00", r"_rare\.py:1: "), (None, "_rare.py: ")],
+    [
+        (b"def cut(:\n", r"_rare\.py:1: "),
+        (b"\xff\xfe\x00", r"_rare\.py:1: "),
+        (None, "_rare.py: "),
+    ],
 )
 def test_a_helper_that_cannot_be_read_is_one_error_with_its_file(kit, text, said):
     file = kit / "plugins/_rare.py"
@@ -312,7 +341,9 @@ def test_a_helper_that_cannot_be_read_is_one_error_with_its_file(kit, text, said
         file.symlink_to(kit / "gone")
         file = kit / "plugins/_rare.py"
         registry = registry_of(kit)
-        assert "plugins/_rare.py" not in identity_of(registry.get("reward", "exact")).code
+        assert (
+            "plugins/_rare.py" not in identity_of(registry.get("reward", "exact")).code
+        )
         return
     file.write_bytes(text)
     with pytest.raises(PluginError, match=said) as caught:
@@ -332,7 +363,11 @@ def test_a_package_counts_by_its_version_and_a_loose_file_is_not_covered(
     (about / "METADATA").write_text("Name: shop-of-words\nVersion: 1.0\n")
     (about / "top_level.txt").write_text("shop_of_words\n")
     monkeypatch.syspath_prepend(place)
-    change(kit / "rewards/_late.py", "return", "import loose_words, shop_of_words\n    return")
+    change(
+        kit / "rewards/_late.py",
+        "return",
+        "import loose_words, shop_of_words\n    return",
+    )
     found = exact_of(kit)
     assert found.packages["shop-of-words"] == "1.0"
     (note,) = found.not_covered
@@ -360,17 +395,25 @@ def test_a_package_counts_by_its_version_and_a_loose_file_is_not_covered(
         ("open(text)", "a file (line 3)"),
     ],
 )
-def test_data_files_that_a_plugin_opens_are_named_as_not_covered(kit, code, named):
+def test_data_files_that_a_plugin_opens_are_named_as_not_covered(
+    kit, code, named, capsys
+):
     text = f"from pathlib import Path\ndef cut(text, load=str):\n    return {code}\n"
     (kit / "rewards/_late.py").write_text(text)
-    assert exact_of(kit).not_covered == (f"{named}, which rewards/_late.py opens",)
+    note = f"{named}, which rewards/_late.py opens"
+    assert exact_of(kit).not_covered == (note,)
+    with pytest.raises(SystemExit):
+        main(["plugins", "show", "exact", "--kit", str(kit)])
+    assert f"its changes would not be seen: {note}" in capsys.readouterr().out
 
 
 @pytest.fixture
 def core(tmp_path, monkeypatch):
     """A copy of alignkit's own code, which identities are computed of."""
     home = Path(identities.__file__).parents[1]
-    copy = shutil.copytree(home, tmp_path / "alignkit", ignore=shutil.ignore_patterns("__pycache__"))
+    copy = shutil.copytree(
+        home, tmp_path / "alignkit", ignore=shutil.ignore_patterns("__pycache__")
+    )
     monkeypatch.setattr(identities, "_CORE", copy)
     return copy
 
@@ -403,9 +446,12 @@ def test_of_alignkit_counts_what_a_reward_reaches(kit, core, file, text, counts)
 
 
 def test_what_grading_needs_counts_by_its_version(kit):
-    assert {"math-verify", "sympy", "latex2sympy2_extended", "antlr4-python3-runtime"} <= {
-        *exact_of(kit).packages
-    }
+    assert {
+        "math-verify",
+        "sympy",
+        "latex2sympy2_extended",
+        "antlr4-python3-runtime",
+    } <= {*exact_of(kit).packages}
     assert not identity_of(registry_of(kit).get("reward", "asked")).packages
 
 
@@ -416,7 +462,10 @@ def test_the_identities_of_all_built_in_plugins_take_no_time():
     started = time.process_time()
     assert [identity_of(p) for p in everything] == identities_of
     assert time.process_time() - started < 1.0
-    names = {f"{p.kit} {p.kind} {p.name}": i for p, i in zip(everything, identities_of, strict=True)}
+    names = {
+        f"{p.kit} {p.kind} {p.name}": i
+        for p, i in zip(everything, identities_of, strict=True)
+    }
     assert len({i.sha256 for i in names.values()}) > 40
 
 
@@ -522,7 +571,8 @@ def test_versions_count(project, monkeypatch):
     monkeypatch.setattr(here, "versions", lambda: {**known, "vllm": "9.9"})
     assert fingerprint(project).text == before.text  # nothing is sampled by it
     assert (
-        fingerprint(project, "generation.engine=vllm").parts["versions"]["vllm"] == "9.9"
+        fingerprint(project, "generation.engine=vllm").parts["versions"]["vllm"]
+        == "9.9"
     )
 
 
@@ -537,7 +587,9 @@ def test_a_key_that_a_later_version_adds_at_its_default_changes_nothing(monkeypa
     later = create_model("Later", __base__=schema.Generation, nucleus=(float, 0.0))
     known = module.section_at
     monkeypatch.setattr(
-        module, "section_at", lambda key: later if key == ("generation",) else known(key)
+        module,
+        "section_at",
+        lambda key: later if key == ("generation",) else known(key),
     )
     more = {**stated, "generation": {**stated["generation"], "nucleus": 0.0}}
     assert decisive(more, {}, set()) == before
@@ -554,7 +606,9 @@ def test_rows_are_hashed_once_for_all_stages_and_by_whoever_loaded_them(project)
         seen.append(spec)
         return data.fingerprint(data.load_rows(spec, registry, seed=seed))
 
-    assert provenance.of_run(loaded, registry, rows) == provenance.of_run(loaded, registry)
+    assert provenance.of_run(loaded, registry, rows) == provenance.of_run(
+        loaded, registry
+    )
     assert len(seen) == 4
 
 
@@ -569,7 +623,9 @@ def test_a_run_of_0_1_is_told_by_its_versions_and_rows(project):
     assert provenance.is_old(old) and not provenance.is_old(now.record())
     assert provenance.changes(old, now) == []
     change(project / "recipes/train.jsonl", "1+1", "2+1")
-    assert provenance.changes(old, fingerprint(project)) == ["rows of data.train changed"]
+    assert provenance.changes(old, fingerprint(project)) == [
+        "rows of data.train changed"
+    ]
     old["versions"]["trl"] = "1.0"
     assert "versions: trl 1.0 there" in provenance.changes(old, now)[0]
 
@@ -618,11 +674,13 @@ def test_scores_of_0_1_are_computed_anew_and_said(scored, tmp_path):
     settings = tmp_path / "out/bench@0/settings.json"
     state = json.loads(settings.read_text())
     grader = {"name": "bench", "sha256": "ab" * 32, "options": {}}
-    settings.write_text(json.dumps({**state, "scoring": {"grader": grader, "judge": None}}))
+    settings.write_text(
+        json.dumps({**state, "scoring": {"grader": grader, "judge": None}})
+    )
     summary, said = scored()
     assert summary["value"] == 1.0
     (text,) = [text for text in said if "anew" in text]
-    assert "0.1" in text and text.count(";") == 0
+    assert "computed anew: they are of alignkit 0.1" in text
 
 
 def test_a_run_goes_on_only_with_what_it_was_begun_with(project, tmp_path):

@@ -138,6 +138,13 @@ def run(
             Path(out) if out else None,
             Path(folder) if folder else None,
         )
+        for note in made.manifest["identity"]["not_covered"]:
+            out_console.print(
+                f"its changes would not be seen: {note}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
     if made.writes and join is None:
         out_console.print(f"run folder: {made.folder}", highlight=False, soft_wrap=True)
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError
-from alignkit.provenance import differences, measured_by
+from alignkit.provenance import OLD, differences, is_old, measured_by
 from alignkit.run import append_jsonl, atomic_write, read_jsonl, write_json, writing
 
 OPEN = "open"  # the status of a completion that is not scored yet
@@ -71,7 +71,7 @@ class Store:
         self.regraded = ""  # why stored scores were dropped
         if known is not None and known.get("scoring") != given["scoring"]:
             if any(row["status"] != OPEN for row in self.rows.values()):
-                self.regraded = _why(known.get("scoring"), given["scoring"])
+                self.regraded = _why(known.get("scoring", {}), given["scoring"])
             self.rows = {key: unscored(row) for key, row in self.rows.items()}
             self._rewrite(self.rows.values())
         write_json(folder / "settings.json", given)
@@ -134,14 +134,14 @@ class Store:
 
 
 def _why(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In which part of the scoring two differ, in words."""
+    """In what two ways to score differ, in words."""
+    if is_old(before.get("grader", {})):
+        return f"they are of {OLD}"
     sides = [
         {part: measured_by(value) for part, value in scoring.items() if value}
         for scoring in (before, now)
     ]
-    changed = list(differences(*sides))
-    kinds = [text for text in changed if text.startswith("grader: identity ")]
-    return "; ".join(kinds or changed)
+    return "; ".join(differences(*sides))
 
 
 def unscored(row: Row) -> Row:

@@ -67,7 +67,7 @@ def plan(recipe: Recipe, registry: Registry, *, estimates: bool = False) -> list
         planned, lengths = _plan(
             name, stage.config, _origin(stage.config.model, stages), registry
         )
-        planned.plugins = named(stage.resolved, registry).distinct
+        planned.plugins = [*named(stage.resolved, registry).distinct.values()]
         if estimates:
             _estimate(planned, stage, stages, lengths)
         plans.append(planned)

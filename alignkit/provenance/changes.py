@@ -43,7 +43,9 @@ def changes(manifest: Mapping[str, Any], now: Fingerprint) -> list[str]:
     rows = {f"rows of data.{p}": h for p, h in manifest.get("data", {}).items()}
     known = {**rows, "versions": recorded}
     same = {name: now.parts.get(name) for name in rows}
-    return list(differences(known, {**same, "versions": {p: versions[p] for p in recorded}}))
+    return list(
+        differences(known, {**same, "versions": {p: versions[p] for p in recorded}})
+    )
 
 
 def differences(a: Parts, b: Parts) -> Iterator[str]:
@@ -55,7 +57,10 @@ def differences(a: Parts, b: Parts) -> Iterator[str]:
         if isinstance(first, Mapping) and isinstance(second, Mapping):
             for inner in dict.fromkeys([*first, *second]):
                 if first.get(inner) != second.get(inner):
-                    yield f"{name}: {_difference(inner, first.get(inner), second.get(inner))}"
+                    yield (
+                        f"{name}:"
+                        f" {_difference(inner, first.get(inner), second.get(inner))}"
+                    )
         elif first is None or second is None:
             yield f"{name} is {'new' if first is None else 'gone'}"
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,22 @@ class Fingerprint:
         return {"fingerprint": self.text, "identity": {**parts, **not_covered}}
 
 
+class RowHashes:
+    """The hash of a data set's rows by what a recipe says of it, each loaded once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._known: dict[str, str] = {}
+
+    def __call__(self, spec: Mapping[str, Any], seed: int) -> str:
+        """Of the rows that `data.load_rows` gives."""
+        key = _hash([spec, seed])
+        if key not in self._known:
+            rows = data.load_rows(spec, self.registry, seed=seed)
+            self._known[key] = data.fingerprint(rows)
+        return self._known[key]
+
+
 def of_run(recipe: Recipe, registry: Registry, rows: Rows | None = None) -> Fingerprint:
     """The fingerprint of a run: the recipe, each plugin, data set and prompt that it
     names, and the versions.
@@ -62,45 +78,40 @@ def of_run(recipe: Recipe, registry: Registry, rows: Rows | None = None) -> Fing
     Raises:
         InputError, MissingError: what the recipe names cannot be had or read.
     """
-
-    known: dict[str, str] = {}  # stages share their data
-
-    def loaded(spec: Mapping[str, Any], seed: int) -> str:
-        key = _hash([spec, seed])
-        if key not in known:
-            known[key] = data.fingerprint(data.load_rows(spec, registry, seed=seed))
-        return known[key]
-
+    rows = rows or RowHashes(registry)
     parts: dict[str, str | Mapping[str, str]] = {}
     not_covered: dict[str, None] = {}
-    versions = {p: v for p, v in here.versions().items() if p not in _OF_PLUGINS}
-    engines = set()
     for name, stage in (recipe.stages or {"": recipe}).items():
         inside = f"stage {name}, " if name else ""
-        everything = named(stage.resolved, registry)
-        counted = {(*key, "path") for key in everything.data} | {*everything.prompts}
-        stated = decisive(stage.resolved, everything.defaults, counted)
-        parts[f"{inside}recipe"] = _hash(stated)
-        for plugin in everything.distinct:
-            if plugin.kind == "callback":
-                continue  # it watches
-            found = identity(plugin)
-            parts[f"{inside}{plugin.kind} {plugin.name}"] = found.parts
-            # rows count by their content, however they were had
-            if plugin.kind != "dataset":
-                not_covered |= dict.fromkeys(found.not_covered)
-        for key, spec in everything.data.items():
-            parts[f"{inside}rows of {'.'.join(key)}"] = (rows or loaded)(
-                spec, stage.config.seed
-            )
-        for key, spec in everything.prompts.items():
-            prompt = data.load_prompt(spec, registry)
-            parts[f"{inside}{'.'.join(key)}"] = _hash_of_prompt(prompt)
-        generation = stage.config.generation
-        engines.add(generation.engine if generation is not None else "")
-    if "vllm" not in engines:
-        versions.pop("vllm", None)
+        for part, value in _of_stage(stage, registry, rows, not_covered):
+            parts[f"{inside}{part}"] = value
+    stages = recipe.stages.values() or [recipe]
+    sampled = [stage.config.generation for stage in stages]
+    left_out = {*_OF_PLUGINS}
+    if all(generation is None or generation.engine != "vllm" for generation in sampled):
+        left_out.add("vllm")
+    versions = {p: v for p, v in here.versions().items() if p not in left_out}
     return Fingerprint({**parts, "versions": versions}, list(not_covered))
+
+
+def _of_stage(
+    stage: Recipe, registry: Registry, rows: Rows, not_covered: dict[str, None]
+) -> Iterator[tuple[str, str | Mapping[str, str]]]:
+    everything = named(stage.resolved, registry)
+    counted = {(*key, "path") for key in everything.data} | {*everything.prompts}
+    yield "recipe", _hash(decisive(stage.resolved, everything.defaults, counted))
+    for label, plugin in everything.distinct.items():
+        if plugin.kind == "callback":
+            continue  # it watches
+        code = identity(plugin)
+        yield label, code.parts
+        if plugin.kind != "dataset":  # its rows count, however they were had
+            not_covered |= dict.fromkeys(code.not_covered)
+    for key, spec in everything.data.items():
+        yield f"rows of {'.'.join(key)}", rows(spec, stage.config.seed)
+    for key, stated in everything.prompts.items():
+        prompt = data.load_prompt(stated, registry)
+        yield ".".join(key), _hash_of_prompt(prompt)
 
 
 def matters(key: str) -> bool:
@@ -134,9 +145,7 @@ def decisive(
     return stated
 
 
-def _plain(
-    value: Any, defaults: Mapping[Key, Any], counted: set[Key], key: Key
-) -> Any:
+def _plain(value: Any, defaults: Mapping[Key, Any], counted: set[Key], key: Key) -> Any:
     """The value with 1.0 as 1 (a recipe may state either), and paths by content."""
     if isinstance(value, Mapping):
         return decisive(value, defaults, counted, key)

@@ -23,9 +23,10 @@ VERSION = 2  # 0.1 hashed the plugin's own file alone
 _CORE = Path(__file__).parents[1]
 _KITS = "alignkit.kits"
 # What of alignkit belongs to a plugin: the definitions that it reaches through the
-# public names that it imports, as far as they compute (these rooms, and any other public
-# name). How models, data and answers are had, and how it is written down, belongs to the
-# run, whose fingerprint has alignkit's version; marks and errors make no value.
+# public names that it imports, as far as they compute (these rooms, and any other
+# public name). How models, data and answers are had, and how it is written down,
+# belongs to the run, whose fingerprint has alignkit's version; marks and errors make no
+# value.
 _COMPUTING = re.compile(r"alignkit\.(functional|grading|parsers|types)\b")
 _MARKS = ("alignkit.hookspecs", "alignkit.errors")
 # What its packages require decides too; of others, such as torch, their version does.
@@ -71,7 +72,7 @@ def identity(plugin: Plugin) -> Identity:
         PluginError: a file of the closure cannot be read, or is no Python.
     """
     walk = _Walk(f"{_KITS}.{plugin.kit}", plugin.file.parents[1])
-    walk.whole(plugin.file)
+    walk.whole(plugin.file, walk.root, walk.kit)
     return walk.identity()
 
 
@@ -79,9 +80,9 @@ def identity_of_function(function: Callable[..., object]) -> Identity | None:
     """The identity of the kit's file that defines a function; None for any other."""
     if not function.__module__.startswith(f"{_KITS}."):
         return None
-    file = Path(function.__code__.co_filename)
+    file = Path(str(sys.modules[function.__module__].__file__))
     walk = _Walk(".".join(function.__module__.split(".")[:3]), file.parents[1])
-    walk.whole(file)
+    walk.whole(file, walk.root, walk.kit)
     return walk.identity()
 
 
@@ -111,14 +112,15 @@ class _Walk:
             versions |= _versions(name, deep)
         return Identity(code, dict(sorted(versions.items())), tuple(self.not_covered))
 
-    def whole(self, file: Path, root: Path | None = None, kit: str = "") -> None:
+    def whole(self, file: Path, root: Path, kit: str) -> None:
         """A file of a kit, with all that it does."""
-        folder = file.parent.relative_to(root or self.root).as_posix()
-        package = ".".join([kit or self.kit, *filter(None, folder.split("/"))])
-        label = f"{folder}/{file.name}"
-        label = label if not kit or kit == self.kit else f"{kit.rpartition('.')[2]}:{label}"
+        inside = file.relative_to(root)
+        label = inside.as_posix()
+        if kit != self.kit:
+            label = f"{kit}: {label}"
         if label in self.sources:
             return
+        package = ".".join([kit, *inside.parts[:-1]])
         source = self.sources[label] = syntax.read(file, package)
         for opened in source.opened:
             self.not_covered[f"{opened}, which {label} opens"] = None
@@ -144,7 +146,7 @@ class _Walk:
     def _follow(self, one: syntax.Import, source: syntax.Source, importer: str) -> None:
         attributes = source.attributes_of(one.bound)
         top = one.module.partition(".")[0]
-        if f"{one.module}.".startswith(f"{_KITS}."):
+        if one.module.startswith(f"{_KITS}."):
             self._kit(one)
         elif top != "alignkit":
             if not importer or _COMPUTING.match(importer):
@@ -185,20 +187,19 @@ class _Walk:
         """A module of this kit, or of another one that is mounted."""
         _, _, name, *parts = one.module.split(".")
         kit = f"{_KITS}.{name}"
-        mounted = sys.modules.get(kit)
-        if mounted is None:
-            return
-        root = Path(next(iter(mounted.__path__)))
-        if kit == self.kit:
-            root = self.root
-        tried = [root.joinpath(*parts[:end], "__init__.py") for end in range(1, 1 + len(parts))]
-        tried.append(root.joinpath(*parts).with_suffix(".py"))
-        if one.name is not None:
-            tried.append(root.joinpath(*parts, f"{one.name}.py"))
-            tried.append(root.joinpath(*parts, one.name, "__init__.py"))
-        for file in tried:
-            if file.is_file():
-                self.whole(file, root, kit)
+        root = self.root
+        if kit != self.kit:
+            if kit not in sys.modules:
+                return
+            root = Path(next(iter(sys.modules[kit].__path__)))
+        parts += filter(None, [one.name])  # a module in a package, or a name in one
+        for end in range(len(parts)):
+            for module in (
+                root.joinpath(*parts[:end], f"{parts[end]}.py"),
+                root.joinpath(*parts[: end + 1], "__init__.py"),
+            ):
+                if module.is_file():
+                    self.whole(module, root, kit)
 
     def _package(self, top: str, deep: bool) -> None:
         if top in sys.stdlib_module_names:

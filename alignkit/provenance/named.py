@@ -28,10 +28,16 @@ class Named:
     defaults: dict[Key, Any] = field(default_factory=dict)
 
     @property
-    def distinct(self) -> list[Plugin]:
-        """The plugins, each once."""
-        known = {(p.kind, p.name, p.kit): p for p in self.plugins.values()}
-        return list(known.values())
+    def distinct(self) -> dict[str, Plugin]:
+        """The plugins, each once, by kind and name; with the kit, where two have one of
+        that name.
+        """
+        labelled: dict[str, Plugin] = {}
+        for plugin in self.plugins.values():
+            label = f"{plugin.kind} {plugin.name}"
+            if labelled.setdefault(label, plugin).kit != plugin.kit:
+                labelled[f"{plugin.kind} {plugin.kit}/{plugin.name}"] = plugin
+        return labelled
 
 
 def named(recipe: Mapping[str, Any], registry: Registry) -> Named:

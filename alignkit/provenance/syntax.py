@@ -9,11 +9,12 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from alignkit.errors import PluginError
 
-_COMPOUND = (ast.If, ast.For, ast.While, ast.Try, ast.With)
+_DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _IMPORTING = ("import_module", "__import__")
 _OPENING = ("open", "read_text", "read_bytes")
 # Fields that say how a node is written, not what it does.
@@ -43,7 +44,8 @@ class Statement:
     @property
     def runs(self) -> bool:
         """Whether it does more than bind names when the file is imported."""
-        return not self.binds or isinstance(self.node, _COMPOUND)
+        binding = (*_DEFINING, ast.Assign, ast.AnnAssign, NoneType)
+        return not self.binds or not isinstance(self.node, binding)
 
     @functools.cached_property
     def text(self) -> str:
@@ -112,15 +114,21 @@ def _without_remarks(block: list[ast.stmt]) -> list[ast.stmt]:
     """A block without docstrings, and without what stands under `if TYPE_CHECKING`."""
     kept: list[ast.stmt] = []
     for node in block:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        if isinstance(node, ast.If) and _ends_with(node.test, "TYPE_CHECKING"):
             kept += _without_remarks(node.orelse)
-        elif not (isinstance(node, ast.Expr) and _is_text(node.value)):
+        elif not isinstance(node, ast.Expr) or _literal(node.value) is None:
             kept.append(node)
-            for part in (node, *getattr(node, "handlers", ()), *getattr(node, "cases", ())):
-                for name in ("body", "orelse", "finalbody"):
-                    if inner := getattr(part, name, None):
-                        setattr(part, name, _without_remarks(inner) or [ast.Pass()])
+            _clean_inside(node)
     return kept
+
+
+def _clean_inside(node: ast.AST) -> None:
+    for name, value in ast.iter_fields(node):
+        if name in ("body", "orelse", "finalbody") and value:
+            setattr(node, name, _without_remarks(value) or [ast.Pass()])
+        elif name in ("handlers", "cases"):
+            for clause in value:
+                _clean_inside(clause)
 
 
 def _statements(node: ast.stmt, package: str) -> Iterator[Statement]:
@@ -136,17 +144,12 @@ def _statements(node: ast.stmt, package: str) -> Iterator[Statement]:
         for child in inner
         if isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name)
     }
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(node, _DEFINING):
         binds = {node.name}
     else:
         binds = {name.id for name in names if isinstance(name.ctx, ast.Store)}
-    if isinstance(node, _COMPOUND):
         binds |= {one.bound for one in imports}
-        binds |= {
-            child.name
-            for child in inner
-            if isinstance(child, ast.FunctionDef | ast.ClassDef)
-        }
+        binds |= {child.name for child in inner if isinstance(child, _DEFINING)}
     reads = {name.id for name in names}
     yield Statement(
         node, frozenset(binds), frozenset(reads), imports, frozenset(attributes)
@@ -163,10 +166,9 @@ def _imports(node: ast.AST, package: str) -> Iterator[Import]:
             name = "." * node.level + (node.module or "")
             bound = alias.asname or alias.name
             yield Import(_absolute(name, package), alias.name, bound)
-    elif isinstance(node, ast.Call) and _called(node) in _IMPORTING and node.args:
-        name = node.args[0]
-        if _is_text(name):
-            yield Import(_absolute(name.value, package), None, "")
+    elif isinstance(node, ast.Call) and _called(node) in _IMPORTING:
+        for module in filter(None, map(_literal, node.args[:1])):
+            yield Import(_absolute(module, package), None, "")
 
 
 def _absolute(module: str, package: str) -> str:
@@ -191,10 +193,14 @@ def _opened(node: ast.AST) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
             yield from _opened(child)
         return
-    texts = [t for part in inside for t in ast.walk(part) if isinstance(t, ast.Constant)]
-    texts.sort(key=lambda text: (text.lineno, text.col_offset))
-    names = [text.value for text in texts if isinstance(text.value, str)]
-    yield "/".join(names) or f"a file (line {getattr(node, 'lineno', 1)})"
+    names = [
+        (child.lineno, child.col_offset, name)
+        for part in inside
+        for child in ast.walk(part)
+        if isinstance(child, ast.Constant) and (name := _literal(child))
+    ]
+    line = node.lineno if isinstance(node, ast.expr) else 1
+    yield "/".join(name for *_, name in sorted(names)) or f"a file (line {line})"
 
 
 def _called(node: ast.AST) -> str:
@@ -204,8 +210,14 @@ def _called(node: ast.AST) -> str:
     return function.id if isinstance(function, ast.Name) else ""
 
 
-def _is_text(node: Any) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+def _ends_with(node: ast.expr, name: str) -> bool:
+    return ast.unparse(node).rpartition(".")[2] == name
+
+
+def _literal(node: Any) -> str | None:
+    """The text that a node is, None for any other node."""
+    constant = isinstance(node, ast.Constant) and isinstance(node.value, str)
+    return str(node.value) if constant else None
 
 
 def _text(value: Any) -> str:

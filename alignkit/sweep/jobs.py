@@ -17,6 +17,7 @@ from alignkit.sweep.spec import Rule
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
+    from alignkit.provenance import RowHashes
     from alignkit.recipe import Recipe
     from alignkit.sweep.check import Checked
 
@@ -100,7 +101,7 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
         [str(kit.root) for kit in registry.kits if kit != kits.builtin()],
         first.config.launch.processes,
     )
-    earlier = finished_runs(root)
+    earlier, hashes = finished_runs(root), provenance.RowHashes(registry)
     # Seed by seed, so that every variant has been seen once before any is seen twice.
     for seed in checked.variants[0].recipes:
         for variant in checked.variants:
@@ -118,14 +119,14 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
                 and variant is not checked.variants[0]
             )
             if not awaits_base:
-                reuse(job, variant.recipes[seed], registry, earlier)
+                reuse(job, variant.recipes[seed], hashes, earlier)
             atomic_write(
                 made.folder / job.recipe, to_yaml(variant.recipes[seed].resolved)
             )
             sweep.jobs.append(job)
     if old := sum(provenance.is_old({"fingerprint": text}) for text in earlier):
         sweep.notes.append(
-            f"{old} finished runs in {root} are not reused: they are of {provenance.OLD}"
+            f"not reused: {old} of the finished runs in {root}, of {provenance.OLD}"
         )
     sweep.save()
     return sweep, made
@@ -175,18 +176,23 @@ def go_on(sweep: Sweep, made: Run, registry: Registry) -> None:
             or versions than are here now.
     """
     changed: dict[str, list[str]] = {}
-    old = 0
+    old, hashes = 0, provenance.RowHashes(registry)
     for job in sweep.of("done") + sweep.of("collapsed"):
         if not sweep.of("waiting") or not (Path(job.run) / "manifest.json").is_file():
             continue
         loaded = recipe.load(sweep.folder / job.recipe, registry=registry)
         manifest = Run.open(job.run).manifest
         old += provenance.is_old(manifest)
-        for text in provenance.changes(manifest, provenance.of_run(loaded, registry)):
+        for text in provenance.changes(
+            manifest, provenance.of_run(loaded, registry, hashes)
+        ):
             changed.setdefault(text, []).append(job.name)
     if changed:
         raise InputError(
-            *(f"{text} since these were run: {listing(jobs, 3)}" for text, jobs in changed.items()),
+            *(
+                f"{text} since these were run: {listing(jobs, 3)}"
+                for text, jobs in changed.items()
+            ),
             f"so going on with {sweep.folder} would compare two experiments; start the"
             " sweep anew",
         )
@@ -197,10 +203,10 @@ def go_on(sweep: Sweep, made: Run, registry: Registry) -> None:
 
 
 def reuse(
-    job: Job, loaded: Recipe, registry: Registry, earlier: dict[str, Path]
+    job: Job, loaded: Recipe, hashes: RowHashes, earlier: dict[str, Path]
 ) -> None:
     """Take over an earlier run that did the same."""
-    found = earlier.get(provenance.of_run(loaded, registry).text)
+    found = earlier.get(provenance.of_run(loaded, hashes.registry, hashes).text)
     if found is not None:
         job.run, job.status, job.reused = str(found.resolve()), "done", True
 

@@ -98,7 +98,9 @@ def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> list[
         )
     if not provenance.is_old(begun.manifest):
         return []
-    return [f"{begun.folder} was begun by {provenance.OLD}; its data and versions agree"]
+    return [
+        f"{begun.folder} was begun by {provenance.OLD}; its data and versions agree"
+    ]
 
 
 def rollout_engine(engine: str) -> str:
