@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import random
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,7 +222,7 @@ def change(file, old, new):
     file.write_text(text.replace(old, new))
     # the size may be the same, and the clock be coarse
     later = time.time_ns() + 10_000_000_000
-    sys.modules["os"].utime(file, ns=(later, later))
+    os.utime(file, ns=(later, later))
 
 
 def exact_of(root):
@@ -467,6 +471,55 @@ def test_the_identities_of_all_built_in_plugins_take_no_time():
         for p, i in zip(everything, identities_of, strict=True)
     }
     assert len({i.sha256 for i in names.values()}) > 40
+
+
+@pytest.fixture
+def copied(core, tmp_path):
+    """The built-in plugins, from files of their own that may be changed."""
+    for name in kits.PLUGIN_FOLDERS:
+        shutil.copytree(kits.builtin().root / name, tmp_path / "copy" / name)
+    registry = plugins.load([kits.builtin()])
+    return {
+        (p.kind, p.name): replace(p, file=tmp_path / "copy" / Path(*p.file.parts[-2:]))
+        for kind in plugins.KINDS
+        for p in registry.all(kind)
+    }
+
+
+def rewrite(file, tree):
+    file.write_text(ast.unparse(tree))
+    later = file.stat().st_mtime_ns + 10_000_000_000
+    os.utime(file, ns=(later, later))
+
+
+def test_writing_all_code_in_another_way_changes_no_identity(copied, core, tmp_path):
+    before = {key: identity_of(plugin) for key, plugin in copied.items()}
+    for file in [*core.rglob("*.py"), *(tmp_path / "copy").rglob("*.py")]:
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                node.body.insert(0, ast.Expr(ast.Constant("Another docstring.")))
+        rewrite(file, ast.fix_missing_locations(tree))
+    for key, plugin in copied.items():
+        after = identity_of(plugin)
+        assert (after.code, after.packages) == (before[key].code, before[key].packages)
+
+
+def test_any_other_constant_is_another_identity(copied):
+    rng = random.Random(0)
+    for key, plugin in copied.items():
+        before = identity_of(plugin).sha256
+        tree = ast.parse(plugin.file.read_text())
+        remarks = {n.value for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+        constants = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and node not in remarks
+        ]
+        chosen = rng.choice([n for n in constants if isinstance(n.value, str | int)])
+        chosen.value = f"{chosen.value}x" if isinstance(chosen.value, str) else 77
+        rewrite(plugin.file, tree)
+        assert identity_of(plugin).sha256 != before, (key, chosen.lineno)
 
 
 COUNTS = {
