@@ -248,6 +248,7 @@ SAYS_THE_SAME = {
     "docstring gone": ("rewards/exact.py", '"""A reward with helpers."""\n', ""),
     "docstring new": ("rewards/_late.py", "text):\n", 'text):\n    """Its end."""\n'),
     "number": ("rewards/exact.py", "10_000", "10000"),
+    "mark of a text": ("rewards/exact.py", 'Reward("exact"', 'Reward(u"exact"'),
     "layout": ("rewards/_deeper.py", "a.strip() == b.strip()", "(\n  a.strip()\n == b.strip())"),
     "quotes": ("plugins/_rare.py", "def shorten(text):", "def shorten( text, ) :"),
     "order of imports": ("rewards/exact.py", "Reward, grade, hookimpl", "hookimpl, grade, Reward"),
