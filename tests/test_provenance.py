@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from alignkit import data, kits, plugins, provenance, recipe
 from alignkit.cli import main
@@ -21,6 +22,7 @@ from alignkit.evaluate import EvalRequest, StoredResponses, evaluate, plan_eval
 from alignkit.grading import Grader
 from alignkit.provenance import identity as identity_of
 from alignkit.provenance.fingerprint import decisive
+from alignkit.recipe.schema import walk
 
 identities = sys.modules["alignkit.provenance.identity"]
 
@@ -631,24 +633,16 @@ def test_versions_count(project, monkeypatch):
 
 
 def test_a_key_that_a_later_version_adds_at_its_default_changes_nothing(monkeypatch):
-    from pydantic import create_model
-
-    from alignkit.provenance import fingerprint as module
-    from alignkit.recipe import schema
-
     stated = {"generation": {"top_p": 0.9, "max_new_tokens": 8}, "seed": 1}
     before = decisive(stated, {}, set())
-    later = create_model("Later", __base__=schema.Generation, nucleus=(float, 0.0))
-    known = module.section_at
-    monkeypatch.setattr(
-        module,
-        "section_at",
-        lambda key: later if key == ("generation",) else known(key),
-    )
-    more = {**stated, "generation": {**stated["generation"], "nucleus": 0.0}}
-    assert decisive(more, {}, set()) == before
-    more["generation"]["nucleus"] = 0.5
-    assert decisive(more, {}, set()) != before
+    known = walk.declarations()
+    later = replace(known["generation", "top_p"], field=FieldInfo(default=0.0))
+    more = {**known, ("generation", "nucleus"): later}
+    monkeypatch.setattr(walk, "declarations", lambda: more)
+    stated["generation"]["nucleus"] = 0.0
+    assert decisive(stated, {}, set()) == before
+    stated["generation"]["nucleus"] = 0.5
+    assert decisive(stated, {}, set()) != before
 
 
 def test_rows_are_hashed_once_for_all_stages_and_by_whoever_loaded_them(project):

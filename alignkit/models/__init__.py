@@ -19,7 +19,6 @@ from alignkit.models.tiny import (
     CHAT_TEMPLATE,
     END,
     PAD,
-    BuildSpec,
     build,
     build_tokenizer,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "CHAT_TEMPLATE",
     "END",
     "PAD",
-    "BuildSpec",
     "add_lora",
     "build",
     "build_tokenizer",

@@ -17,7 +17,8 @@ from alignkit.machine import here
 from alignkit.provenance.identity import VERSION, hash_of, identity
 from alignkit.provenance.named import named
 from alignkit.recipe.paths import is_file, is_folder
-from alignkit.recipe.schema import section_at
+from alignkit.recipe.plugin_check import map_at
+from alignkit.recipe.schema import walk
 from alignkit.recipe.yaml import Key
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from alignkit.recipe import Recipe
     from alignkit.types import Prompt
 
-# How a run is called, watched and stored does not change it.
-_NO_MATTER = ("name", "description", "track", "output", "callbacks")
 # They count where a plugin uses them.
 _OF_PLUGINS = ("math-verify", "sympy", "alpaca-eval")
 Rows = Callable[[Mapping[str, Any], int], str]
@@ -85,12 +84,13 @@ def of_run(recipe: Recipe, registry: Registry, rows: Rows | None = None) -> Fing
         inside = f"stage {name}, " if name else ""
         for part, value in _of_stage(stage, registry, rows, not_covered):
             parts[f"{inside}{part}"] = value
-    stages = recipe.stages.values() or [recipe]
-    sampled = [stage.config.generation for stage in stages]
-    left_out = {*_OF_PLUGINS}
-    if all(generation is None or generation.engine != "vllm" for generation in sampled):
-        left_out.add("vllm")
-    versions = {p: v for p, v in here.versions().items() if p not in left_out}
+    stages = [stage.resolved for stage in recipe.trained.values()]
+    engines = [map_at(stage, "generation").get("engine") for stage in stages]
+    versions = {
+        package: version
+        for package, version in here.versions().items()
+        if package not in _OF_PLUGINS and (package != "vllm" or "vllm" in engines)
+    }
     return Fingerprint({**parts, "versions": versions}, list(not_covered))
 
 
@@ -108,16 +108,10 @@ def _of_stage(
         if plugin.kind != "dataset":  # its rows count, however they were had
             not_covered |= dict.fromkeys(code.not_covered)
     for key, spec in everything.data.items():
-        yield f"rows of {'.'.join(key)}", rows(spec, stage.config.seed)
+        yield f"rows of {'.'.join(key)}", rows(spec, stage.stage.seed)
     for key, stated in everything.prompts.items():
         prompt = data.load_prompt(stated, registry)
         yield ".".join(key), _hash_of_prompt(prompt)
-
-
-def matters(key: str) -> bool:
-    """Whether a dotted key of a resolved recipe decides the result."""
-    words = key.split(".")
-    return words[2 if words[0] == "stages" and len(words) > 2 else 0] not in _NO_MATTER
 
 
 def decisive(
@@ -134,7 +128,7 @@ def decisive(
     stated = {}
     for name, value in config.items():
         child = (*key, name)
-        if child in counted or not matters(".".join(child)):
+        if child in counted or not walk.matters(child):
             continue
         plain = _plain(value, defaults, counted, child)
         default = defaults.get(child, _default(child))
@@ -159,18 +153,18 @@ def _plain(value: Any, defaults: Mapping[Key, Any], counted: set[Key], key: Key)
 
 
 def _default(key: Key) -> Any:
-    section = section_at(key[:-1])
-    field = section.model_fields.get(key[-1]) if section else None
-    if field is None or field.is_required():
+    known = walk.declared(key)
+    if known is None or known.field.is_required():
         return ...
-    return field.get_default(call_default_factory=True)
+    return known.field.get_default(call_default_factory=True)
 
 
 def _content(path: Path, key: Key) -> str:
     """A file, or the folder of a model, counts by what it holds, not by where it lies."""
     if is_file(path):
         return _file_hash(path)
-    if key[-2:] != ("model", "path") or not is_folder(path):
+    known = walk.declared(key)
+    if known is None or known.key.path != "model" or not is_folder(path):
         return str(path)
     if is_file(path / "manifest.json"):
         path = path / "model"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alignkit.plugins import KINDS, effective_options
-from alignkit.recipe.plugin_check import TRL_LOSS, map_at, named_plugins, prompts_in
+from alignkit.recipe.plugin_check import TRL_LOSS, map_at, named_plugins
+from alignkit.recipe.schema import Dataset, walk
 from alignkit.recipe.yaml import Key
 
 if TYPE_CHECKING:
@@ -47,32 +48,34 @@ def named(recipe: Mapping[str, Any], registry: Registry) -> Named:
         PluginError: a plugin that is not there.
     """
     everything = Named()
-    for key, kind, name, options in named_plugins(recipe, registry):
-        if (kind, name) != TRL_LOSS:
-            plugin = everything.plugins[(*key, kind)] = registry.get(kind, name)
-            everything.defaults |= {
-                (*key, option): value
-                for option, value in effective_options(plugin, {}).items()
-            }
-            for other in _in_options(plugin, options, registry):
-                everything.plugins[(*key, other.kind)] = other
-    prompts = dict(prompts_in(recipe))
-    for part in ("train", "validation"):
-        if spec := map_at(map_at(recipe, "data"), part):
-            everything.data["data", part] = spec
-    for name in map_at(recipe, "evals"):
-        stated = map_at(map_at(recipe, "evals"), name)
+    for one in named_plugins(recipe, registry):
+        if (one.kind, one.name) == TRL_LOSS:
+            continue
+        plugin = registry.get(one.kind, one.name)
+        everything.plugins[(*one.path, one.kind)] = plugin
+        for option, value in effective_options(plugin, {}).items():
+            everything.defaults[(*one.path, option)] = value
+        for other in _in_options(plugin, one.options, registry):
+            everything.plugins[(*one.path, other.kind)] = other
+    for path, value in walk.stated(recipe, ()):
+        known = walk.declared(path)
+        if known is None or value is None:
+            continue
+        if known.section is not None and issubclass(known.section, Dataset):
+            everything.data[path] = value
+        if known.key.plugin == "prompt":
+            everything.prompts[path] = value
+    for name, stated in map_at(recipe, "evals").items():
         benchmark = registry.get("eval", name).value
         split = {"split": stated["split"]} if "split" in stated else {}
-        spec = {**benchmark.data, **map_at(stated, "data"), **split}
-        everything.data["evals", name, "data"] = spec
-        prompts["evals", name, "prompt"] = stated.get("prompt") or benchmark.prompt
+        own = {**benchmark.data, **map_at(stated, "data"), **split}
+        everything.data["evals", name, "data"] = own
+        if benchmark.prompt is not None:
+            everything.prompts.setdefault(("evals", name, "prompt"), benchmark.prompt)
     for key, spec in everything.data.items():
         source = registry.get("dataset", spec.get("dataset") or "jsonl")
         everything.plugins[(*key, "dataset")] = source
-    for key, prompt in prompts.items():
-        if prompt is not None:
-            everything.prompts[key] = prompt
+    for key, prompt in everything.prompts.items():
         if isinstance(prompt, str):
             everything.plugins[(*key, "prompt")] = registry.get("prompt", prompt)
     return everything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from alignkit.data import encode
 from alignkit.errors import InputError
 from alignkit.machine import here
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
+from alignkit.recipe.schema import Policy, Sampled, Stage, Stepped
 from alignkit.train import arguments
 from alignkit.train.evals import TrainingEvals, given, given_prompt
 
@@ -116,7 +118,7 @@ def rollout_engine(engine: str) -> str:
     )
 
 
-def objective(config: Any, registry: Registry) -> Objective | None:
+def objective(config: Stage, registry: Registry) -> Objective | None:
     """The loss and advantage plugins of a recipe; None for TRL's own loss (`loss:
     {name: trl}`, or none named).
     """
@@ -125,23 +127,17 @@ def objective(config: Any, registry: Registry) -> Objective | None:
     if config.loss is None or config.loss.name == "trl":
         return None
     loss = registry.get("loss", config.loss.name)
-    advantage = (
-        registry.get("advantage", config.advantage.name)
-        if config.advantage is not None
-        else None
-    )
-    return Objective(
+    found = Objective(
         loss=loss.value,
         options=plugins.typed_options(loss, config.loss.options),
         normalize=config.loss.normalize,
         constant=config.loss.constant,
-        advantage=advantage.value if advantage is not None else None,
-        advantage_options=(
-            plugins.typed_options(advantage, config.advantage.options)
-            if advantage is not None
-            else {}
-        ),
     )
+    if not isinstance(config, Policy) or config.advantage is None:
+        return found
+    advantage = registry.get("advantage", config.advantage.name)
+    options = plugins.typed_options(advantage, config.advantage.options)
+    return replace(found, advantage=advantage.value, advantage_options=options)
 
 
 class Job:
@@ -151,7 +147,7 @@ class Job:
         self, recipe: Recipe, registry: Registry, console: Console, folder: run.Run
     ) -> None:
         self.recipe = recipe
-        config: Any = recipe.config  # checked: what the method needs is there
+        config = recipe.stage
         self.config = config
         self.registry = registry
         self.console = console
@@ -235,7 +231,7 @@ class Job:
         config = self.config
         self.engine = (
             rollout_engine(config.generation.engine)
-            if config.generation is not None
+            if isinstance(config, Sampled)
             else ""
         )
         cuda = torch.cuda.is_available()
@@ -255,6 +251,7 @@ class Job:
                     models.save(*models.build(model.build, self.config.seed), start)
             source = str(start)
         else:
+            assert model.path is not None  # one of the two is stated
             source = model.path
         self.model, self.tokenizer = models.load(
             source,
@@ -292,6 +289,7 @@ class Job:
             )
         else:
             context = self.model.config.get_text_config().max_position_embeddings
+            assert isinstance(self.config, Sampled)
             room = encode.prompt_room(self.config.generation, context, self.engine)
             dataset, kept = encode.problems(
                 loaded, self.prompt, self.tokenizer, max_prompt=room
@@ -311,12 +309,9 @@ class Job:
         )
 
         config = self.config
-        train_dataset = self._rows(config.data.train, "train")
-        validation = (
-            self._rows(config.data.validation, "validation")
-            if config.data.validation is not None
-            else None
-        )
+        parts = {
+            part: self._rows(spec, part) for part, spec in config.data.parts().items()
+        }
         every = {
             name: e.every for name, e in config.evals.items() if e.every is not None
         }
@@ -325,28 +320,24 @@ class Job:
         common: dict[str, Any] = {
             "model": self.model,
             "args": self.args,
-            "train_dataset": train_dataset,
-            "eval_dataset": validation,
+            "train_dataset": parts["train"],
+            "eval_dataset": parts.get("validation"),
             "processing_class": self.tokenizer,
             "callbacks": [
                 settings,
                 MetricsCallback(self.run, self.info, self.callbacks),
                 *self._budget(),
-                *(
-                    [WholeRolloutsCallback()]
-                    if config.method in ("grpo", "rloo")
-                    else []
-                ),
+                *([WholeRolloutsCallback()] if isinstance(config, Policy) else []),
                 EvalCallback(every, self.evals.run),
                 self.progress,
             ],
             "objective": objective(config, self.registry),
         }
-        if config.method in ("grpo", "rloo"):
+        if isinstance(config, Policy):
             from alignkit.train.policy import AlignGRPOTrainer, AlignRLOOTrainer
 
             kind = AlignGRPOTrainer if config.method == "grpo" else AlignRLOOTrainer
-            board = self._reward_board()
+            board = self._reward_board(config)
             vllm = config.generation.vllm
             tolerance = vllm.sync_tolerance if vllm is not None else None
             self.trainer = kind(
@@ -372,19 +363,19 @@ class Job:
     def _budget(self) -> list[Any]:
         from alignkit.train.callbacks import BudgetCallback
 
-        budget = self.config.budget
+        budget = self.config.budget if isinstance(self.config, Stepped) else None
         return (
             []
             if budget is None
             else [BudgetCallback(self.run, budget.tokens, budget.seconds)]
         )
 
-    def _reward_board(self) -> RewardBoard:
+    def _reward_board(self, config: Policy) -> RewardBoard:
         from alignkit.grading import Grader
         from alignkit.train.rewards import RewardBoard, bound_rewards
 
         self.grader = Grader()
-        entries, bound = self.config.rewards, bound_rewards(self.config, self.registry)
+        entries, bound = config.rewards, bound_rewards(config, self.registry)
         zero = {
             reward.name: entries[name].on_error == "zero"
             for name, reward in bound.items()
