@@ -19,7 +19,7 @@ from alignkit.endpoint.costs import Estimate
 from alignkit.endpoint.ledger import Answer, Ledger, request_key
 from alignkit.endpoint.openai import CHAT, COMPLETIONS, OpenAIClient
 from alignkit.errors import AlignError, InputError, WorkError
-from alignkit.run import write_rows
+from alignkit.run import atomic_write, write_rows
 from alignkit.sampling import PromptText, Sampling
 from alignkit.types import Prompt
 

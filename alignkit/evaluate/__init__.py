@@ -100,6 +100,8 @@ def evaluate(
     try:
         keys = _keys(planned)
         _drop_changed(planned, store)
+        if announce and store.regraded:
+            announce(f"{name}: its scores are computed anew: {store.regraded}")
         if announce and engine and (kept := sum(key in store.rows for key in keys)):
             # A server may have another model under the same name by now: nobody but the
             # user can tell.

@@ -127,7 +127,7 @@ def _compare_choices(
             likelihoods = {
                 "loglikelihoods": dict(zip(sample.choices, values, strict=True))
             }
-            chosen = {
+            chosen: Row = {
                 "response": best,
                 "finish_reason": "stop",
                 "tokens": None,

@@ -15,8 +15,8 @@ from alignkit.errors import AlignError, InputError, MissingError
 from alignkit.machine import doctor, hub
 from alignkit.plan import estimate, machine
 from alignkit.plan.verdict import facts, faults
+from alignkit.provenance import named
 from alignkit.recipe import trl
-from alignkit.recipe.plugin_check import used
 from alignkit.recipe.rules import batches, setting
 from alignkit.recipe.schema import ExpertIteration, Model, Sampled, Stage, Stepped
 
@@ -140,7 +140,9 @@ def _plan(
     name: str, recipe: Recipe, origin: Model, registry: Registry
 ) -> tuple[Plan, estimate.Lengths | None]:
     config = recipe.stage
-    found = Plan(name, config, plugins=used(recipe.resolved, registry))
+    found = Plan(
+        name, config, plugins=[*named(recipe.resolved, registry).distinct.values()]
+    )
     found.arithmetic = batch_arithmetic(config)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)
@@ -341,7 +343,7 @@ def _encoded(
 
 def _evals(config: Stage, registry: Registry, found: Plan) -> None:
     """The evals' data and judges, so that nothing is missing only after the training."""
-    from alignkit.endpoint.judges import default_judge, resolve
+    from alignkit.endpoint.judges import resolve
     from alignkit.evaluate import plan_eval
     from alignkit.train.evals import request
 

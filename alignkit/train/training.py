@@ -13,7 +13,6 @@ from alignkit.data import encode
 from alignkit.errors import InputError
 from alignkit.machine import here
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
-from alignkit.recipe.plugin_check import used
 from alignkit.recipe.schema import Policy, Sampled, Stage, Stepped
 from alignkit.recipe.trl import setting
 from alignkit.train import arguments
@@ -67,7 +66,7 @@ def create_run(
         folder,
         method=config.method,
         seed=config.seed,
-        fingerprint=fingerprint(recipe, registry),
+        **provenance.of_run(recipe, registry).record(),
         versions=here.versions(),
         git=here.git_state(recipe.path.parent),
         hardware=here.hardware(),
@@ -79,41 +78,32 @@ def create_run(
     return made
 
 
-def fingerprint(recipe: Recipe, registry: Registry) -> str:
-    """One hash for all that decides the result: the recipe, its plugins' sources, its
-    rows, the versions.
-    """
-    sources, datasets = {}, {}
-    for name, stage in (recipe.stages or {"": recipe}).items():
-        for plugin in used(stage.resolved, registry):
-            sources[f"{plugin.kind} {plugin.name}"] = plugin.source_hash
-        for part, spec in stage.stage.data.parts().items():
-            loaded = data.load_rows(given(spec), registry, seed=stage.stage.seed)
-            datasets[f"{name} {part}"] = data.fingerprint(loaded)
-    decisive = {
-        package: version
-        for package, version in here.versions().items()
-        if package != "vllm"
-    }
-    return provenance.fingerprint(recipe.resolved, sources, datasets, decisive)
-
-
-def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> None:
+def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> list[str]:
     """Refuse to go on with a run whose data, plugins or versions have changed since.
 
+    Returns:
+        What cannot be told.
+
     Raises:
-        InputError: the fingerprint differs.
+        InputError: what has changed, each part by its name.
     """
-    if fingerprint(recipe, registry) != begun.manifest.get("fingerprint"):
+    now = provenance.of_run(recipe, registry)
+    if changed := provenance.changes(begun.manifest, now):
         stage = (
             f", or at the first stage concerned: align run --resume {begun.folder}"
             " --from STAGE"
         )
         raise InputError(
             f"{begun.folder} was begun with other data, plugins or versions than are"
-            " here now, so going on would mix two experiments; start anew: align run"
-            f" {begun.folder / 'recipe.yaml'}" + (stage if recipe.stages else "")
+            f" here now ({'; '.join(changed)}), so going on would mix two experiments;"
+            f" start anew: align run {begun.folder / 'recipe.yaml'}"
+            + (stage if recipe.stages else "")
         )
+    if not provenance.is_old(begun.manifest):
+        return []
+    return [
+        f"{begun.folder} was begun by {provenance.OLD}; its data and versions agree"
+    ]
 
 
 def rollout_engine(engine: str) -> str:
