@@ -226,11 +226,11 @@ def test_a_sweep_is_not_gone_on_with_when_a_helper_has_changed(begin, helped):
     sweep, registry = begin()
     work(sweep, Cluster(registry, fail=["b-"]), registry)
     Run.open(sweep.folder).finish("failed")
-    again, made = jobs.reopen(sweep.folder)
+    again, _ = jobs.reopen(sweep.folder)
     jobs.go_on(again, registry)
     made.finish("failed")
     helped[0].write_text("def near(a, b):\n    return float(a != b)\n")
-    again, made = jobs.reopen(sweep.folder)
+    again, _ = jobs.reopen(sweep.folder)
     with pytest.raises(InputError) as caught:
         jobs.go_on(again, registry)
     said = "reward nearest: its helper rewards/_rules.py changed since these were run"
@@ -246,7 +246,7 @@ def test_runs_of_0_1_are_kept_in_their_sweep_not_reused_in_others_and_said(begin
         run = Run.open(job.run)
         del run.manifest["identity"]
         run.update(fingerprint="ab" * 32)
-    again, made = jobs.reopen(sweep.folder)
+    again, _ = jobs.reopen(sweep.folder)
     jobs.go_on(again, registry)
     assert [job.status for job in again.jobs] == ["done", "waiting", "done"]
     assert "2 runs were done by alignkit 0.1" in again.notes[0]
