@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignkit.cli.common import console, json_option, print_json
+from alignkit.cli.common import console, hold, json_option, print_json
 from alignkit.cli.sources import (
     Source,
     exists,
@@ -53,15 +52,6 @@ def _apart(out: Path, *sources: str | None) -> None:
             )
 
 
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from alignkit.run import atomic_write
-
-    text = "".join(
-        json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows
-    )
-    atomic_write(path, text.encode("utf-8", "backslashreplace"))
-
-
 @data.command()
 @source_options
 @click.option(
@@ -98,6 +88,7 @@ def split(
     set it is held against.
     """
     from alignkit.data.split import split as divide
+    from alignkit.run import write_rows
 
     rows = _open(source, flags).rows
     names = ("train", "validation", "removed")
@@ -109,6 +100,7 @@ def split(
         others[text] = open_source(name, part=part or None, kit=flags["kit"]).rows
     for made in names:
         _apart(Path(out) / f"{made}.jsonl", source, flags["data"])
+        hold(Path(out) / f"{made}.jsonl")
     parts = divide(
         rows,
         validation=validation,
@@ -119,7 +111,7 @@ def split(
     counts = {}
     for name in names:
         counts[name] = len(getattr(parts, name))
-        _write(Path(out) / f"{name}.jsonl", getattr(parts, name))
+        write_rows(Path(out) / f"{name}.jsonl", getattr(parts, name))
     if as_json:
         print_json({"out": out, **counts})
         return
@@ -215,6 +207,7 @@ def distill(
         flags["prompt"] = "chat"
     found = _open(source, flags, "prompt", "prompt_file")
     _apart(Path(out), source, flags["data"], read_batch)
+    hold(Path(out))
     if write_batch:
         _apart(Path(write_batch), source, flags["data"])
     drawn = ("temperature", "top_p", "max_new_tokens", "seed")
@@ -343,9 +336,11 @@ def filter_(
     """Keep the rows of SOURCE that meet all rules; says how many went, and why."""
     from alignkit.data import require_columns
     from alignkit.data.filter import Filter
+    from alignkit.run import write_rows
 
     found = _open(source, flags)
     _apart(Path(out), source, flags["data"])
+    hold(Path(out))
     rows = _graded(found, reward, flags["kit"]) if reward else found.rows
     tokens = None
     if flags["min_tokens"] is not None or flags["max_tokens"] is not None:
@@ -380,7 +375,7 @@ def filter_(
         least, reasons, flags["min_tokens"], flags["max_tokens"], flags["duplicates"]
     )
     kept = rules.apply(rows, tokens)
-    _write(Path(out), kept)
+    write_rows(Path(out), kept)
     if as_json:
         print_json(
             {

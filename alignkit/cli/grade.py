@@ -12,6 +12,7 @@ import click
 
 from alignkit.cli.common import (
     console,
+    hold,
     json_option,
     kit_option,
     load_registry,
@@ -88,6 +89,8 @@ def grade(
     screen = console(as_json)
     if out and Path(out).resolve() == Path(file).resolve():
         raise InputError(f"--out {out} is the file that is graded; choose another")
+    if out and explain is None:
+        hold(Path(out))
     with Grader() as grader:
         if explain is not None:
             line = [row for row in rows if row.number == explain]
