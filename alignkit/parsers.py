@@ -1,4 +1,4 @@
-"""Read the answer out of a free-text response. Apart from `functional`, whose import
+"""Read the answer out of a free-text response. Apart from `course`, whose import
 loads torch.
 """
 

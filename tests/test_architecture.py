@@ -17,7 +17,7 @@ ROOT = Path(alignkit.__file__).parent
 # room.
 ROWS = [
     {"errors", "types", "parsers"},
-    {"hookspecs", "kits", "plugins", "functional", "run", "machine"},
+    {"hookspecs", "kits", "plugins", "functional", "course", "run", "machine"},
     {"recipe"},
     {"models", "grading", "endpoint", "engines"},
     {"data"},
@@ -83,6 +83,7 @@ def test_nothing_heavy_is_imported_at_start_up(path: Path):
         "train",
         "models",
         "functional",
+        "course",
         "engines",
         "conformance",
         "proofs",
