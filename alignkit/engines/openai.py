@@ -16,6 +16,7 @@ from alignkit.endpoint.costs import Budget, usage_of
 from alignkit.endpoint.faults import BadAnswer
 from alignkit.endpoint.http import Endpoint, Outcome
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
+from alignkit.engines.stopping import stop_end
 from alignkit.errors import InputError
 
 CHAT = "/chat/completions"
@@ -250,7 +251,7 @@ class OpenAIEngine:
                 if characters
                 else total // len(texts)
             )
-            kept = cut_after_stop(text, stop)
+            kept = text[: stop_end(text, stop) or None]
             whole = (
                 len(kept) < len(text)
                 or str(choice.get("finish_reason")).lower() not in CUT
@@ -347,12 +348,6 @@ def _own_seed(sampling: Sampling, messages: Sequence[Mapping[str, Any]]) -> int 
     if sampling.seed is None or sampling.temperature == 0:
         return sampling.seed
     return random.Random(f"{sampling.seed} {messages}").getrandbits(31)
-
-
-def cut_after_stop(text: str, stop: Sequence[str]) -> str:
-    """The text up to and with the stop string that ends first."""
-    ends = [at + len(s) for s in stop if (at := text.find(s)) >= 0]
-    return text[: min(ends)] if ends else text
 
 
 def _string(value: Any) -> str:
