@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data, models
-from alignkit.data.split import QUESTION_COLUMNS
+from alignkit.data.columns import QUESTION_OR_PROMPT
 from alignkit.engines.base import Completion, Sampling
 from alignkit.engines.transformers import TransformersEngine
 from alignkit.engines.vllm_start import Limits
@@ -332,7 +332,7 @@ def with_hint(row: Row) -> Row:
     """The row with its truth in view, whichever of its columns holds the question."""
     hint = HINT.replace("{truth}", str(row.get("truth")))
     return {
-        k: v + hint if k in QUESTION_COLUMNS and isinstance(v, str) else v
+        k: v + hint if k in QUESTION_OR_PROMPT and isinstance(v, str) else v
         for k, v in row.items()
     }
 
