@@ -39,7 +39,8 @@ def doctor(recipe: str | None, kit: tuple[str, ...], as_json: bool) -> int:
     else:
         loaded, registry = load_recipe(recipe, kit=kit)
         stages = planning.plan(loaded, registry)
-    found = diagnosis.examine(registry)
+    judges = [plugin for plugin in registry.all("judge") if plugin.value.key]
+    found = diagnosis.examine({p.value.key: f"judge {p.name}" for p in judges[::-1]})
     missing = [f"{stage.name}: {text}" for stage in stages for text in stage.missing]
     wrong = [f"{stage.name}: {text}" for stage in stages for text in stage.wrong]
     if as_json:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from alignkit.errors import InputError
+from alignkit.machine.gpus import cuda_available
 from alignkit.types import Message
 
 # a list of messages goes through the model's chat template
@@ -71,6 +73,14 @@ class Completion:
     token_ids: tuple[int, ...] | None = None
     # of `token_ids`, under the untempered model
     logprobs: tuple[float, ...] | None = None
+
+
+def local_engine(asked: str) -> str:
+    """`auto` is vLLM where it is installed and there is a GPU, else transformers."""
+    if asked != "auto":
+        return asked
+    fits = importlib.util.find_spec("vllm") is not None and cuda_available()
+    return "vllm" if fits else "transformers"
 
 
 class Engine(Protocol):

@@ -23,7 +23,7 @@ from alignkit.errors import AlignError
 from alignkit.types import JudgeTask, Sample
 
 if TYPE_CHECKING:
-    from alignkit.machine.doctor import Gpu
+    from alignkit.machine.gpus import Gpu
     from alignkit.models.shape import Block, Shape
     from alignkit.recipe import Recipe
 

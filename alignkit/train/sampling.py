@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit import data, models
 from alignkit.data.columns import QUESTION_OR_PROMPT
-from alignkit.engines.base import Completion, Sampling
+from alignkit.engines.base import Completion, Sampling, local_engine
 from alignkit.engines.transformers import TransformersEngine
 from alignkit.engines.vllm_start import Limits
 from alignkit.errors import InputError, WorkError
@@ -22,7 +22,6 @@ from alignkit.grading import Grader
 from alignkit.run import append_jsonl, atomic_write, read_jsonl, write_json
 from alignkit.train.evals import BATCH, given, given_prompt, request
 from alignkit.train.rewards import bound_rewards, combine, failure
-from alignkit.train.training import rollout_engine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,7 +128,7 @@ def sample(
 
 
 def _engine(config: Any, model: str) -> Engine:
-    chosen = rollout_engine(config.generation.engine)
+    chosen = local_engine(config.generation.engine)
     if chosen == "vllm":
         from alignkit.engines.vllm import VLLMEngine
 
