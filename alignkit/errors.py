@@ -6,7 +6,9 @@ An error says what was given, what was expected, what exists, and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 from unicodedata import category
 
 
@@ -67,6 +69,12 @@ def listing(names: Sequence[str], limit: int = 40) -> str:
     """Names joined by commas, cut with a count after `limit`."""
     shown = ", ".join(names[:limit])
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """`file:line` where a function is defined."""
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def printable(text: str) -> str:
