@@ -16,7 +16,7 @@ ROOT = Path(alignkit.__file__).parent
 # Rows of the design, lowest first; a module imports only from lower rows or its own
 # room.
 ROWS = [
-    {"errors", "types", "parsers"},
+    {"errors", "types", "sampling", "parsers"},
     {"hookspecs", "kits", "plugins", "functional", "course", "run", "machine"},
     {"recipe"},
     {"models", "grading", "endpoint", "engines"},
@@ -117,7 +117,7 @@ def test_a_built_in_plugin_uses_only_the_public_api_and_is_short(file: Path):
             "evals",
             "plugins",
         ), f"{file.name} imports another plugin"
-    assert len(file.read_text().splitlines()) < 120
+    assert len(file.read_text().splitlines()) < 160
 
 
 def test_plugin_folders_are_no_packages():

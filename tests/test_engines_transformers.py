@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import (
+    MinPLogitsWarper,
+    MistralConfig,
+    MistralForCausalLM,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from alignkit import models
 from alignkit.engines.base import Sampling
 from alignkit.engines.batching import reading_order, shared_prefix
-from alignkit.engines.transformers import TransformersEngine, draw
+from alignkit.engines.transformers import TransformersEngine, draw, penalized
 from alignkit.errors import InputError, WorkError
 
 PROMPTS = [
@@ -420,10 +426,13 @@ def test_a_token_of_no_weight_is_never_drawn() -> None:
     ("wrong", "message"),
     [
         ({"temperature": -1}, "temperature must be at least 0"),
-        ({"top_p": 0}, "top_p must lie above 0"),
+        ({"top_p": 0}, "top_p must be above 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
-        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens must lie in"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens is 9, more than"),
         ({"n": 0}, "n must be at least 1"),
+        ({"min_p": 1.5}, "min_p must be at most 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
+        ({"temperature": float("nan")}, "temperature must be at least 0"),
         ({"stop": ("",)}, "stop string must not be empty"),
     ],
 )
@@ -471,3 +480,31 @@ def test_the_reserved_cache_holds_what_joining_would() -> None:
         moved += kept.data_ptr() != before
         assert torch.equal(kept, joined)
     assert moved == 3  # for the first, for the long one and after the selection
+
+
+@pytest.mark.parametrize("min_p", [0.0, 0.2, 0.9, 1.0])
+def test_min_p_keeps_the_tokens_that_transformers_keeps(min_p: float) -> None:
+    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(1))
+    uniform = torch.linspace(0, 0.999, 400, dtype=torch.float64)
+    drawn = draw(logits.expand(400, -1), Sampling(min_p=min_p), uniform)
+    theirs = MinPLogitsWarper(min_p)(None, logits.clone())
+    assert set(drawn.tolist()) == set(theirs[0].isfinite().nonzero().flatten().tolist())
+
+
+def test_the_repetition_penalty_is_that_of_transformers() -> None:
+    logits = torch.randn(2, 9, generator=torch.Generator().manual_seed(2))
+    texts = [[1, 4, 4], [0, 8, 2]]
+    theirs = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor(texts), logits.clone())
+    assert torch.equal(penalized(logits, texts, 1.7), theirs)
+
+
+def test_a_repetition_penalty_reaches_the_text_and_not_the_log_probs(pair) -> None:
+    plain = Sampling(temperature=0, max_new_tokens=20, logprobs=True)
+    [[loud]] = engine(pair).generate(PROMPTS[:1], plain)
+    [[shy]] = engine(pair).generate(
+        PROMPTS[:1], replace(plain, repetition_penalty=50.0)
+    )
+    assert shy.token_ids != loud.token_ids
+    new = [token for token in shy.token_ids if token != loud.token_ids[-1]]
+    assert len(set(new)) == len(new)  # so strong a penalty lets no token come twice
+    assert all(logp <= 0 for logp in shy.logprobs)

@@ -398,7 +398,7 @@ def test_samples_need_ids_of_their_own(registry):
         ({"temperature": float("inf")}, "finite, got inf"),
         ({"stop": 5}, "stop is 5; expected a text or a list of texts"),
         ({"stop": [1]}, "expected a text or a list"),
-        ({"top_p": 0}, "top_p must lie above 0"),
+        ({"top_p": 0}, "top_p must be above 0"),
         ({"n": 4}, "no sampling setting 'n'"),
         ({"temperature": True}, "expected a number"),
     ],

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -289,7 +289,7 @@ class Distillation:
     def _key(self, prompt: PromptText, sample: int) -> str:
         # Without the token limit: a finished answer stays one when the limit is raised.
         # 64 characters, as batch files allow.
-        drawn = asdict(self.sampling) | {"max_new_tokens": None}
+        drawn = self.sampling.record() | {"max_new_tokens": None}
         text = prompt if isinstance(prompt, str) else [dict(m) for m in prompt]
         asked = [
             self.engine.model,

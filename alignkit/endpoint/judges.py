@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,7 @@ class JudgeClient:
 
     def key_of(self, conversation: Conversation, sampling: Sampling) -> str:
         """What a verdict is stored under."""
-        asked = [self.model, [dict(m) for m in conversation], asdict(sampling)]
+        asked = [self.model, [dict(m) for m in conversation], sampling.record()]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def stored(self, keys: Sequence[str]) -> Texts | None:
@@ -270,7 +270,7 @@ class JudgeClient:
                 part = keys[start : start + LOCAL_BATCH]
                 for key, text in zip(
                     part,
-                    self._local([todo[key] for key in part], asdict(sampling)),
+                    self._local([todo[key] for key in part], sampling.record()),
                     strict=True,
                 ):
                     received(key, Completion(text, "stop", 0), None)

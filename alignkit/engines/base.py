@@ -3,63 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from alignkit.errors import InputError
 from alignkit.machine.gpus import cuda_available
+from alignkit.sampling import Sampling
 from alignkit.types import Message
+
+__all__ = ["Completion", "Engine", "OnDone", "PromptText", "Sampling"]
 
 # a list of messages goes through the model's chat template
 PromptText = str | Sequence[Message]
 OnDone = Callable[[int, "list[Completion]"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How completions are drawn.
-
-    `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep every token. Generation ends
-    at the first of `stop`, which stays in the text, at the end-of-sequence token, or
-    after `max_new_tokens`.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_new_tokens: int = 1024
-    min_new_tokens: int = 0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    n: int = 1  # completions per prompt
-    logprobs: bool = False  # whether completions carry log-probs, which cost time
-
-    def __post_init__(self) -> None:
-        rules = {
-            f"temperature must be at least 0 and finite, got {self.temperature}": (
-                0 <= self.temperature < math.inf
-            ),
-            f"top_p must lie above 0 and not above 1, got {self.top_p}": (
-                0 < self.top_p <= 1
-            ),
-            f"top_k must be at least 0 (0: all tokens), got {self.top_k}": (
-                self.top_k >= 0
-            ),
-            f"max_new_tokens must be at least 1, got {self.max_new_tokens}": (
-                self.max_new_tokens >= 1
-            ),
-            f"min_new_tokens must lie in 0 to max_new_tokens ({self.max_new_tokens}), got {self.min_new_tokens}": (
-                0 <= self.min_new_tokens <= self.max_new_tokens
-            ),
-            f"n must be at least 1, got {self.n}": self.n >= 1,
-            "a stop string must not be empty": all(self.stop),
-        }
-        if broken := [
-            f"sampling: {text}" for text, holds in rules.items() if not holds
-        ]:
-            raise InputError(*broken)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from alignkit.endpoint.http import Endpoint, Outcome
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
 from alignkit.engines.stopping import stop_end
 from alignkit.errors import InputError
+from alignkit.sampling import OPTIONS
 
 CHAT = "/chat/completions"
 COMPLETIONS = "/completions"
@@ -202,11 +203,7 @@ class OpenAIEngine:
             "model": self.model,
             **({"messages": messages} if chat else {"prompt": prompt}),
         }
-        body |= {
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
+        body |= sampling.named("openai")
         # there vLLM refuses more than one
         if sampling.n > 1 and not (self.is_vllm and sampling.temperature == 0):
             body["n"] = sampling.n
@@ -217,24 +214,31 @@ class OpenAIEngine:
         if self.is_vllm:
             # What is left out, a vLLM server takes from the model's
             # generation_config.json.
-            body |= {"top_k": sampling.top_k, "min_p": 0.0, "repetition_penalty": 1.0}
+            body |= sampling.named("vllm_server")
+            body |= {"stop": list(sampling.stop), "include_stop_str_in_output": True}
             # an answer begun in the prompt is gone on with
             if messages[-1]["role"] == "assistant":
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
-        elif sampling.top_k:
-            body["top_k"] = sampling.top_k
-        if sampling.min_new_tokens:
-            if not self.is_vllm:
-                raise InputError(
-                    f"min_new_tokens: {self.endpoint.host} has no such setting; only"
-                    " vLLM servers take it"
-                )
-            body["min_tokens"] = sampling.min_new_tokens
-        if sampling.stop and self.is_vllm:
-            body |= {"stop": list(sampling.stop), "include_stop_str_in_output": True}
+        else:
+            self._refuse(sampling)
+            if not sampling.top_k:
+                del body["top_k"]  # most servers know no such field
         if self.logprobs or sampling.logprobs:
             body["logprobs"] = True if chat else 1
         return body
+
+    def _refuse(self, sampling: Sampling) -> None:
+        """Options that only vLLM's servers take; stop strings are cut here."""
+        foreign = [
+            name
+            for name in sampling.stated()
+            if OPTIONS[name].vllm_server and name != "stop"
+        ]
+        if foreign:
+            raise InputError(
+                f"{', '.join(foreign)}: {self.endpoint.host} has no such setting; only"
+                " vLLM servers take it"
+            )
 
     def read(self, answer: Any, *, stop: Sequence[str] = ()) -> list[Completion]:
         """The completions of one answer."""

@@ -170,9 +170,11 @@ class TransformersEngine:
         logits, mask = logits[keep], mask[keep]
         cache.reorder_cache(keep)
         for step in itertools.count():
-            tokens = self._draw(
-                logits[:, -1].float(), rows, sampling, step >= sampling.min_new_tokens
-            )
+            scores = last = logits[:, -1].float()
+            if sampling.repetition_penalty != 1:
+                texts = [encoded[row.prompt] + row.tokens for row in rows]
+                scores = penalized(last, texts, sampling.repetition_penalty)
+            tokens = self._draw(last, scores, rows, sampling, step)
             for row in rows:
                 if row.done is None and (reason := self._ended(row, stopping)):
                     row.done = self._completion(row, reason, stopping)
@@ -189,24 +191,24 @@ class TransformersEngine:
             logits = self._forward(tokens[:, None], mask, cache)
 
     def _draw(
-        self, logits: Any, rows: list[_Row], sampling: Sampling, may_end: bool
+        self, logits: Any, scores: Any, rows: list[_Row], sampling: Sampling, step: int
     ) -> Any:
-        """Draw the next token (B,) of every row from logits (B, V) and note it with its
-        log-prob.
+        """Draw the next token (B,) of every row from scores (B, V), and note it with its
+        log-prob under the model's own logits (B, V).
         """
         import torch
 
         total = logits.logsumexp(-1) if sampling.logprobs else None
-        if not may_end:
-            logits[:, list(self._ends)] = -torch.inf
+        if step < sampling.min_new_tokens:
+            scores[:, list(self._ends)] = -torch.inf
         if sampling.temperature == 0:
-            tokens = logits.argmax(-1)
+            tokens = scores.argmax(-1)
         else:
             uniform = torch.tensor(
                 [row.uniform.getrandbits(32) / 2**32 for row in rows],
                 dtype=torch.float64,
             )
-            tokens = draw(logits, sampling, uniform.to(logits.device))
+            tokens = draw(scores, sampling, uniform.to(logits.device))
         chosen = logits.gather(-1, tokens[:, None]).squeeze(-1)
         if chosen.isnan().any():
             raise WorkError(
@@ -362,9 +364,24 @@ def draw(logits: Any, sampling: Sampling, uniform: Any) -> Any:
     weights = logits.softmax(-1)
     if sampling.top_p < 1:
         weights = weights * (weights.cumsum(-1) - weights < sampling.top_p)
+    if sampling.min_p:
+        weights = weights * (weights >= sampling.min_p * weights.amax(-1, True))
     reached = weights.double().cumsum(-1)
     # `right`: the first place whose sum lies above the target, so a weight of zero is
     # never drawn.
     place = torch.searchsorted(reached, uniform[:, None] * reached[:, -1:], right=True)
     place = place.clamp(max=logits.shape[-1] - 1)
     return (place if order is None else order.gather(-1, place)).squeeze(-1)
+
+
+def penalized(logits: Any, texts: list[list[int]], penalty: float) -> Any:
+    """Logits (B, V) with those of the tokens of each row's text, prompt included, made
+    less likely (Keskar et al. 2019, arXiv:1909.05858).
+    """
+    import torch
+
+    marks = logits.new_zeros(logits.shape, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        marks[row, list(set(text))] = True
+    lowered = torch.where(logits < 0, logits * penalty, logits / penalty)
+    return torch.where(marks, lowered, logits)

@@ -263,14 +263,9 @@ def _sampling_params(sampling: Sampling, seed: int | None) -> Any:
     from vllm import SamplingParams
 
     return SamplingParams(
+        **{**sampling.named("vllm"), "stop": list(sampling.stop)},
         # vLLM refuses several greedy ones
         n=sampling.n if sampling.temperature > 0 else 1,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        max_tokens=sampling.max_new_tokens,
-        min_tokens=sampling.min_new_tokens,
-        stop=list(sampling.stop),
         include_stop_str_in_output=True,
         seed=seed,
         logprobs=0 if sampling.logprobs else None,

@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import isnan  # not `import math`: this package has a module of that name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -334,7 +334,7 @@ def _settings(planned: Planned, engine: Engine | None, model: str) -> dict[str, 
     """What the completions depend on, besides the text of each prompt."""
     sampling = {
         k: list(v) if k == "stop" else v
-        for k, v in asdict(planned.sampling).items()
+        for k, v in planned.sampling.record().items()
         if k != "n"
     }
     return {

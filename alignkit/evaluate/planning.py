@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
-from alignkit.engines.base import Sampling
 from alignkit.errors import InputError, nearest
 from alignkit.evaluate.responses import StoredResponses, completion
 from alignkit.evaluate.store import Key, Row
 from alignkit.plugins import bind, check_options
+from alignkit.sampling import DEFAULTS, OPTIONS, Sampling
 from alignkit.types import Prompt, Sample
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 
 # What `--set` and a recipe's `sampling:` may change; the others are set by the harness.
-SAMPLING = tuple(
-    f.name for f in fields(Sampling) if f.name not in ("n", "seed", "logprobs")
-)
+SAMPLING = tuple(OPTIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +203,7 @@ def make_sampling(given: Mapping[str, Any], where: str) -> Sampling:
                 f"{where}: there is no sampling setting '{key}';"
                 f" {nearest(key, SAMPLING)}"
             )
-        wanted = Sampling.__dataclass_fields__[key].default
+        wanted = DEFAULTS[key]
         if key == "stop":
             value = (value,) if isinstance(value, str) else value
             if not isinstance(value, Sequence) or not all(
