@@ -78,9 +78,11 @@ def place_of(function: Callable[..., Any]) -> str:
 
 
 def printable(text: str) -> str:
-    """Without the control characters that a terminal would obey; line breaks stay."""
+    """Without the control characters that a terminal would obey; line breaks and tabs
+    stay.
+    """
     return "".join(
-        "\ufffd" if category(c) in ("Cc", "Cf") and c not in "\n\u200d" else c
+        "\ufffd" if category(c) in ("Cc", "Cf") and c not in "\n\t\u200d" else c
         for c in text
     )
 

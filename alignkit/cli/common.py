@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alignkit.plugins import Registry
+    from alignkit.progress import Progress
     from alignkit.recipe import Recipe
 
 kit_option = click.option(
@@ -114,6 +115,36 @@ def console(as_json: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=as_json)
+
+
+def say(screen: Console, text: str) -> None:
+    """Print a line that may hold text from outside, which neither the terminal nor
+    rich may take for an instruction.
+    """
+    from alignkit.errors import printable
+
+    screen.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def cell(text: object) -> str:
+    """Text from outside as a table of rich shows it."""
+    from rich.markup import escape
+
+    from alignkit.errors import printable
+
+    return escape(printable(str(text)))
+
+
+def counts(by_name: Mapping[str, int]) -> str:
+    """`3 ok, 1 wrong`, as a table of rich shows it."""
+    return cell(", ".join(f"{count} {name}" for name, count in by_name.items()))
+
+
+def progress(title: str) -> Progress:
+    """How far a command is, on standard error beside its result."""
+    from alignkit.progress import Progress
+
+    return Progress(console(as_json=True), title)
 
 
 def print_json(value: Any) -> None:

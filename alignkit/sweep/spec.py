@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from alignkit.errors import InputError, RecipeError, nearest
-from alignkit.recipe import yaml
+from alignkit.recipe import options, yaml
 from alignkit.recipe.schema import Count, Section
 
 Node = yaml.Node
@@ -174,12 +174,13 @@ def from_recipe(
     """
     fixed, axes, problems = [], {}, []  # type: ignore[var-annotated]
     for text in sets:
-        key, equals, value = text.partition("=")
-        parts = _split(value) if equals else []
+        where = f"--set {text}"
+        key, values = options.halves(text, where, "KEY=VALUE or KEY=VALUE,VALUE,…")
+        parts = options.split(values, where)
         if len(parts) < 2:
             fixed.append(text)
         else:
-            axes[key.strip()] = [
+            axes[key] = [
                 yaml.parse(part, yaml.Origin(text, kind="set"), problems)
                 for part in parts
             ]
@@ -254,21 +255,3 @@ def _word(node: Node) -> str:
     value = yaml.plain(node)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return re.sub(r"[^\w.+-]+", "_", text).strip("_") or "none"
-
-
-def _split(text: str) -> list[str]:
-    """Split at commas outside brackets and quotes."""
-    parts, depth, quote, start = [], 0, "", 0
-    for place, character in enumerate(text):
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "\"'":
-            quote = character
-        elif character in "[{":
-            depth += 1
-        elif character in "]}":
-            depth -= 1
-        elif character == "," and not depth:
-            parts.append(text[start:place])
-            start = place + 1
-    return [*parts, text[start:]]
