@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -40,3 +42,15 @@ def align_data() -> Path:
 def _own_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kits that a test mounts are not passed on to the next one."""
     monkeypatch.setenv("ALIGN_MOUNTS", MOUNTS)
+
+
+@pytest.fixture(autouse=True)
+def _open_logs() -> None:
+    """A library's log handler writes to the standard error of the test that imported
+    the library, which is closed in the next one.
+    """
+    for logger in logging.root.manager.loggerDict.values():
+        for handler in getattr(logger, "handlers", ()):
+            if type(handler) is logging.StreamHandler and handler.stream.closed:
+                handler.stream = sys.stderr
+                vars(handler).pop("flush", None)  # transformers ties it to the stream
