@@ -117,13 +117,15 @@ def console(as_json: bool = False) -> Console:
     return Console(stderr=as_json)
 
 
-def say(screen: Console, text: str) -> None:
+def say(screen: Console, text: str, style: str | None = None) -> None:
     """Print a line that may hold text from outside, which neither the terminal nor
     rich may take for an instruction.
     """
     from alignkit.errors import printable
 
-    screen.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    screen.print(
+        printable(text), style=style, markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def cell(text: object) -> str:

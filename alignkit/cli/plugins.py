@@ -10,11 +10,13 @@ from typing import Any
 import click
 
 from alignkit.cli.common import (
+    cell,
     console,
     json_option,
     kit_option,
     load_registry,
     print_json,
+    say,
 )
 from alignkit.errors import InputError, PluginError, listing, nearest
 
@@ -51,10 +53,8 @@ def list_(kind: str | None, kit: tuple[str, ...], as_json: bool) -> None:
     table = Table("kind", "name", "kit", "what it does", box=None, pad_edge=False)
     for plugin in found:
         table.add_row(
-            plugin.kind,
-            plugin.name,
-            plugin.kit,
-            _summary(plugin.value, plugin.functions),
+            *(plugin.kind, plugin.name, plugin.kit),
+            cell(_summary(plugin.functions)),
         )
     console().print(table)
 
@@ -100,18 +100,10 @@ def show(name: str, kit: tuple[str, ...], as_json: bool) -> None:
         return
     out = console()
     for row in rows:
-        out.print(
-            f"[bold]{row['kind']} {row['name']}[/bold]  {row['file']}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        out.print(row["doc"] or "", markup=False, highlight=False)
+        say(out, f"{row['kind']} {row['name']}  {row['file']}", style="bold")
+        say(out, row["doc"] or "")
         for option, about in row["options"].items():
-            out.print(
-                f"  {option}: {about['type']} = {about['default']!r}",
-                markup=False,
-                highlight=False,
-            )
+            say(out, f"  {option}: {about['type']} = {about['default']!r}")
 
 
 @plugins.command()
@@ -216,6 +208,6 @@ def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
     return 1 if failed else 0
 
 
-def _summary(value: object, functions: tuple) -> str:
+def _summary(functions: tuple) -> str:
     doc = (inspect.getdoc(functions[0]) if functions else None) or ""
     return doc.split("\n")[0]

@@ -195,6 +195,22 @@ def from_recipe(
     return Spec(path.stem, path, changes, seeds, overlays=overlays, sets=fixed)
 
 
+def seeds_of(text: str | None) -> list[int] | None:
+    """The seeds of `--seeds`: how many (`3`), or which (`0,1,2`; `7,` for one).
+
+    Raises:
+        InputError: another form.
+    """
+    if text is None:
+        return None
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words) or text.strip() == "0":
+        raise InputError(
+            f"--seeds {text}: expected how many (3), or which (0,1,2; 7, for one)"
+        )
+    return [int(word) for word in words] if len(words) > 1 else list(range(int(text)))
+
+
 def product(axes: Mapping[str, Sequence[Node]]) -> dict[str, Node]:
     """Every combination of the values of dotted keys, as changes of a recipe by their
     label.
