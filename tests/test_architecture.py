@@ -17,7 +17,16 @@ ROOT = Path(alignkit.__file__).parent
 # room.
 ROWS = [
     {"errors", "types", "sampling", "parsers"},
-    {"hookspecs", "kits", "plugins", "functional", "course", "run", "machine"},
+    {
+        "hookspecs",
+        "kits",
+        "plugins",
+        "functional",
+        "course",
+        "run",
+        "machine",
+        "terminal",
+    },
     {"recipe"},
     {"models", "grading", "endpoint", "engines"},
     {"data"},

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alignkit.plugins import Registry
-    from alignkit.progress import Progress
     from alignkit.recipe import Recipe
+    from alignkit.terminal import Progress
 
 kit_option = click.option(
     "--kit",
@@ -117,34 +117,16 @@ def console(as_json: bool = False) -> Console:
     return Console(stderr=as_json)
 
 
-def say(screen: Console, text: str, style: str | None = None) -> None:
-    """Print a line that may hold text from outside, which neither the terminal nor
-    rich may take for an instruction.
-    """
-    from alignkit.errors import printable
-
-    screen.print(
-        printable(text), style=style, markup=False, highlight=False, soft_wrap=True
-    )
-
-
-def cell(text: object) -> str:
-    """Text from outside as a table of rich shows it."""
-    from rich.markup import escape
-
-    from alignkit.errors import printable
-
-    return escape(printable(str(text)))
-
-
 def counts(by_name: Mapping[str, int]) -> str:
     """`3 ok, 1 wrong`, as a table of rich shows it."""
+    from alignkit.terminal import cell
+
     return cell(", ".join(f"{count} {name}" for name, count in by_name.items()))
 
 
 def progress(title: str) -> Progress:
     """How far a command is, on standard error beside its result."""
-    from alignkit.progress import Progress
+    from alignkit.terminal import Progress
 
     return Progress(console(as_json=True), title)
 

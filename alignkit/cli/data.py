@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from alignkit.cli.common import console, json_option, print_json, say
+from alignkit.cli.common import console, json_option, print_json
 from alignkit.cli.distill import distill
 from alignkit.cli.sources import (
     apart,
@@ -21,6 +21,7 @@ from alignkit.cli.sources import (
     tokenizer_for,
 )
 from alignkit.errors import InputError
+from alignkit.terminal import say
 
 
 @click.group()

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignkit.cli.common import console, json_option, print_json, progress, say
+from alignkit.cli.common import (
+    console,
+    json_option,
+    print_json,
+    progress,
+)
 from alignkit.cli.sources import apart, open_with, prompt_options, source_options
 from alignkit.errors import InputError
+from alignkit.terminal import say
 
 if TYPE_CHECKING:
     from alignkit.engines.openai import OpenAIEngine

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from alignkit.cli.common import (
-    cell,
     console,
     json_option,
     kit_option,
     load_recipe,
     load_registry,
     print_json,
-    say,
 )
+from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
     from alignkit.machine.doctor import Finding

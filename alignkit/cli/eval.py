@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignkit.cli.common import (
-    cell,
     console,
     counts,
     json_option,
@@ -18,10 +17,10 @@ from alignkit.cli.common import (
     load_registry,
     print_json,
     progress,
-    say,
 )
 from alignkit.cli.eval_options import engine_options, judge_options
 from alignkit.errors import InputError
+from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
     from rich.console import Console

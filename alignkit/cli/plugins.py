@@ -10,15 +10,14 @@ from typing import Any
 import click
 
 from alignkit.cli.common import (
-    cell,
     console,
     json_option,
     kit_option,
     load_registry,
     print_json,
-    say,
 )
 from alignkit.errors import InputError, PluginError, listing, nearest
+from alignkit.terminal import cell, say
 
 DETAIL = 90  # characters shown of why something was not checked
 

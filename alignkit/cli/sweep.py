@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignkit.cli.common import (
-    cell,
     console,
     json_option,
     kit_option,
@@ -16,9 +15,9 @@ from alignkit.cli.common import (
     locate,
     print_json,
     recipe_dirs,
-    say,
 )
 from alignkit.errors import InputError
+from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
     from rich.console import Console

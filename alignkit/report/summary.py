@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.report.figures import learning_curve
 from alignkit.run import Run, atomic_write, read_jsonl
+from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,14 +40,12 @@ def print_run(
             "eval", "when", "result", "95 % interval", "n", box=None, pad_edge=False
         )
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(cell, row))
         console.print(table)
     for question, answers in _answers(run.folder, stages):
-        console.print(
-            "\n".join([question, *(f"  {when}: {text}" for when, text in answers)]),
-            markup=False,
-            highlight=False,
-        )
+        say(console, question)
+        for when, text in answers:
+            say(console, f"  {when}: {text}")
     logged = _logged(run.folder, stages, method)
     figure = learning_curve(logged, run.folder / "learning_curve")
     lines = [
@@ -63,17 +62,15 @@ def print_run(
         ),
     )
     if config.description:
-        console.print(config.description.strip(), markup=False, highlight=False)
+        say(console, config.description.strip())
     where = [f"report: {run.folder / REPORT}"]
     if figure is not None:
         where.append(f"learning curve: {figure}")
     last = (
         run.folder / "stages" / list(stages)[-1] if method == "pipeline" else run.folder
     )
-    console.print("\n".join(where), highlight=False, soft_wrap=True)
-    console.print(
-        f"next: align eval NAME --model {last}", highlight=False, soft_wrap=True
-    )
+    say(console, "\n".join(where))
+    say(console, f"next: align eval NAME --model {last}")
 
 
 def _rows(stages: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:

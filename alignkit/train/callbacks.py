@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from alignkit import types
-from alignkit.progress import Progress
 from alignkit.proofs.settings import verify_effective
+from alignkit.terminal import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console

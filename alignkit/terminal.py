@@ -1,4 +1,6 @@
-"""How far long work is: one way for training, evals, grading and distilling."""
+"""What is shown while and after work is done: lines and cells that hold text from
+outside, and how far the work is.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,27 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from alignkit.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
+
+
+def say(screen: Console, text: str, style: str | None = None) -> None:
+    """Print a line that may hold text from outside, which neither the terminal nor
+    rich may take for an instruction.
+    """
+    screen.print(
+        printable(text), style=style, markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def cell(text: object) -> str:
+    """Text from outside as a table of rich shows it."""
+    from rich.markup import escape
+
+    return escape(printable(str(text)))
 
 
 class Progress:
@@ -43,9 +63,7 @@ class Progress:
             self._tenths[stage] = tenth
             seconds = time.monotonic() - self._started
             line = f"{self.title}: {stage} {done}/{total}  {seconds:.0f} s  {numbers}"
-            self.console.print(
-                line.rstrip(), highlight=False, markup=False, soft_wrap=True
-            )
+            say(self.console, line.rstrip())
 
     def close(self) -> None:
         """Take the bars away, also after an error."""
@@ -56,7 +74,6 @@ class Progress:
 
     def _show(self, stage: str, done: int, total: int, numbers: str) -> None:
         from rich import progress
-        from rich.markup import escape
 
         if self._bars is None:
             self._bars = progress.Progress(
@@ -70,7 +87,7 @@ class Progress:
             )
             self._bars.start()
         if stage not in self._tasks:
-            name = escape(f"{self.title}: {stage}")
+            name = cell(f"{self.title}: {stage}")
             self._tasks[stage] = self._bars.add_task(
                 name, total=total, completed=done, numbers=""
             )
