@@ -4,7 +4,7 @@ export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install quickstart test test-slow test-all test-vllm lint format bench clean
+.PHONY: install quickstart test test-slow test-all test-vllm test-gpu lint format bench gpu clean
 
 install: .venv/.installed
 
@@ -19,11 +19,11 @@ quickstart: install  ## build a tiny model, train it with SFT and GRPO, show wha
 	$(BIN)/align run recipes/quickstart.yaml
 
 test: install  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow and not vllm" -n 2
+	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu" -n 2
 
 test-slow: install  ## only the slow ones; what fails beside another on two cores is tried once more alone
-	$(BIN)/python -m pytest -m "slow and not vllm" -n 2 || \
-	  $(BIN)/python -m pytest -m "slow and not vllm" --last-failed --last-failed-no-failures none
+	$(BIN)/python -m pytest -m "slow and not vllm and not gpu" -n 2 || \
+	  $(BIN)/python -m pytest -m "slow and not vllm and not gpu" --last-failed --last-failed-no-failures none
 
 test-all: test test-slow  ## all but the vLLM tests
 
@@ -52,7 +52,14 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install  ## speed and memory beside the peers, as ratios
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
+
+# Without a venv of their own: on a GPU machine its own torch is the one that counts.
+gpu:  ## speed and memory on one GPU beside stock TRL trainers, into docs/performance-gpu.json; 10 minutes at most
+	$(PYTHON) benchmarks/gpu.py
+
+test-gpu:  ## what only a GPU can show
+	$(PYTHON) -m pytest -m gpu tests/gpu
 
 clean:
 	rm -rf .venv .venv-vllm build dist .pytest_cache .mypy_cache .ruff_cache

@@ -142,6 +142,18 @@ class Sampling:
         names = {name: getattr(option, engine) for name, option in OPTIONS.items()}
         return {theirs: getattr(self, name) for name, theirs in names.items() if theirs}
 
+    def beyond_trl(self, engine: str) -> dict[str, Any]:
+        """Options not at their default that TRL has no field for, by the names of its
+        engine (`transformers` or `vllm`).
+        """
+        found = {}
+        for name in self.stated():
+            if not OPTIONS[name].trl:
+                value = getattr(self, name)
+                listed = list(value) if isinstance(value, tuple) else value
+                found[getattr(OPTIONS[name], engine)] = listed
+        return found
+
     def stated(self) -> list[str]:
         """The options that are not at their default."""
         return [name for name in OPTIONS if getattr(self, name) != DEFAULTS[name]]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -23,6 +26,8 @@ from alignkit import kits
 signal.signal(signal.SIGINT, signal.default_int_handler)
 kits.mount(kits.builtin())
 MOUNTS = os.environ["ALIGN_MOUNTS"]
+OLD = Path(__file__).parent / "data" / "v01"
+OLD_TIME = 1_750_000_000  # of the files there: 0.1 knew a model by its files' times
 
 
 @pytest.fixture
@@ -36,6 +41,37 @@ def align_data() -> Path:
             "ALIGN_DATA is not set: real benchmark files are not part of the repository"
         )
     return Path(folder).resolve()
+
+
+@pytest.fixture
+def old_folder(tmp_path: Path) -> Callable[[str], Path]:
+    """Copies something that alignkit 0.1 left (tests/data/v01), as if made on this machine.
+
+    All copies lie beside each other. A run that has not ended has a process id that no
+    process can have.
+    """
+    places = {
+        b"{root}": tmp_path,
+        b"{kit}": kits.builtin().root,
+        b"{python}": sys.prefix,
+        b"{host}": platform.node(),
+    }
+
+    def copy(name: str) -> Path:
+        source, target = OLD / name, tmp_path / name
+        if source.is_file():
+            return Path(shutil.copy(source, target))
+        shutil.copytree(source, target)
+        for path in target.rglob("*"):
+            if path.suffix in (".json", ".jsonl", ".yaml", ".txt", ".log", ".md"):
+                content = path.read_bytes()
+                for word, place in places.items():
+                    content = content.replace(word, str(place).encode())
+                path.write_bytes(content)
+            os.utime(path, (OLD_TIME, OLD_TIME))
+        return target
+
+    return copy
 
 
 @pytest.fixture(autouse=True)

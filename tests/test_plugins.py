@@ -278,7 +278,7 @@ def test_an_option_that_the_core_would_take_for_itself_is_an_error(kit: Path):
 
 
 def test_the_names_that_the_core_takes_are_those_of_the_schema():
-    from alignkit.recipe import schema
+    from alignkit.recipe.schema import sections as schema
 
     sections = {
         "reward": schema.Reward,

@@ -320,7 +320,7 @@ def test_sections_are_checked_against_the_method(problems, added, expected):
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("{}", "r.yaml:2:1: model: is missing; method sft needs it"),
+        ("{}", "r.yaml:2:1: model: needs either path or build; neither is given"),
         ("{dtype: auto}", "model: needs either path or build; neither is given"),
         ("{path: a, build: {}}", "model: needs either path or build; both are given"),
         ("{path: 'stage:sft'}", "only a stage of a pipeline can start from a stage"),
@@ -545,8 +545,8 @@ def test_options_of_an_evals_own_dataset_are_checked(problems, registry):
 
 def test_named_plugins_lists_what_a_recipe_uses(write):
     named = {
-        (kind, name)
-        for _, kind, name, _ in recipe.named_plugins(recipe.load(write(GRPO)).resolved)
+        (each.kind, each.name)
+        for each in recipe.named_plugins(recipe.load(write(GRPO)).resolved)
     }
     expected = {
         ("dataset", "arithmetic"),

@@ -28,7 +28,7 @@ def sample(run: str, iteration: int, model: str, kit: tuple[str, ...]) -> None:
     recipe, registry = load_recipe(str(Path(run) / "recipe.yaml"), kit=kit)
     home = Path(run) / "iterations" / f"{iteration:03d}"
     try:
-        sample_iteration(recipe.config, registry, home, iteration, model, console())
+        sample_iteration(recipe, registry, home, iteration, model, console())
     except Exception:
         logging.getLogger("alignkit").exception(
             "the sampling of iteration %d failed", iteration

@@ -11,6 +11,7 @@ import click
 
 from alignkit.cli.common import kit_option, load_recipe, load_registry
 from alignkit.errors import InputError, MissingError
+from alignkit.recipe.schema import Stage
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -61,7 +62,7 @@ class Source:
     rows: list[dict[str, Any]]
     registry: Registry
     prompt: Prompt | None = None
-    config: Any = None
+    config: Stage | None = None
 
 
 def open_source(
@@ -178,9 +179,7 @@ def _of_recipe(
             f"{source} is a pipeline; name the recipe of one of its stages:"
             f" {', '.join(recipe.stages)}"
         )
-    config = recipe.config
-    if config.data is None:
-        raise InputError(f"{source} names no data")
+    config = recipe.stage
     spec = given(config.data.train)
     spec |= {
         name: value
@@ -205,12 +204,12 @@ def tokenizer_for(source: Source, path: str | None) -> Any:
         model = source.config.model if source.config is not None else None
         if model is not None and model.build is not None:
             return models.build_tokenizer(model.build.tokenizer, model.build.max_length)
-        if model is None or model.path.startswith("stage:"):
+        if model is None or model.path is None or model.path.startswith("stage:"):
             raise InputError(
                 "lengths are counted in tokens: say whose, with --tokenizer PATH (a"
                 " folder or Hub id)"
             )
-        hub.require_model(str(model.path), model.revision)
-        return models.load_tokenizer(str(model.path), model.revision)
+        hub.require_model(model.path, model.revision)
+        return models.load_tokenizer(model.path, model.revision)
     hub.require_model(path)
     return models.load_tokenizer(path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.data import render, render_pair, require_columns
 from alignkit.errors import InputError
+from alignkit.recipe.schema import OwnGeneration
 from alignkit.types import Message, Prompt
 
 if TYPE_CHECKING:
@@ -106,13 +107,13 @@ def problems(
     return Dataset.from_list(encoded), _checked(kept, encoded, max_prompt)
 
 
-def prompt_room(generation: Any, context: int, engine: str = "") -> int:
+def prompt_room(generation: OwnGeneration, context: int, engine: str = "") -> int:
     """Tokens that a prompt may have so that all of `max_new_tokens` fit behind it;
     `engine` is what `auto` became.
     """
     if (engine or generation.engine) == "vllm" and generation.vllm is not None:
         context = min(context, generation.vllm.max_model_len or context)
-    return int(context - generation.max_new_tokens)
+    return context - generation.sampling.max_new_tokens
 
 
 def preferences(

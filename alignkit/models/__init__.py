@@ -20,7 +20,6 @@ from alignkit.models.tiny import (
     CHAT_TEMPLATE,
     END,
     PAD,
-    BuildSpec,
     build,
     build_tokenizer,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "CHAT_TEMPLATE",
     "END",
     "PAD",
-    "BuildSpec",
     "add_lora",
     "build",
     "build_tokenizer",

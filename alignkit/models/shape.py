@@ -8,7 +8,8 @@ from typing import Any
 
 from alignkit.errors import MissingError
 from alignkit.models.source import base_of, explained, resolve
-from alignkit.models.tiny import BuildSpec, build_config, build_tokenizer
+from alignkit.models.tiny import build_config, build_tokenizer
+from alignkit.recipe.schema import Build
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ class Block:
 
 def shape(
     path: str | None,
-    build: BuildSpec | None = None,
+    build: Build | None = None,
     *,
     dtype: str,
     revision: str | None = None,

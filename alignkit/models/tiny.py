@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import Any
 
 from alignkit.errors import InputError, nearest
 from alignkit.models.threads import settle_threads
+from alignkit.recipe.schema import Build
 
 END, PAD, UNKNOWN = "<|end|>", "<|pad|>", "<|unknown|>"
 DIGIT_PIECES = (
@@ -29,18 +30,6 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- 'Assistant: ' -}}{%- endif -%}"
 )
-
-
-class BuildSpec(Protocol):
-    """What `model: {build: …}` of a recipe says."""
-
-    tokenizer: str
-    hidden_size: int
-    layers: int
-    heads: int
-    intermediate_size: int
-    init_std: float
-    max_length: int
 
 
 def build_tokenizer(kind: str, max_length: int = 512) -> Any:
@@ -89,7 +78,7 @@ def build_tokenizer(kind: str, max_length: int = 512) -> Any:
     )
 
 
-def build_config(spec: BuildSpec, tokenizer: Any) -> Any:
+def build_config(spec: Build, tokenizer: Any) -> Any:
     """The architecture of a tiny decoder: Llama's with biases in attention.
 
     A folder whose configuration says qwen2 is opened by AutoTokenizer (and so by vLLM)
@@ -120,7 +109,7 @@ def build_config(spec: BuildSpec, tokenizer: Any) -> Any:
     )
 
 
-def build(spec: BuildSpec, seed: int) -> tuple[Any, Any]:
+def build(spec: Build, seed: int) -> tuple[Any, Any]:
     """A tiny decoder with random weights, and its tokenizer.
 
     All matrices are drawn from N(0, init_std): the usual 0.02 is too small for so

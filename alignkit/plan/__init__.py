@@ -16,6 +16,15 @@ from alignkit.errors import AlignError, InputError, MissingError
 from alignkit.machine import gpus, hub
 from alignkit.plan import estimate, machine
 from alignkit.recipe import trl
+from alignkit.recipe.plugin_check import used
+from alignkit.recipe.schema import (
+    ExpertIteration,
+    Model,
+    Policy,
+    Sampled,
+    Stage,
+    Stepped,
+)
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -29,7 +38,7 @@ class Plan:
     """What was found out about one trained stage, without training."""
 
     name: str
-    config: Any
+    config: Stage
     plugins: list[plugins.Plugin] = field(default_factory=list)
     arithmetic: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, Any] = field(default_factory=dict)
@@ -60,12 +69,11 @@ def plan(recipe: Recipe, registry: Registry, *, estimates: bool = False) -> list
     """One plan per trained recipe: the recipe itself, or each stage of a pipeline.
     Estimates take a second more.
     """
-    stages = recipe.stages or {recipe.config.name: recipe}
+    stages = recipe.trained
     plans = []
     for name, stage in stages.items():
-        planned, lengths = _plan(
-            name, stage.config, _origin(stage.config.model, stages), registry
-        )
+        config = stage.stage
+        planned, lengths = _plan(name, stage, _origin(config.model, stages), registry)
         if estimates:
             _estimate(planned, stage, stages, lengths)
         plans.append(planned)
@@ -80,7 +88,7 @@ def _estimate(
 ) -> None:
     from alignkit.models.shape import shape
 
-    config: Any = stage.config
+    config = stage.stage
     here, model, origin = gpus.cards(), config.model, _origin(config.model, stages)
     dtype = model.dtype if model.dtype != "auto" else "bfloat16" if here else "float32"
     size = None
@@ -113,11 +121,10 @@ def _estimate(
     )
 
 
-def _origin(model: Any, stages: Mapping[str, Recipe]) -> Any:
+def _origin(model: Model, stages: Mapping[str, Recipe]) -> Model:
     """The `model` section of the stage that a stage's model goes back to."""
     while model.path is not None and model.path.startswith("stage:"):
-        earlier: Any = stages[model.path.removeprefix("stage:")].config
-        model = earlier.model
+        model = stages[model.path.removeprefix("stage:")].stage.model
     return model
 
 
@@ -142,9 +149,10 @@ def require(
 
 
 def _plan(
-    name: str, config: Any, origin: Any, registry: Registry
+    name: str, recipe: Recipe, origin: Model, registry: Registry
 ) -> tuple[Plan, estimate.Lengths | None]:
-    found = Plan(name, config, plugins=plugins.used(config, registry))
+    config = recipe.stage
+    found = Plan(name, config, plugins=used(recipe.resolved, registry))
     found.arithmetic = batch_arithmetic(config, found.wrong)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)
@@ -153,14 +161,14 @@ def _plan(
     return found, lengths
 
 
-def setting(config: Any, name: str) -> Any:
+def setting(config: Stage, name: str) -> Any:
     """A `train:` field's value: the recipe's, or TRL's own default."""
     if name in config.train:
         return config.train[name]
     return ast.literal_eval(trl.fields(config.method)[name].default)
 
 
-def batch_arithmetic(config: Any, wrong: list[str]) -> dict[str, Any]:
+def batch_arithmetic(config: Stage, wrong: list[str]) -> dict[str, Any]:
     """Rows per optimizer step and per generation batch; faults go to `wrong`."""
     micro = setting(config, "per_device_train_batch_size")
     accumulation = setting(config, "gradient_accumulation_steps")
@@ -172,7 +180,7 @@ def batch_arithmetic(config: Any, wrong: list[str]) -> dict[str, Any]:
         "processes": processes,
         "rows per optimizer step": batch,
     }
-    if config.method not in ("grpo", "rloo"):
+    if not isinstance(config, Policy):
         return found
     group = setting(config, "num_generations")
     found["completions per prompt"] = group
@@ -216,7 +224,9 @@ def batch_arithmetic(config: Any, wrong: list[str]) -> dict[str, Any]:
     found["optimizer steps per generation"] = round(
         generation / batch * setting(config, "num_iterations"), 3
     )
-    if config.generation.stop and setting(config, "mask_truncated_completions"):
+    if config.generation.sampling.stop and setting(
+        config, "mask_truncated_completions"
+    ):
         wrong.append(
             "train.mask_truncated_completions with generation.stop: TRL counts every"
             " completion that does not end with the end token as truncated, so those"
@@ -242,7 +252,7 @@ def _tokenizer(model: Any, found: Plan) -> Any:
 
 
 def _data(
-    config: Any, registry: Registry, tokenizer: Any, found: Plan
+    config: Stage, registry: Registry, tokenizer: Any, found: Plan
 ) -> estimate.Lengths | None:
     from alignkit.train.evals import given_prompt
 
@@ -256,7 +266,7 @@ def _data(
             else data.render(prompt, rows[0])
         )
         _rewards(config, registry, rows)
-        if config.data.validation is not None:
+        if isinstance(config, Stepped) and config.data.validation is not None:
             data.load_rows(
                 config.data.validation.model_dump(exclude_none=True),
                 registry,
@@ -270,7 +280,7 @@ def _data(
         return None
     found.rows["rows"] = len(rows)
     steps = setting(config, "max_steps")
-    if config.method == "expert_iteration":
+    if isinstance(config, ExpertIteration):
         asked = min(config.expert_iteration.questions, len(rows))
         found.arithmetic |= {
             "iterations": config.expert_iteration.iterations,
@@ -298,21 +308,21 @@ def _data(
 
 
 def _rewards(
-    config: Any, registry: Registry, rows: Sequence[Mapping[str, Any]]
+    config: Stage, registry: Registry, rows: Sequence[Mapping[str, Any]]
 ) -> None:
     """Refuse rewards that cannot be called as they are written, and rows without the
     truth that one needs.
     """
     from alignkit.grading import bind_plugin
 
-    for name, entry in (config.rewards or {}).items():
+    for name, entry in (config.rewards if isinstance(config, Sampled) else {}).items():
         plugin = registry.get("reward", name)
         bind_plugin(plugin, entry.options)
         data.require_truth(plugin, rows)
 
 
 def _tokens(
-    config: Any,
+    config: Stage,
     rows: Sequence[Mapping[str, Any]],
     prompt: Any,
     tokenizer: Any,
@@ -355,6 +365,7 @@ def _tokens(
                 for ids in tokenizer(texts)["input_ids"]
             ]
         else:
+            assert isinstance(config, Sampled)
             found.prompt["tokens"] = len(
                 encode.prompt_ids(tokenizer, data.render(prompt, rows[0]))
             )
@@ -378,7 +389,7 @@ def _tokens(
     return estimate.Lengths(len(tokens), sum(tokens) / len(tokens), max(tokens), limit)
 
 
-def _evals(config: Any, registry: Registry, found: Plan) -> None:
+def _evals(config: Stage, registry: Registry, found: Plan) -> None:
     """The evals' data and judges, so that nothing is missing only after the training."""
     from alignkit.endpoint.judges import resolve
     from alignkit.evaluate import plan_eval
@@ -417,7 +428,7 @@ def _evals(config: Any, registry: Registry, found: Plan) -> None:
             found.missing += [f"evals.{name}: {text}" for text in error.missing]
         except InputError as error:
             found.wrong += [f"evals.{name}: {text}" for text in error.problems]
-    if config.best is not None:
+    if isinstance(config, Stepped) and config.best is not None:
         eval_name = config.best.metric.removeprefix("eval/").partition("/")[0]
         if eval_name not in config.evals or config.best.metric.count("/") != 2:
             known = (

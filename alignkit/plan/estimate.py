@@ -20,6 +20,7 @@ from alignkit.endpoint import costs
 from alignkit.endpoint.costs import CHARACTERS_PER_TOKEN, Estimate
 from alignkit.engines.base import Sampling
 from alignkit.errors import AlignError
+from alignkit.recipe.schema import ExpertIteration, Policy, Sampled, Stage, Vllm
 from alignkit.types import JudgeTask, Sample
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def of_stage(
     the machine's cards. `shape` is None where the model's configuration is not here,
     `lengths` where a tokenizer or the data are not.
     """
-    config: Any = stage.config
+    config = stage.stage
     # expert iteration's depend on what is kept
     steps = arithmetic.get("optimizer steps")
     planned = steps is not None or "iterations" in arithmetic
@@ -105,17 +106,11 @@ def of_stage(
         found["model"] = {"parameters": shape.parameters, "trainable": shape.trainable}
         cards = [[card.name, card.total * 2**20] for card in here if card.total]
         found["memory"] = {"parts": parts, "peak": peak(parts), "cards": cards}
-        vllm = config.generation.vllm if config.generation is not None else None
-        colocated = vllm is None or vllm.mode == "colocate"
-        if (
-            config.method in ("grpo", "rloo")
-            and config.generation.engine == "vllm"
-            and colocated
-        ):
-            share = None if vllm is None else vllm.gpu_memory_utilization
-            found["memory"]["vllm share"] = (
-                share or train["vllm_gpu_memory_utilization"]
-            )
+        if isinstance(config, Policy) and config.generation.engine == "vllm":
+            vllm = config.generation.vllm or Vllm()
+            share = vllm.gpu_memory_utilization or train["vllm_gpu_memory_utilization"]
+            if vllm.mode == "colocate":
+                found["memory"]["vllm share"] = share
         if planned:
             found["files"] = files(config, train, shape, steps)
     rate = measured_rate(stage, here)
@@ -125,11 +120,11 @@ def of_stage(
 
 
 def work(
-    config: Any, arithmetic: Mapping[str, Any], lengths: Lengths | None
+    config: Stage, arithmetic: Mapping[str, Any], lengths: Lengths | None
 ) -> dict[str, Any]:
     """Rollouts and tokens of the whole training; upper bounds say so."""
     found: dict[str, Any] = {}
-    rollouts = config.generation is not None
+    rollouts = isinstance(config, Sampled)
     if config.method == "expert_iteration":
         sequences = arithmetic["iterations"] * arithmetic["rollouts per iteration"]
         found["rollouts"] = sequences
@@ -148,7 +143,7 @@ def work(
         )
     if lengths is None:
         return found
-    response = config.generation.max_new_tokens if rollouts else 0
+    response = _longest_response(config)
     what = "prompt tokens, mean" if rollouts else "tokens in a row, mean"
     found |= {what: round(lengths.mean, 1), "rows measured": lengths.rows}
     if config.train.get("packing"):
@@ -159,6 +154,12 @@ def work(
         found["tokens, about"] = round(sequences * lengths.mean)
         found["tokens, at most"] = sequences * (lengths.limit or lengths.longest)
     return found
+
+
+def _longest_response(config: Stage) -> int:
+    if not isinstance(config, Sampled):
+        return 0
+    return config.generation.sampling.max_new_tokens
 
 
 def activation_bytes(block: Block, element: int) -> int:
@@ -174,7 +175,7 @@ def activation_bytes(block: Block, element: int) -> int:
 
 
 def memory(
-    config: Any,
+    config: Stage,
     settings: Mapping[str, Any],
     shape: Shape,
     lengths: Lengths | None,
@@ -208,9 +209,7 @@ def memory(
         shape.block,
         settings["per_device_train_batch_size"] * (2 if config.method == "dpo" else 1),
     )
-    width = lengths.longest + (
-        config.generation.max_new_tokens if config.generation is not None else 0
-    )
+    width = lengths.longest + _longest_response(config)
     if lengths.limit is not None:
         width = (
             lengths.limit if config.train.get("packing") else min(width, lengths.limit)
@@ -230,7 +229,7 @@ def memory(
     )
     weight = 0 if config.model.lora else 4 * shape.vocabulary * block.hidden
     found["fused head"] = tile + weight + 4 * tokens * block.hidden
-    if config.method in ("grpo", "rloo") and config.generation.engine == "transformers":
+    if isinstance(config, Policy) and config.generation.engine == "transformers":
         found["cache of rollouts"] = (
             2 * block.layers * block.keys * shape.element * batch * width
         )
@@ -257,7 +256,7 @@ def peak(parts: dict[str, int]) -> int:
 
 
 def files(
-    config: Any, settings: Mapping[str, Any], shape: Shape, steps: int | None
+    config: Stage, settings: Mapping[str, Any], shape: Shape, steps: int | None
 ) -> dict[str, Any]:
     """The run folder's large files: checkpoints (None where their number is not known)
     and models, in bytes.
@@ -280,9 +279,9 @@ def files(
             else None
         )
     kept = count if count is None else min(count, settings["save_total_limit"] or count)
-    models = (
-        config.expert_iteration.iterations if config.method == "expert_iteration" else 1
-    )
+    models = 1
+    if isinstance(config, ExpertIteration):
+        models = config.expert_iteration.iterations
     return {
         "checkpoints": kept,
         "bytes of a checkpoint": checkpoint,

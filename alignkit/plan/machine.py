@@ -8,9 +8,9 @@ import importlib.util
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from alignkit.machine import doctor
+from alignkit.recipe.schema import Sampled, Stage
 
 # Which package holds an optimizer that transformers knows by name: import name, and
 # what pip installs.
@@ -30,10 +30,10 @@ OPTIMIZER_PACKAGES = {
 TRACKERS = {"wandb": "wandb", "trackio": "trackio", "tensorboard": "tensorboard"}
 
 
-def missing(config: Any) -> list[str]:
+def missing(config: Stage) -> list[str]:
     """What the recipe needs and this machine lacks, each with what installs or sets it."""
     found: list[str] = []
-    if config.generation is not None and config.generation.engine == "vllm":
+    if isinstance(config, Sampled) and config.generation.engine == "vllm":
         found += doctor.vllm_missing(config.generation.vllm)
     if (
         config.model.attention == "flash_attention_2"
@@ -60,7 +60,7 @@ def missing(config: Any) -> list[str]:
     return found
 
 
-def _packages(config: Any) -> list[tuple[str, str, str]]:
+def _packages(config: Stage) -> list[tuple[str, str, str]]:
     """(setting, package to import, what pip installs) for the settings of `train` that
     need more than TRL brings.
     """

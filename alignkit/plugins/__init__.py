@@ -8,7 +8,7 @@ from alignkit.plugins.options import (
     typed_options,
 )
 from alignkit.plugins.plugin import KINDS, Plugin
-from alignkit.plugins.registry import Registry, used
+from alignkit.plugins.registry import Registry
 
 __all__ = [
     "KINDS",
@@ -20,5 +20,4 @@ __all__ = [
     "load",
     "load_kit",
     "typed_options",
-    "used",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pluggy
 
@@ -66,21 +65,3 @@ class Registry:
                     f" {other.file} and {plugin.file}"
                 )
         same.append(plugin)
-
-
-def used(config: Any, registry: Registry) -> list[Plugin]:
-    """The plugins that a recipe's config names, in the order of its keys."""
-    named = [("dataset", config.data.train.dataset)]
-    if config.data.prompt is not None and config.data.prompt.name:
-        named.append(("prompt", config.data.prompt.name))
-    named += [("reward", reward) for reward in config.rewards or {}]
-    if config.loss is not None and config.loss.name != "trl":
-        named.append(("loss", config.loss.name))
-    if config.advantage is not None:
-        named.append(("advantage", config.advantage.name))
-    named += [("eval", name) for name in config.evals]
-    named += [
-        ("judge", e.judge.partition(":")[0]) for e in config.evals.values() if e.judge
-    ]
-    named += [("callback", name) for name in config.callbacks]
-    return [registry.get(kind, name) for kind, name in named]

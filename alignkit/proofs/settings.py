@@ -9,47 +9,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignkit.errors import WorkError
-
-_TRAIN = (
-    *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
-    *("num_generations", "beta", "epsilon", "epsilon_high"),
-)
-_GENERATION = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_new_tokens",
-    "max_new_tokens",
-    "stop",
-)
+from alignkit.recipe.schema import Advantage, Policy, Stage, walk
 
 
-def requested(config: Any, engine: str) -> dict[str, Any]:
+def requested(config: Stage, engine: str) -> dict[str, Any]:
     """The settings of a recipe that a trainer can be seen to use, by dotted key.
 
     `engine` is the one chosen for rollouts ("" where there are none).
     """
-    found: dict[str, Any] = {
-        "method": config.method,
-        "launch.processes": config.launch.processes,
-    }
-    for section in ("loss", "advantage"):
-        stated = getattr(config, section)
-        if stated is not None:
-            plain = {
-                **stated.model_dump(exclude_none=True, exclude=set(stated.options)),
-                **stated.options,
-            }
-            found |= {f"{section}.{key}": value for key, value in plain.items()}
-    found |= {
-        f"train.{key}": config.train[key] for key in _TRAIN if key in config.train
-    }
-    if config.generation is not None:
-        found |= {
-            f"generation.{key}": getattr(config.generation, key) for key in _GENERATION
-        }
+    found: dict[str, Any] = {}
+    for path, known in walk.declarations().items():
+        if known.key.observed and config.method in known.methods:
+            value = walk.value_at(config, path)
+            if value is not None:
+                found[known.dotted] = value
+    if "generation.engine" in found:
         found["generation.engine"] = engine
+    for name, section in (("loss", config.loss), ("advantage", _advantage(config))):
+        if section is not None:
+            found |= {f"{name}.{key}": value for key, value in section.options.items()}
+    for key, value in config.train.items():
+        if isinstance(value, bool | int | float | str):
+            found[f"train.{key}"] = value
     return found
+
+
+def _advantage(config: Stage) -> Advantage | None:
+    return config.advantage if isinstance(config, Policy) else None
 
 
 def verify_effective(

@@ -10,17 +10,17 @@ from alignkit.recipe.diff import (
 )
 from alignkit.recipe.load import Recipe, load
 from alignkit.recipe.plugin_check import named_plugins
-from alignkit.recipe.schema import METHODS, RecipeConfig
+from alignkit.recipe.schema import METHODS, Config
 from alignkit.recipe.schema.editor import json_schema
 from alignkit.recipe.yaml import Origin
 
 __all__ = [
     "ABSENT",
     "METHODS",
+    "Config",
     "Difference",
     "Origin",
     "Recipe",
-    "RecipeConfig",
     "as_recipe",
     "diff_against_parent",
     "diff_resolved",

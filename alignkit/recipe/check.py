@@ -12,22 +12,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from alignkit.errors import nearest
+from alignkit.errors import listing, nearest
 from alignkit.recipe import schema, trl
 from alignkit.recipe.paths import is_file, is_folder
 from alignkit.recipe.plugin_check import check_plugins, map_at, prompts_in
+from alignkit.recipe.schema import walk
 from alignkit.recipe.yaml import Key, Node, Origin, describe, find
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
 
-_NEEDED = {
-    "model": schema.TRAINED_METHODS,
-    "data": schema.TRAINED_METHODS,
-    "rewards": schema.ROLLOUT_METHODS,
-    "expert_iteration": ("expert_iteration",),
-    "stages": ("pipeline",),
-}
 _EXPECTED = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -77,14 +71,9 @@ class Checker:
                 return node.origin
         return self.tree.origin
 
-    def run(self, config: Mapping[str, Any]) -> schema.RecipeConfig | None:
+    def run(self, config: Mapping[str, Any]) -> schema.Config | None:
         """Check all; the config when the schema found no fault."""
-        found = None
-        try:
-            found = schema.RecipeConfig.model_validate(config)
-        except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                self._schema_problem(detail)
+        found = self._validated(config, ())
         self._recipe(config, ())
         stages = config.get("stages")
         if isinstance(stages, dict):
@@ -93,80 +82,111 @@ class Checker:
                     self._stage(name, stage, list(stages))
         return found
 
-    def _schema_problem(self, detail: ErrorDetails) -> None:
+    def _validated(self, config: Mapping[str, Any], at: Key) -> Any:
+        """The config of its method's class, None with a fault in it."""
+        method = config.get("method")
+        cls = schema.METHODS.get(method) if isinstance(method, str) else None
+        if cls is None:
+            self._method(method, at)
+            rest = {k: v for k, v in config.items() if k != "method"}
+            self._fits(walk.anything(), rest, at)
+            return None
+        if cls is not schema.Pipeline or not isinstance(config.get("stages"), dict):
+            return self._fits(cls, config, at)
+        stages = {
+            name: self._validated(stage, ("stages", name))
+            for name, stage in config["stages"].items()
+            if isinstance(stage, dict)
+        }
+        whole = stages and all(stages.values()) and len(stages) == len(config["stages"])
+        if whole or not config["stages"]:
+            return self._fits(cls, {**config, "stages": stages}, at)
+        self._fits(walk.anything(), {**config, "stages": None}, at)
+        for name in config["stages"].keys() - stages.keys():
+            given = describe(config["stages"][name])
+            self.problem(("stages", name), f"given {given}, expected a map")
+        return None
+
+    def _method(self, method: object, at: Key) -> None:
+        known = list(schema.METHODS)
+        if method is None:
+            text = f"is missing; one of {', '.join(known)}"
+        else:
+            text = f"given {describe(method)}, expected one of {', '.join(known)}"
+            if isinstance(method, str):
+                text += f"; {nearest(method, known)}"
+        self.problem((*at, "method"), text)
+
+    def _fits(
+        self, cls: type[schema.Section], config: Mapping[str, Any], at: Key
+    ) -> Any:
+        try:
+            return cls.model_validate(config)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self._schema_problem(detail, config.get("method"), at)
+        return None
+
+    def _schema_problem(self, detail: ErrorDetails, method: object, at: Key) -> None:
         key = tuple(str(part) for part in detail["loc"] if part != "[key]")
         kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
-        if key[:1] == ("stages",) and len(key) > 2 and key[2] in schema.SHARED_KEYS:
+        if at and key[0] in walk.shared():
             return  # filled in from the top, where it is reported
+        key = (*at, *key)
         if kind == "extra_forbidden":
-            self.problem(key, self._unknown(key))
-        elif kind == "missing":
-            if key[-1] == "method" and len(key) == 1:
-                self.problem(key, f"is missing; one of {', '.join(schema.METHODS)}")
-            else:
-                self.problem(key, "is missing")
+            self.problem(key, self._unknown(key, method, at))
+        elif kind == "missing" or (kind == "too_short" and not given):
+            needed = f"; method {method} needs it" if len(key) == len(at) + 1 else ""
+            self.problem(key, f"is missing{needed}")
         elif kind == "literal_error":
             expected = context["expected"].replace("'", "").replace(" or ", ", ")
-            hint = (
-                f"; {nearest(given, expected.split(', '))}"
-                if isinstance(given, str)
-                else ""
-            )
-            self.problem(
-                key, f"given {describe(given)}, expected one of {expected}{hint}"
-            )
+            text = f"given {describe(given)}, expected one of {expected}"
+            if isinstance(given, str):
+                text += f"; {nearest(given, expected.split(', '))}"
+            self.problem(key, text)
         else:
-            expected = (
-                _EXPECTED[kind].format(**context)
-                if kind in _EXPECTED
-                else detail["msg"]
-            )
-            hint = trl.yes_or_no(given) if kind == "bool_type" else ""
+            expected = _EXPECTED.get(kind, detail["msg"]).format(**context)
+            hint = ""
+            if kind == "bool_type":
+                hint = trl.yes_or_no(given)
             if given is None:
                 hint = "; ~ (not null) deletes an inherited key"
             self.problem(key, f"given {describe(given)}, expected {expected}{hint}")
 
-    def _unknown(self, key: Key) -> str:
+    def _unknown(self, key: Key, method: object, at: Key) -> str:
         if key == ("methods",):
             return "only an overlay (--with) has a block for each method"
         if key[-1] == "recipe" and key[:-2] == ("stages",):
             return "there is no such key; a stage names its recipe with extends: PATH"
-        section = schema.section_at(key[:-1])
-        return (
-            "there is no such key;"
-            f" {nearest(key[-1], section.model_fields if section else ())}"
-        )
+        known = walk.declared(key)
+        if known is None or method is None:
+            section = walk.section_at(key[:-1])
+            names = section.model_fields if section else ()
+            return f"there is no such key; {nearest(key[-1], names)}"
+        text = f"method {method} has no use for it; it is for {listing(known.methods)}"
+        if self._nearest(key).kind == "overlay":
+            text += f" (an overlay puts it under methods: {{{known.methods[0]}: …}})"
+        if method == "pipeline":
+            text += "; state it in a stage"
+        return text
 
     def _recipe(self, config: Mapping[str, Any], at: Key) -> None:
-        """What depends on the method, for a recipe or a stage."""
+        """What no single key can tell, for a recipe or a stage."""
         method = config.get("method")
-        if method not in schema.METHODS:
+        if method not in schema.METHODS or method == "pipeline":
             return
-        for name, methods in schema.USED_BY.items():
-            if name in config and method not in methods:
-                text = (
-                    f"method {method} has no use for it; it is for {', '.join(methods)}"
-                )
-                if self._nearest((*at, name)).kind == "overlay":
-                    text += f" (an overlay puts it under methods: {{{methods[0]}: …}})"
-                if method == "pipeline":
-                    text += "; state it in a stage"
-                self.problem((*at, name), text)
-        for name, methods in _NEEDED.items():
-            if method in methods and not config.get(name):
-                self.problem((*at, name), f"is missing; method {method} needs it")
-        if method != "pipeline":
-            self._sections(config, at, str(method))
-            if self.registry is not None:
-                for key, text in check_plugins(config, str(method), self.registry):
-                    self.problem((*at, *key), text)
+        self._sections(config, at, str(method))
+        if self.registry is not None:
+            for key, text in check_plugins(config, str(method), self.registry):
+                self.problem((*at, *key), text)
 
     def _sections(self, config: Mapping[str, Any], at: Key, method: str) -> None:
         model, loss, generation = (
             map_at(config, name) for name in ("model", "loss", "generation")
         )
         path, build, lora = model.get("path"), map_at(model, "build"), model.get("lora")
-        if model and (path is None) == (model.get("build") is None):
+        is_map = isinstance(config.get("model"), dict)
+        if is_map and (path is None) == (model.get("build") is None):
             given = "both are given" if path is not None else "neither is given"
             self.problem((*at, "model"), f"needs either path or build; {given}")
         if isinstance(path, str) and path.startswith("stage:") and not at:
@@ -233,14 +253,6 @@ class Checker:
                 else "mode: server needs the server's URL"
             )
             self.problem((*at, "generation", "vllm", "server"), text)
-        if method == "expert_iteration":
-            useless = [name for name in ("sleep", "sync_tolerance") if vllm.get(name)]
-            for name in useless + ["mode"] * (vllm.get("mode") == "server"):
-                text = (
-                    "method expert_iteration has no use for it: each sampling starts a"
-                    " vLLM of its own"
-                )
-                self.problem((*at, "generation", "vllm", name), text)
         low, high = (
             generation.get("min_new_tokens", 0),
             generation.get("max_new_tokens", 1024),
@@ -302,11 +314,6 @@ class Checker:
         """
         stated = map_at(config, "data").get("validation") is not None
         if method == "expert_iteration":
-            if stated:
-                self.problem(
-                    (*at, "data", "validation"),
-                    "method expert_iteration has no use for it; use evals",
-                )
             return
         strategy = map_at(config, "train").get("eval_strategy", "no")
         if stated and strategy == "no":
@@ -367,7 +374,7 @@ class Checker:
                 ("stages", name, "method"), "a stage cannot be a pipeline itself"
             )
             return
-        for key in ("name", *schema.SHARED_KEYS):
+        for key in ("name", *walk.shared()):
             if find(self.tree, ("stages", name, key)) is not None:
                 text = (
                     "a stage is named by its key"
@@ -397,12 +404,13 @@ class Checker:
         """An overlay deleted what was not there: fine, if it is a key at all."""
         below = key[:2] if key[0] == "stages" else ()
         method = find(self.tree, (*below, "method"))
-        section = schema.section_at(key[:-1])
+        section = walk.section_at(key[:-1])
         known: list[str] | None = None
         if (
             key[len(below) : -1] == ("train",)
             and method is not None
-            and method.value in schema.TRAINED_METHODS
+            and method.value in schema.METHODS
+            and method.value != "pipeline"
         ):
             known = list(trl.fields(method.value))
         elif section is not None and not issubclass(section, schema.PluginSection):

@@ -4,13 +4,14 @@ merge, the rest replaces'.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alignkit.errors import RecipeError, nearest
 from alignkit.recipe import options
 from alignkit.recipe.paths import locate, shown
-from alignkit.recipe.schema import METHODS, PIPELINE_KEYS, SHARED_KEYS, USED_BY
+from alignkit.recipe.schema import METHODS, walk
 from alignkit.recipe.yaml import (
     DELETE,
     Key,
@@ -23,26 +24,7 @@ from alignkit.recipe.yaml import (
     read,
 )
 
-# Another plugin has other options, so the old ones go; the keys named here belong to
-# the core and stay.
-_SWITCHES: dict[Key, tuple[str, frozenset[str]]] = {
-    ("loss",): ("name", frozenset({"normalize", "constant"})),
-    ("advantage",): ("name", frozenset()),
-    ("data", "train"): ("dataset", frozenset({"limit"})),
-    ("data", "validation"): ("dataset", frozenset({"limit"})),
-    ("evals", "*", "data"): ("dataset", frozenset({"limit"})),
-    ("model",): ("path", frozenset({"dtype", "attention", "lora", "quantize"})),
-}
-# Stating the one takes the others away: they say the same thing in another way, or
-# belong to it.
-_EVICTS: dict[Key, dict[str, tuple[str, ...]]] = {
-    ("model",): {"path": ("build",), "build": ("path", "revision")},
-    ("data", "prompt"): {"file": ("template",), "template": ("file",)},
-    ("evals", "*", "prompt"): {"file": ("template",), "template": ("file",)},
-    ("loss",): {"normalize": ("constant",)},
-}
-# maps whose keys are plugins: `name:` alone means no options, "*" means each
-_NAMED = (("rewards",), ("evals",))
+log = logging.getLogger(__name__)
 
 
 class Merger:
@@ -59,9 +41,9 @@ class Merger:
 
     def merge(self, base: Node | None, over: Node, key: Key = ()) -> Node:
         """`over` on top of `base`."""
-        rule = rule_key(key)
-        if over.empty and rule[:-1] in _NAMED:
-            over = Node({}, over.origin)
+        names_plugins = _names_plugins(key)
+        if over.empty and _names_plugins(key[:-1]):
+            over = Node({}, over.origin)  # `name:` alone means no options
         if not isinstance(over.value, dict):
             return self._whole(over, key)
         merged = (
@@ -69,13 +51,13 @@ class Merger:
             if base is not None and isinstance(base.value, dict)
             else {}
         )
-        stale = _stale(rule, merged, over.value)
+        stale = _stale(key, merged, over.value)
         for name in stale:
             del merged[name]
         for name, child in over.value.items():
             if (
                 name == "*"
-                and rule in _NAMED
+                and names_plugins
                 and child.origin.kind in ("overlay", "set")
             ):
                 for each in merged:
@@ -136,7 +118,7 @@ class Merger:
         """The trees of a file and of all it extends, the farthest first; a file that is
         reached twice counts once.
         """
-        tree = read(path, kind, self.problems)
+        tree = modern(read(path, kind, self.problems), self.problems)
         parent_kind: Kind = "parent" if kind == "recipe" else kind
         found: list[Node] = []
         parents = self.parents(tree, path)
@@ -201,7 +183,7 @@ class Merger:
                 )
             for layer in self.layers(parent, "parent", seen, (*chain, path)):
                 base = self.merge(base, layer)
-        for key in (*SHARED_KEYS, "name", "description"):
+        for key in (*walk.shared(), "name", "description"):
             base.value.pop(key, None)
         return self.merge(
             base,
@@ -243,8 +225,8 @@ class Merger:
             return tree
         if method != "pipeline":
             return self._laid(tree, common, blocks.value, (), over.origin)
-        own = {k: v for k, v in common.items() if k in PIPELINE_KEYS}
-        each = {k: v for k, v in common.items() if k not in PIPELINE_KEYS}
+        own = {k: v for k, v in common.items() if k in walk.of_pipeline()}
+        each = {k: v for k, v in common.items() if k not in walk.of_pipeline()}
         tree = self._laid(tree, own, blocks.value, (), over.origin)
         stages = tree.value.get("stages")
         if stages is None or not isinstance(stages.value, dict):
@@ -282,18 +264,22 @@ class Merger:
         node = parse(word, Origin(text, kind="set"), self.problems)
         for name in reversed(names):
             node = Node({name: node}, node.origin)
+        node = modern(node, self.problems)
         stages = tree.value.get("stages")
-        users = USED_BY.get(names[0], ())
         if stages is None or not isinstance(stages.value, dict):
             return self.merge(tree, node)
-        if names[0] == "stages":
+        (first,) = node.value
+        if first == "stages":
             if len(names) > 2 and names[1] not in stages.value:
                 raise RecipeError(
                     f"--set {text}: there is no stage '{names[1]}';"
                     f" {nearest(names[1], stages.value)}"
                 )
             return self.merge(tree, node)
-        if not any(_method(stage) in users for stage in stages.value.values()):
+        known = walk.declared((first,))
+        users = () if known is None else known.methods
+        stated_once = first in walk.of_pipeline()
+        if stated_once or not any(_method(s) in users for s in stages.value.values()):
             return self.merge(tree, node)
         laid = {
             name: (
@@ -311,30 +297,67 @@ def _method(tree: Node) -> str:
     return "" if node is None else str(node.value)
 
 
-def rule_key(key: Key) -> Key:
-    """The key as the rules above name it: without the stage, the name of an eval being
-    any.
-    """
-    key = key[2:] if key[:1] == ("stages",) else key
-    return (key[0], "*", *key[2:]) if len(key) > 2 and key[0] == "evals" else key
+def _names_plugins(key: Key) -> bool:
+    """Whether a map's keys name plugins, so that `*` means each of them."""
+    known = walk.declared(key)
+    return known is not None and known.is_map and bool(known.key.plugin)
 
 
-def _stale(rule: Key, base: Mapping[str, Node], over: Mapping[str, Node]) -> set[str]:
+def _stale(key: Key, base: Mapping[str, Node], over: Mapping[str, Node]) -> set[str]:
     """Keys of `base` that no longer mean anything once `over` is stated."""
-    stale: set[str] = set()
-    if rule in _SWITCHES:
-        selector, kept = _SWITCHES[rule]
-        if (
-            selector in base
-            and selector in over
-            and plain(base[selector]) != plain(over[selector])
-        ):
-            stale |= set(base) - kept - {selector}
-    for name, evicted in _EVICTS.get(rule, {}).items():
-        stated = name in over and over[name].value is not DELETE
-        if stated and (name not in base or plain(base[name]) != plain(over[name])):
-            stale |= set(evicted)
-    return stale & set(base)
+    stated = {
+        name
+        for name, node in over.items()
+        if node.value is not DELETE
+        and (name not in base or plain(base[name]) != plain(node))
+    }
+    changed = stated & base.keys()
+    return {name for name in base if walk.goes((*key, name), stated, changed)}
+
+
+def modern(tree: Node, problems: list[str]) -> Node:
+    """A file's tree with the keys of earlier versions under their names of today."""
+    if not isinstance(tree.value, dict):
+        return tree
+    for below in ("stages", "methods"):
+        inner = tree.value.get(below)
+        if isinstance(inner, Node) and isinstance(inner.value, dict):
+            parts = {k: modern(part, problems) for k, part in inner.value.items()}
+            tree = Node({**tree.value, below: Node(parts, inner.origin)}, tree.origin)
+    for old, new in walk.renamed().items():
+        node = find(tree, old)
+        if node is None:
+            continue
+        old_name, new_name = ".".join(old), ".".join(new)
+        tree = _without(tree, old)
+        if find(tree, new) is not None:
+            problems.append(
+                f"{node.origin}: {old_name}: is now called {new_name}, which is stated"
+                " too; state it once"
+            )
+            continue
+        log.warning("%s: %s is now called %s", node.origin, old_name, new_name)
+        tree = _with(tree, new, node)
+    return tree
+
+
+def _without(tree: Node, key: Key) -> Node:
+    rest = dict(tree.value)
+    if len(key) == 1:
+        del rest[key[0]]
+    else:
+        rest[key[0]] = _without(rest[key[0]], key[1:])
+        if not rest[key[0]].value:
+            del rest[key[0]]
+    return Node(rest, tree.origin)
+
+
+def _with(tree: Node, key: Key, node: Node) -> Node:
+    if not key:
+        return node
+    known = tree.value if isinstance(tree.value, dict) else {}
+    inner = known.get(key[0], Node({}, node.origin))
+    return Node({**known, key[0]: _with(inner, key[1:], node)}, tree.origin)
 
 
 def _keep_chain(tree: Node, layer: Mapping[str, Node]) -> dict[str, Node]:

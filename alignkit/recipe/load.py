@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from alignkit.errors import RecipeError
+from alignkit.recipe import trl
 from alignkit.recipe.check import Checker
-from alignkit.recipe.inherit import Merger, rule_key
+from alignkit.recipe.inherit import Merger
 from alignkit.recipe.paths import expanded, is_file, is_folder, locate
-from alignkit.recipe.schema import ROLLOUT_METHODS, SHARED_KEYS, Prompt, RecipeConfig
+from alignkit.recipe.schema import Config, Pipeline, Prompt, Stage, walk
+from alignkit.recipe.schema.methods import Started
 from alignkit.recipe.yaml import Key, Node, Origin, find, plain
 
 if TYPE_CHECKING:
@@ -24,16 +26,6 @@ if TYPE_CHECKING:
     from alignkit.recipe.diff import Difference
 
 _DEFAULT = Origin("", kind="default")
-_PATHS = {
-    ("data", "prompt", "file"),
-    ("data", "train", "path"),
-    ("data", "validation", "path"),
-    ("evals", "*", "prompt", "file"),
-    ("evals", "*", "data", "path"),
-}
-# TRL's own fields that may name a file; they may also hold something else, so only an
-# existing file counts.
-_TRAIN_FILES = ("deepspeed", "fsdp_config", "accelerator_config")
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,7 @@ class Recipe:
     """A recipe that passed all checks."""
 
     path: Path
-    config: RecipeConfig
+    config: Config
     # with the core's defaults; written as recipe.yaml it runs again as it is
     resolved: dict[str, Any]
     origins: dict[str, Origin]  # by dotted key, for every value of `resolved`
@@ -52,6 +44,17 @@ class Recipe:
     base: Node = field(default_factory=lambda: Node({}, _DEFAULT), repr=False)
     # of a pipeline, each complete
     stages: dict[str, Recipe] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> dict[str, Recipe]:
+        """The recipes that train a model, by name: a pipeline's stages, or this one."""
+        return self.stages or {self.config.name: self}
+
+    @property
+    def stage(self) -> Stage:
+        """The config of a recipe that is no pipeline."""
+        assert not isinstance(self.config, Pipeline)
+        return self.config
 
     def diff(self, other: Recipe) -> list[Difference]:
         """What differs from this recipe in the other one."""
@@ -121,32 +124,28 @@ def _filled(tree: Node) -> dict[str, Any]:
     all of them.
     """
     config = plain(tree)
-    shared = {key: config[key] for key in SHARED_KEYS if key in config}
+    shared = {key: config[key] for key in walk.shared() if key in config}
     stages = config.get("stages")
-    recipes = [config]
     for name, stage in stages.items() if isinstance(stages, dict) else ():
         if isinstance(stage, dict):
             stages[name] = {**stage, **shared, "name": name}
-            recipes.append(stages[name])
-    for each in recipes:
-        if each.get("method") in ROLLOUT_METHODS:
-            each.setdefault("generation", {})
     return config
 
 
 def _recipe(
-    file: Path, config: RecipeConfig, tree: Node, parents: tuple[Path, ...], base: Node
+    file: Path, config: Config, tree: Node, parents: tuple[Path, ...], base: Node
 ) -> Recipe:
     stages = {}
-    for name, stage in (config.stages or {}).items():
-        shared = {key: tree.value[key] for key in SHARED_KEYS if key in tree.value}
+    stated = config.stages if isinstance(config, Pipeline) else {}
+    for name, stage in stated.items():
+        shared = {key: tree.value[key] for key in walk.shared() if key in tree.value}
         node = tree.value["stages"].value[name]
         stages[name] = _recipe(
             file, stage, Node({**node.value, **shared}, node.origin), (), node
         )
     resolved = _dump(config)
     for stage in resolved.get("stages", {}).values():
-        for key in ("name", *SHARED_KEYS):
+        for key in ("name", *walk.shared()):
             stage.pop(key, None)
     return Recipe(
         file,
@@ -165,7 +164,7 @@ def _dump(section: BaseModel) -> dict[str, Any]:
     unset or empty.
     """
     found: dict[str, Any] = {}
-    for name in type(section).model_fields:
+    for name in sorted(type(section).model_fields, key=_last):
         value = _plain(section.__dict__[name])
         # an empty map or list that was stated may change what is inherited; as a
         # default it says nothing
@@ -174,6 +173,11 @@ def _dump(section: BaseModel) -> dict[str, Any]:
         ):
             found[name] = value
     return {**found, **(section.model_extra or {})}
+
+
+def _last(name: str) -> bool:
+    """How a run is started and kept stands at the end of a recipe."""
+    return name in Started.model_fields
 
 
 def _plain(value: Any) -> Any:
@@ -209,17 +213,21 @@ def _absolute(node: Node, key: Key = ()) -> Node:
     if not isinstance(node.value, str) or node.origin.kind == "default":
         return node
     folder = Path.cwd() if node.origin.kind == "set" else Path(node.origin.file).parent
-    rule, given = rule_key(key), expanded(node.value)
+    given = expanded(node.value)
     beside = Path(os.path.normpath(folder / given))
-    if rule in _PATHS:
+    known = walk.declared(key)
+    kind = "" if known is None else known.key.path
+    if kind == "file":
         return Node(str(beside), node.origin)
-    if rule == ("model", "path") and not node.value.startswith("stage:"):
+    if kind == "model" and not node.value.startswith("stage:"):
         marked = given.is_absolute() or node.value.startswith(("./", "../"))
         # a run is named from where one stands, as `align run` prints it
         here = Path.cwd() / given
         for candidate in (beside, here):
             if marked or is_folder(candidate):
                 return Node(str(candidate), node.origin)
-    if rule[:1] == ("train",) and rule[-1] in _TRAIN_FILES and is_file(beside):
+    # a field of TRL's that takes a map may name a file that holds it
+    in_train = len(key) > 1 and key[-2] == "train"
+    if in_train and is_file(beside) and trl.may_name_a_file(key[-1]):
         return Node(str(beside), node.origin)
     return node

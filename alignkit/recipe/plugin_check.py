@@ -8,16 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import PluginError, nearest
-from alignkit.recipe.schema import section_at
+from alignkit.recipe.schema import walk
 from alignkit.recipe.yaml import Key
 from alignkit.types import NORMALIZATIONS
 
 if TYPE_CHECKING:
-    from alignkit.plugins import Registry
+    from alignkit.plugins import Plugin, Registry
 
-Named = tuple[Key, str, str, dict[str, Any]]  # where, kind, name, options
-# kinds that a value names, not a key
-_SELECTORS = {"loss": "name", "advantage": "name", "dataset": "dataset"}
 TRL_LOSS = ("loss", "trl")  # TRL's own loss: known to the trainers, no plugin
 
 
@@ -29,15 +26,16 @@ def check_plugins(
     """
     from alignkit.plugins import check_options
 
-    for key, kind, name, options in named_plugins(config, registry):
-        if (kind, name) == TRL_LOSS:
+    for named in named_plugins(config, registry):
+        key, kind, options = named.path, named.kind, named.options
+        if (kind, named.name) == TRL_LOSS:
             continue
         try:
-            plugin = registry.get(kind, name)
+            plugin = registry.get(kind, named.name)
         except PluginError as error:
-            yield (*key, _SELECTORS[kind]) if kind in _SELECTORS else key, str(error)
+            yield named.at, str(error)
             continue
-        section = section_at(key)
+        section = walk.section_at(key)
         for option, text in check_options(plugin, options):
             close = (
                 nearest(option, section.model_fields)
@@ -83,59 +81,33 @@ def _loss(
 
 def named_plugins(
     config: Mapping[str, Any], registry: Registry | None = None
-) -> Iterator[Named]:
-    """Every plugin that a recipe (not its stages) names. An eval's own dataset is known
-    by the registry.
+) -> Iterator[walk.Named]:
+    """Every plugin that a recipe (not its stages) names, and the dataset of an eval of
+    which it changes an option: that the registry knows.
     """
-    data, evals, callbacks = (
-        map_at(config, "data"),
-        map_at(config, "evals"),
-        config.get("callbacks"),
-    )
-    found: list[tuple[Key, str, Any, Mapping[str, Any]]] = []
-    for kind in ("loss", "advantage"):
-        found.append(
-            ((kind,), kind, map_at(config, kind).get("name"), map_at(config, kind))
-        )
-    for part in ("train", "validation"):
-        found.append(
-            (
-                ("data", part),
-                "dataset",
-                map_at(data, part).get("dataset"),
-                map_at(data, part),
-            )
-        )
-    rewards = map_at(config, "rewards")
-    found += [
-        (("rewards", name), "reward", name, map_at(rewards, name)) for name in rewards
-    ]
+    yield from walk.named(config)
+    evals = map_at(config, "evals")
     for name in evals:
-        stated = map_at(evals, name)
-        found.append((("evals", name), "eval", name, stated))
-        its = map_at(stated, "data")
-        dataset = its.get("dataset")
-        if (
-            its
-            and dataset is None
-            and registry is not None
-            and name in registry.names("eval")
-        ):
+        changes = map_at(map_at(evals, name), "data")
+        known = registry is not None and name in registry.names("eval")
+        if changes and "dataset" not in changes and registry is not None and known:
             dataset = registry.get("eval", name).value.data.get("dataset")
-        found.append((("evals", name, "data"), "dataset", dataset, its))
-        judge = stated.get("judge")
-        if isinstance(judge, str):
-            found.append(
-                (("evals", name, "judge"), "judge", judge.partition(":")[0], {})
-            )
-    found += [(key, "prompt", prompt, {}) for key, prompt in prompts_in(config)]
-    for index, name in enumerate(callbacks if isinstance(callbacks, list) else ()):
-        found.append((("callbacks", str(index)), "callback", name, {}))
-    for key, kind, name, stated in found:
-        if isinstance(name, str):
-            section = section_at(key)
-            core = section.model_fields if section else {}
-            yield key, kind, name, {k: v for k, v in stated.items() if k not in core}
+            if isinstance(dataset, str):
+                path = ("evals", name, "data")
+                options = {
+                    k: v
+                    for k, v in changes.items()
+                    if walk.declared((*path, k)) is None
+                }
+                yield walk.Named(path, path, "dataset", dataset, options)
+
+
+def used(config: Mapping[str, Any], registry: Registry) -> list[Plugin]:
+    """The plugins that a resolved recipe (not its stages) names, in the order of its
+    keys.
+    """
+    named = dict.fromkeys((each.kind, each.name) for each in named_plugins(config))
+    return [registry.get(*each) for each in named if each != TRL_LOSS]
 
 
 def prompts_in(config: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:

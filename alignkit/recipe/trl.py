@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any
 
 from alignkit.errors import nearest
+from alignkit.recipe.schema import walk
 from alignkit.recipe.trl_fields import Field, dataclass_fields, enums_in, package
 
 _CONFIGS = {
@@ -23,79 +24,6 @@ _CONFIGS = {
     "dpo": "DPOConfig",
 }
 _CONFIGS["expert_iteration"] = "SFTConfig"
-# What another key of a recipe says already. Two places for one truth would disagree
-# some day.
-OWNED = {
-    "output_dir": "the run folder is made by align; output.root says where",
-    "run_name": "use name",
-    "seed": "use seed, at the top of the recipe",
-    "report_to": "use track",
-    "resume_from_checkpoint": "align resumes a run by itself",
-    "hub_token": "a secret never stands in a recipe; set the variable HF_TOKEN",
-    "model_init_kwargs": "use model",
-    "max_completion_length": "use generation.max_new_tokens",
-    "temperature": "use generation.temperature",
-    "top_p": "use generation.top_p",
-    "top_k": "use generation.top_k",
-    "use_vllm": "use generation.engine: vllm",
-    "vllm_mode": "use generation.vllm.mode",
-    "vllm_gpu_memory_utilization": "use generation.vllm.gpu_memory_utilization",
-    "vllm_enable_sleep_mode": "use generation.vllm.sleep",
-    "vllm_tensor_parallel_size": "use generation.vllm.tensor_parallel",
-    "vllm_max_model_length": "use generation.vllm.max_model_len",
-    "vllm_server_base_url": "use generation.vllm.server",
-    "vllm_server_host": "use generation.vllm.server",
-    "vllm_server_port": "use generation.vllm.server",
-    "reward_weights": "use rewards.<name>.weight",
-    "loss_type": "use loss: {name: trl, loss_type: …}",
-    "trust_remote_code": "it has no use: code that comes with a model is never run",
-}
-# Rows are rendered, tokenised and cut before TRL's trainer is made, so what it would do
-# to them comes too late.
-_SFT_ROWS = {
-    "truncation_mode": (
-        "it has no use: a row longer than train.max_length is cut at its end"
-    ),
-    "dataset_text_field": "use data.prompt; the dataset's `columns` name what it reads",
-    "dataset_kwargs": "it has no use: rows are prepared before TRL sees them",
-    "dataset_num_proc": "it has no use: rows are prepared before TRL sees them",
-    "assistant_only_loss": (
-        "use train.completion_only_loss: true (the default) trains on the response only"
-    ),
-    "chat_template_path": (
-        "it has no use: rows are rendered with the template of the model's own"
-        " tokenizer"
-    ),
-    "eos_token": (
-        "it has no use: rows end with the EOS token of the model's own tokenizer"
-    ),
-}
-OWNED_BY_METHOD = {
-    "sft": _SFT_ROWS,
-    # Each iteration trains anew on what it kept, so the epochs belong to the
-    # iterations.
-    "expert_iteration": {
-        **_SFT_ROWS,
-        "num_train_epochs": "use expert_iteration.epochs",
-    },
-    "dpo": {"padding_free": "it has no use: TRL has switched it off for DPO"},
-}
-OWNED_GENERATION_KWARGS = {
-    **{
-        key: key
-        for key in (
-            "temperature",
-            "top_p",
-            "top_k",
-            "min_new_tokens",
-            "max_new_tokens",
-            "stop",
-        )
-    },
-    "min_tokens": "min_new_tokens",
-    "max_tokens": "max_new_tokens",
-    "stop_strings": "stop",
-}
 # Read by TRL's own losses alone; beside a loss plugin they would be read by nothing.
 _STOCK_GRPO = """epsilon epsilon_high delta sapo_temperature_neg sapo_temperature_pos vespo_k_pos vespo_lambda_pos
 vespo_k_neg vespo_lambda_neg importance_sampling_level top_entropy_quantile entropy_coef use_adaptive_entropy
@@ -159,7 +87,7 @@ def check(
     """
     known = fields(method)
     config = _CONFIGS[method]
-    owned = OWNED | OWNED_BY_METHOD.get(method, {})
+    owned = walk.owned(method)
     problems = []
     for name, value in train.items():
         if name not in known:
@@ -197,10 +125,9 @@ def check(
         elif problem := _misfit(known[name], value) or _too_low(name, value):
             problems.append((name, problem))
         elif name == "generation_kwargs" and isinstance(value, dict):
-            stated = [key for key in value if key in OWNED_GENERATION_KWARGS]
+            ours = walk.owned_generation_kwargs()
             problems += [
-                (f"{name}.{key}", f"use generation.{OWNED_GENERATION_KWARGS[key]}")
-                for key in stated
+                (f"{name}.{key}", f"use {ours[key]}") for key in value if key in ours
             ]
     return problems
 
@@ -350,6 +277,17 @@ def words(field: Field) -> str:
 def _literal_words(annotation: str) -> str:
     listed = re.fullmatch(r"Literal\[(.*)\]", annotation)
     return "one of " + listed[1].replace("'", "") if listed else annotation
+
+
+def may_name_a_file(name: str) -> bool:
+    """Whether a field of some method takes a map, or a text in its place."""
+    for method in _CONFIGS:
+        field = fields(method).get(name)
+        if field is not None and {"dict", "str"} <= set(
+            re.findall(r"\w+", field.annotation)
+        ):
+            return True
+    return False
 
 
 def fields(method: str) -> dict[str, Field]:

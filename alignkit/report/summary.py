@@ -16,14 +16,14 @@ from alignkit.terminal import cell, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from alignkit.recipe import RecipeConfig
+    from alignkit.recipe import Config
 
 SHOWN_ANSWERS = 3
 REPORT = "report.md"
 
 
 def print_run(
-    run: Run, config: RecipeConfig, result: Mapping[str, Any], console: Console
+    run: Run, config: Config, result: Mapping[str, Any], console: Console
 ) -> None:
     """Print the table of evals and some answers, and write report.md and
     learning_curve.png into the run folder.

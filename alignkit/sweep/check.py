@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import plan, recipe
 from alignkit.errors import InputError, MissingError
 from alignkit.provenance import matters
+from alignkit.recipe.schema import Sampled
 from alignkit.recipe.yaml import Node
 from alignkit.sweep.spec import Spec, put
 
@@ -232,7 +233,7 @@ def _budget_faults(
         )
     for variant in variants:
         scheduler = plan.setting(
-            next(iter(variant.recipes.values())).config, "lr_scheduler_type"
+            next(iter(variant.recipes.values())).stage, "lr_scheduler_type"
         )
         if not str(scheduler).startswith("constant"):
             problems.append(
@@ -254,13 +255,13 @@ def _metric(
         for v in variants
         for r in v.recipes.values()
     ]
-    configs = [stage.config for stages in trained for stage in stages]
+    configs = [recipe.stage for recipes in trained for recipe in recipes]
     evals = [
         f"eval/{name}/{registry.get('eval', name).value.metric}"
         for c in configs
         for name in c.evals
     ]
-    rewarded = any(c.rewards for c in configs)
+    rewarded = any(isinstance(c, Sampled) for c in configs)
     known = list(
         dict.fromkeys(
             [*evals, *(name for name in TRAINING if rewarded or name != "train/reward")]

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from alignkit.errors import InputError, RecipeError, nearest
 from alignkit.recipe import options, yaml
-from alignkit.recipe.schema import Count, Section
+from alignkit.recipe.schema.sections import Count, Section
 
 Node = yaml.Node
 

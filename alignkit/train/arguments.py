@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from alignkit.recipe.schema import GRPO, Loss, Policy, Stage, walk
 
-def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
+
+def arguments(config: Stage, folder: Path, *, engine: str, cuda: bool) -> Any:
     """The SFTConfig, GRPOConfig, RLOOConfig or DPOConfig that a recipe means.
 
     `train:` holds TRL's own fields; the recipe's core keys fill in the rest. Without a
@@ -18,7 +20,6 @@ def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
     fields: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"),
         "run_name": folder.name,
-        "seed": config.seed,
         "report_to": list(config.track) or "none",
         "disable_tqdm": True,
         "logging_steps": 1,
@@ -32,63 +33,48 @@ def arguments(config: Any, folder: Path, *, engine: str, cuda: bool) -> Any:
         }
         if config.launch.processes > 1:
             fields["ddp_backend"] = "gloo"
-    if config.method in ("grpo", "rloo"):
-        fields |= _generation(config, engine)
-        fields["reward_weights"] = [reward.weight for reward in config.rewards.values()]
+    fields |= _declared(config, engine)
+    if isinstance(config, Policy):
+        fields |= _rollouts(config, engine)
     if config.loss is not None and config.loss.name == "trl":
-        fields |= config.loss.options
-        if config.advantage is not None:
-            fields["scale_rewards"] = {"std": "group", "none": "none"}[
-                config.advantage.options.get("scale", "std")
-            ]
-    # What `generation` says stands in the same field as the options that only TRL
-    # knows.
-    extra = {
-        **fields.get("generation_kwargs", {}),
-        **(config.train.get("generation_kwargs") or {}),
-    }
+        fields |= _stock_loss(config, config.loss)
+    # What `generation` says stands in the same field as the options that only TRL knows.
+    extra = fields.pop("generation_kwargs", {})
+    extra |= config.train.get("generation_kwargs") or {}
     fields |= config.train
     if extra:
         fields["generation_kwargs"] = extra
-    kind = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig, "dpo": DPOConfig}[
-        config.method
-    ]
-    return kind(**fields)
+    kind = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig, "dpo": DPOConfig}
+    return kind[config.method](**fields)
 
 
-def _generation(config: Any, engine: str) -> dict[str, Any]:
-    g = config.generation
-    fields: dict[str, Any] = {
-        "temperature": g.temperature,
-        "top_p": g.top_p,
-        "top_k": g.top_k,
-        "max_completion_length": g.max_new_tokens,
-        "use_vllm": engine == "vllm",
-    }
+def _declared(config: Stage, engine: str) -> dict[str, Any]:
+    """What the declarations of the recipe's keys hand to TRL as it is."""
+    fields = {}
+    for path, known in walk.declarations().items():
+        if not known.key.trl or config.method not in known.methods:
+            continue
+        if "vllm" in path and engine != "vllm":
+            continue
+        value = walk.value_at(config, path)
+        if value is not None:
+            fields[known.key.trl] = value
+    return fields
+
+
+def _rollouts(config: Policy, engine: str) -> dict[str, Any]:
     vllm = engine == "vllm"
-    extra: dict[str, Any] = {}
-    if g.min_new_tokens:
-        extra["min_tokens" if vllm else "min_new_tokens"] = g.min_new_tokens
-    if g.stop:
-        extra |= (
-            {"stop": list(g.stop), "include_stop_str_in_output": True}
-            if vllm
-            else {"stop_strings": list(g.stop)}
-        )
-    if extra:
-        fields["generation_kwargs"] = extra
-    if not vllm:
-        return fields
-    if g.vllm is not None:
-        fields |= {
-            "vllm_mode": g.vllm.mode,
-            "vllm_enable_sleep_mode": g.vllm.sleep,
-            "vllm_tensor_parallel_size": g.vllm.tensor_parallel,
-        }
-        optional = {
-            "vllm_gpu_memory_utilization": g.vllm.gpu_memory_utilization,
-            "vllm_max_model_length": g.vllm.max_model_len,
-            "vllm_server_base_url": g.vllm.server,
-        }
-        fields |= {key: value for key, value in optional.items() if value is not None}
+    beyond = config.generation.sampling.beyond_trl("vllm" if vllm else "transformers")
+    if vllm and "stop" in beyond:
+        beyond["include_stop_str_in_output"] = True
+    weights = [reward.weight for reward in config.rewards.values()]
+    return {"use_vllm": vllm, "reward_weights": weights, "generation_kwargs": beyond}
+
+
+def _stock_loss(config: Stage, loss: Loss) -> dict[str, Any]:
+    """TRL's own loss, and what the recipe's `advantage` means to it."""
+    fields = loss.options
+    if isinstance(config, GRPO) and config.advantage is not None:
+        scale = config.advantage.options.get("scale", "std")
+        fields["scale_rewards"] = {"std": "group", "none": "none"}[scale]
     return fields

@@ -239,6 +239,10 @@ class SettingsCallback(TrainerCallback):
                 self.trainer.scale_rewards, self.trainer.scale_rewards
             )
             effective |= {"advantage.name": "group", "advantage.scale": scale}
+        for key in self.wanted.keys() - effective.keys():
+            section, _, name = key.partition(".")
+            if section == "train":
+                effective[key] = getattr(args, name)
         if state.is_world_process_zero:
             self.run.update(requested=self.wanted, effective=effective)
         verify_effective(self.wanted, effective)

@@ -14,6 +14,7 @@ from alignkit.endpoint.judges import JudgeClient, resolve
 from alignkit.engines.transformers import TransformersEngine
 from alignkit.errors import WorkError
 from alignkit.evaluate import EvalRequest, evaluate, plan_eval
+from alignkit.recipe.schema import Stage, Stepped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +43,7 @@ class TrainingEvals:
         info: types.RunInfo,
         callbacks: Sequence[types.Callback],
     ) -> None:
-        self.config: Any = recipe.config
+        self.config = recipe.stage
         self.registry = registry
         self.console = console
         self.run_folder = run
@@ -142,7 +143,7 @@ class TrainingEvals:
         Raises:
             WorkError: the eval that it names has no such metric.
         """
-        best = self.config.best
+        best = self.config.best if isinstance(self.config, Stepped) else None
         if best is None or not best.metric.startswith(f"eval/{name}/"):
             return
         if best.metric.removeprefix(f"eval/{name}/") not in known_metrics:
@@ -178,7 +179,7 @@ class TrainingEvals:
             )
 
 
-def request(config: Any, name: str, registry: Registry) -> EvalRequest:
+def request(config: Stage, name: str, registry: Registry) -> EvalRequest:
     """What a recipe says of one of its evals."""
     entry = config.evals[name]
     return EvalRequest.of(

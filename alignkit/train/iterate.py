@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit import run
 from alignkit.recipe import to_yaml
+from alignkit.recipe.schema import ExpertIteration
 from alignkit.train import sampling
 from alignkit.train.pipeline import child, run_stage
 
@@ -38,7 +39,7 @@ def execute(
     Returns: The first and last summary of each eval, by its name; their step is the
         iteration.
     """
-    config: Any = recipe.config
+    config = _config(recipe)
     model = _start(config, folder)
     # each iteration's row is written again from what the iteration left
     folder.write("metrics.jsonl", "")
@@ -98,7 +99,12 @@ def execute(
     return run.eval_summaries(folder.folder)
 
 
-def _finish(config: Any, folder: run.Run, model: Path | str) -> None:
+def _config(recipe: Recipe) -> ExpertIteration:
+    assert isinstance(recipe.config, ExpertIteration)
+    return recipe.config
+
+
+def _finish(config: ExpertIteration, folder: run.Run, model: Path | str) -> None:
     """Copy the last iteration's model to model/."""
     from alignkit import models
 
@@ -117,7 +123,7 @@ def _finish(config: Any, folder: run.Run, model: Path | str) -> None:
         )
 
 
-def _start(config: Any, folder: run.Run) -> Path | str:
+def _start(config: ExpertIteration, folder: run.Run) -> Path | str:
     from alignkit import models
 
     if config.model.build is None:
@@ -128,7 +134,7 @@ def _start(config: Any, folder: run.Run) -> Path | str:
     return start
 
 
-def train_settings(config: Any, kept: int) -> dict[str, Any]:
+def train_settings(config: ExpertIteration, kept: int) -> dict[str, Any]:
     """The TRL fields of an iteration that kept so many responses: `train`, and what
     `train_by_kept` changes in it.
     """
@@ -144,21 +150,21 @@ def _sft(
     recipe: Recipe, home: Path, iteration: int, model: str, kept: int
 ) -> dict[str, Any]:
     """The recipe of one iteration's training."""
-    resolved = recipe.resolved
+    resolved, config = recipe.resolved, _config(recipe)
     settings = {
-        k: v
-        for k, v in resolved["model"].items()
-        if k in ("dtype", "attention", "lora", "quantize")
+        key: value
+        for key, value in resolved["model"].items()
+        if key not in ("path", "build", "revision")
     }
-    if (revision := sampling.revision_of(recipe.config, model)) is not None:
+    if (revision := sampling.revision_of(config, model)) is not None:
         settings["revision"] = revision
     found: dict[str, Any] = {
         "name": f"{resolved['name']}-{iteration}",
         "method": "sft",
-        "seed": recipe.config.seed + iteration,
+        "seed": config.seed + iteration,
         "model": {**settings, "path": model},
         "data": {"train": {"dataset": "jsonl", "path": str(home / "train.jsonl")}},
-        "train": train_settings(recipe.config, kept),
+        "train": train_settings(config, kept),
         "evals": {
             name: {**e, "before": False}
             for name, e in resolved.get("evals", {}).items()

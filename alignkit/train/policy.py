@@ -13,6 +13,7 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from alignkit.engines.stopping import StopCriterion, StopStrings
 from alignkit.errors import InputError
+from alignkit.sampling import DEFAULTS, OPTIONS, Option
 from alignkit.train.objective import Objective, Step, in_force
 from alignkit.train.seam import Seam
 from alignkit.train.vllm_sync import SyncedRollouts
@@ -260,31 +261,21 @@ class _Policy(Seam, SyncedRollouts):
     def _penalty(self, batch: PolicyBatch) -> Tensor | None:
         return None
 
+    def _in_force(self, name: str, option: Option) -> Any:
+        """The value of a sampling option that the engine of the rollouts works with."""
+        if not self.use_vllm:
+            value = vars(self.generation_config)[name] if name != "stop" else None
+        elif option.trl:
+            value = vars(self.vllm_generation)[option.trl]
+        else:
+            value = self.vllm_generation.generation_kwargs.get(option.vllm)
+        return DEFAULTS[name] if value is None else value
+
     def _observe(self) -> dict[str, Any]:
         seen = super()._observe()
-        if self.use_vllm:
-            generation = self.vllm_generation
-            seen |= {
-                "generation.engine": "vllm",
-                "generation.temperature": generation.temperature,
-            }
-            seen |= {
-                "generation.top_p": generation.top_p,
-                "generation.top_k": generation.top_k,
-            }
-            seen["generation.min_new_tokens"] = generation.generation_kwargs.get(
-                "min_tokens", 0
-            )
-            seen["generation.max_new_tokens"] = generation.max_completion_length
-        else:
-            config = self.generation_config
-            seen |= {
-                "generation.engine": "transformers",
-                "generation.temperature": config.temperature,
-            }
-            seen |= {"generation.top_p": config.top_p, "generation.top_k": config.top_k}
-            seen["generation.min_new_tokens"] = config.min_new_tokens or 0
-            seen["generation.max_new_tokens"] = config.max_new_tokens
+        seen["generation.engine"] = "vllm" if self.use_vllm else "transformers"
+        for name, option in OPTIONS.items():
+            seen[f"generation.{name}"] = self._in_force(name, option)
         seen["generation.stop"] = list(self._stops)
         seen |= {"train.num_generations": self.num_generations}
         if self.objective is not None and self.objective.advantage is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import WorkError
+from alignkit.recipe.schema import Sampled
 from alignkit.types import STATUSES, Score
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def failure(name: str, score: Score, when: str, place: Path) -> str:
     )
 
 
-def bound_rewards(config: Any, registry: Registry) -> dict[str, BoundReward]:
+def bound_rewards(config: Sampled, registry: Registry) -> dict[str, BoundReward]:
     """The recipe's rewards with their options and deadlines, by the recipe's names."""
     from alignkit.grading import bind_plugin
 

@@ -8,6 +8,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from alignkit.engines.vllm_start import Limits
 from alignkit.errors import InputError, WorkError
 from alignkit.evaluate import evaluate, plan_eval
 from alignkit.grading import Grader
+from alignkit.recipe.schema import ExpertIteration, OwnVllm
 from alignkit.run import append_jsonl, atomic_write, read_jsonl, write_json
 from alignkit.train.evals import BATCH, given, given_prompt, request
 from alignkit.train.rewards import bound_rewards, combine, failure
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from alignkit.engines.base import Engine
     from alignkit.plugins import Registry
+    from alignkit.recipe import Recipe
 
 # questions between two writes, always whole: a resumed run samples the very same texts
 CHUNK = 32
@@ -35,7 +38,7 @@ HINT = "\n(The answer is {truth}. Show how to get there.)"
 Row = dict[str, Any]
 
 
-def questions(config: Any, registry: Registry, iteration: int) -> list[Row]:
+def questions(config: ExpertIteration, registry: Registry, iteration: int) -> list[Row]:
     """The questions of one iteration: drawn without repetition, the same ones for the
     same recipe and seed.
     """
@@ -45,7 +48,7 @@ def questions(config: Any, registry: Registry, iteration: int) -> list[Row]:
 
 
 def sample(
-    config: Any,
+    recipe: Recipe,
     registry: Registry,
     home: Path,
     iteration: int,
@@ -58,6 +61,8 @@ def sample(
     In the first iteration the evals that the recipe wants `before` run too, on the same
     loaded model.
     """
+    config = recipe.stage
+    assert isinstance(config, ExpertIteration)
     asked = questions(config, registry, iteration)
     prompt = data.load_prompt(given_prompt(config.data.prompt), registry)
     engine = _engine(config, model)
@@ -127,7 +132,7 @@ def sample(
     write_json(home / "sampled.json", _counts(rows, kept, len(asked)))
 
 
-def _engine(config: Any, model: str) -> Engine:
+def _engine(config: ExpertIteration, model: str) -> Engine:
     chosen = local_engine(config.generation.engine)
     if chosen == "vllm":
         from alignkit.engines.vllm import VLLMEngine
@@ -152,33 +157,27 @@ def _engine(config: Any, model: str) -> Engine:
     return TransformersEngine(loaded, tokenizer, name=model, batch_size=BATCH)
 
 
-def revision_of(config: Any, model: str) -> str | None:
+def revision_of(config: ExpertIteration, model: str) -> str | None:
     """The recipe's revision, for the model it starts from; one that an iteration made
     has none.
     """
     return config.model.revision if model == config.model.path else None
 
 
-def _limits(vllm: Any) -> Limits:
+def _limits(vllm: OwnVllm | None) -> Limits:
     if vllm is None:
         return Limits()
-    given = {
-        "gpu_memory_utilization": vllm.gpu_memory_utilization,
-        "max_model_len": vllm.max_model_len,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    return Limits(**given, tensor_parallel_size=vllm.tensor_parallel)
+    limits = Limits(
+        max_model_len=vllm.max_model_len, tensor_parallel_size=vllm.tensor_parallel
+    )
+    if vllm.gpu_memory_utilization is None:
+        return limits
+    return replace(limits, gpu_memory_utilization=vllm.gpu_memory_utilization)
 
 
-def _sampling(config: Any, iteration: int) -> Sampling:
-    g = config.generation
-    return Sampling(
-        temperature=g.temperature,
-        top_p=g.top_p,
-        top_k=g.top_k,
-        max_new_tokens=g.max_new_tokens,
-        min_new_tokens=g.min_new_tokens,
-        stop=tuple(g.stop),
+def _sampling(config: ExpertIteration, iteration: int) -> Sampling:
+    return replace(
+        config.generation.sampling,
         seed=config.seed * 1000 + iteration,
         n=config.expert_iteration.rollouts,
         logprobs=True,
@@ -246,7 +245,11 @@ def _row(
 
 
 def _grade(
-    config: Any, registry: Registry, grader: Grader, rows: list[Row], home: Path
+    config: ExpertIteration,
+    registry: Registry,
+    grader: Grader,
+    rows: list[Row],
+    home: Path,
 ) -> None:
     """Add `reward`, `status` and `correct` (status ok and a reward above 0) to every
     row.

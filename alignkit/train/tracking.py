@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from alignkit.recipe.schema import Stage
 from alignkit.train.callbacks import NAMES
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def prepare(config: Any, folder: Path) -> None:
+def prepare(config: Stage, folder: Path) -> None:
     """Tell the trackers where to write, and wandb to stay offline where it has no key."""
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
     if "wandb" in config.track:
@@ -105,7 +106,7 @@ class Tracker(TrainerCallback):
         self._call("on_train_end", *arguments, **keywords)
 
 
-def guard(trainer: Any, config: Any, recipe: Mapping[str, Any]) -> list[Tracker]:
+def guard(trainer: Any, config: Stage, recipe: Mapping[str, Any]) -> list[Tracker]:
     """Put a Tracker before each tracker's callback of a trainer."""
     from transformers.integrations import get_reporting_integration_callbacks
 
@@ -120,7 +121,7 @@ def guard(trainer: Any, config: Any, recipe: Mapping[str, Any]) -> list[Tracker]
     return found
 
 
-def say_how_to_sync(console: Console, config: Any, folder: Path) -> None:
+def say_how_to_sync(console: Console, config: Stage, folder: Path) -> None:
     """The command that uploads an offline wandb run."""
     offline = (
         sorted((folder / "wandb").glob("offline-run-*"))

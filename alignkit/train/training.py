@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from alignkit.errors import InputError
 from alignkit.machine import here
 from alignkit.machine.gpus import cuda_available
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
+from alignkit.recipe.plugin_check import used
+from alignkit.recipe.schema import Policy, Sampled, Stage, Stepped
 from alignkit.train import arguments
 from alignkit.train.evals import TrainingEvals, given, given_prompt
 
@@ -82,13 +85,11 @@ def fingerprint(recipe: Recipe, registry: Registry) -> str:
     """
     sources, datasets = {}, {}
     for name, stage in (recipe.stages or {"": recipe}).items():
-        for plugin in plugins.used(stage.config, registry):
+        for plugin in used(stage.resolved, registry):
             sources[f"{plugin.kind} {plugin.name}"] = plugin.source_hash
-        config: Any = stage.config
-        for part in ("train", "validation"):
-            if (spec := getattr(config.data, part)) is not None:
-                loaded = data.load_rows(given(spec), registry, seed=config.seed)
-                datasets[f"{name} {part}"] = data.fingerprint(loaded)
+        for part, spec in stage.stage.data.parts().items():
+            loaded = data.load_rows(given(spec), registry, seed=stage.stage.seed)
+            datasets[f"{name} {part}"] = data.fingerprint(loaded)
     decisive = {
         package: version
         for package, version in here.versions().items()
@@ -115,7 +116,7 @@ def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> None:
         )
 
 
-def objective(config: Any, registry: Registry) -> Objective | None:
+def objective(config: Stage, registry: Registry) -> Objective | None:
     """The loss and advantage plugins of a recipe; None for TRL's own loss (`loss:
     {name: trl}`, or none named).
     """
@@ -124,23 +125,17 @@ def objective(config: Any, registry: Registry) -> Objective | None:
     if config.loss is None or config.loss.name == "trl":
         return None
     loss = registry.get("loss", config.loss.name)
-    advantage = (
-        registry.get("advantage", config.advantage.name)
-        if config.advantage is not None
-        else None
-    )
-    return Objective(
+    found = Objective(
         loss=loss.value,
         options=plugins.typed_options(loss, config.loss.options),
         normalize=config.loss.normalize,
         constant=config.loss.constant,
-        advantage=advantage.value if advantage is not None else None,
-        advantage_options=(
-            plugins.typed_options(advantage, config.advantage.options)
-            if advantage is not None
-            else {}
-        ),
     )
+    if not isinstance(config, Policy) or config.advantage is None:
+        return found
+    advantage = registry.get("advantage", config.advantage.name)
+    options = plugins.typed_options(advantage, config.advantage.options)
+    return replace(found, advantage=advantage.value, advantage_options=options)
 
 
 class Job:
@@ -150,7 +145,7 @@ class Job:
         self, recipe: Recipe, registry: Registry, console: Console, folder: run.Run
     ) -> None:
         self.recipe = recipe
-        config: Any = recipe.config  # checked: what the method needs is there
+        config = recipe.stage
         self.config = config
         self.registry = registry
         self.console = console
@@ -232,7 +227,7 @@ class Job:
         config = self.config
         self.engine = (
             local_engine(config.generation.engine)
-            if config.generation is not None
+            if isinstance(config, Sampled)
             else ""
         )
         tracking.prepare(config, self.run.folder)
@@ -251,6 +246,7 @@ class Job:
                     models.save(*models.build(model.build, self.config.seed), start)
             source = str(start)
         else:
+            assert model.path is not None  # one of the two is stated
             source = model.path
         self.model, self.tokenizer = models.load(
             source,
@@ -288,6 +284,7 @@ class Job:
             )
         else:
             context = self.model.config.get_text_config().max_position_embeddings
+            assert isinstance(self.config, Sampled)
             room = encode.prompt_room(self.config.generation, context, self.engine)
             dataset, kept = encode.problems(
                 loaded, self.prompt, self.tokenizer, max_prompt=room
@@ -307,12 +304,9 @@ class Job:
         )
 
         config = self.config
-        train_dataset = self._rows(config.data.train, "train")
-        validation = (
-            self._rows(config.data.validation, "validation")
-            if config.data.validation is not None
-            else None
-        )
+        parts = {
+            part: self._rows(spec, part) for part, spec in config.data.parts().items()
+        }
         every = {
             name: e.every for name, e in config.evals.items() if e.every is not None
         }
@@ -321,28 +315,24 @@ class Job:
         common: dict[str, Any] = {
             "model": self.model,
             "args": self.args,
-            "train_dataset": train_dataset,
-            "eval_dataset": validation,
+            "train_dataset": parts["train"],
+            "eval_dataset": parts.get("validation"),
             "processing_class": self.tokenizer,
             "callbacks": [
                 settings,
                 MetricsCallback(self.run, self.info, self.callbacks),
                 *self._budget(),
-                *(
-                    [WholeRolloutsCallback()]
-                    if config.method in ("grpo", "rloo")
-                    else []
-                ),
+                *([WholeRolloutsCallback()] if isinstance(config, Policy) else []),
                 EvalCallback(every, self.evals.run),
                 self.progress,
             ],
             "objective": objective(config, self.registry),
         }
-        if config.method in ("grpo", "rloo"):
+        if isinstance(config, Policy):
             from alignkit.train.policy import AlignGRPOTrainer, AlignRLOOTrainer
 
             kind = AlignGRPOTrainer if config.method == "grpo" else AlignRLOOTrainer
-            board = self._reward_board()
+            board = self._reward_board(config)
             vllm = config.generation.vllm
             tolerance = vllm.sync_tolerance if vllm is not None else None
             self.trainer = kind(
@@ -368,19 +358,19 @@ class Job:
     def _budget(self) -> list[Any]:
         from alignkit.train.callbacks import BudgetCallback
 
-        budget = self.config.budget
+        budget = self.config.budget if isinstance(self.config, Stepped) else None
         return (
             []
             if budget is None
             else [BudgetCallback(self.run, budget.tokens, budget.seconds)]
         )
 
-    def _reward_board(self) -> RewardBoard:
+    def _reward_board(self, config: Policy) -> RewardBoard:
         from alignkit.grading import Grader
         from alignkit.train.rewards import RewardBoard, bound_rewards
 
         self.grader = Grader()
-        entries, bound = self.config.rewards, bound_rewards(self.config, self.registry)
+        entries, bound = config.rewards, bound_rewards(config, self.registry)
         zero = {
             reward.name: entries[name].on_error == "zero"
             for name, reward in bound.items()

@@ -7,17 +7,15 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from alignkit.recipe import trl
-from alignkit.recipe.schema import METHODS, RecipeConfig
+from alignkit.recipe.schema import METHODS, walk
 
 
 def json_schema() -> dict[str, Any]:
     """A JSON Schema of recipe files, for editors. Nothing is required: a child recipe
     states only what differs.
     """
-    schema = RecipeConfig.model_json_schema()
-    defs = schema.pop("$defs")
-    recipe = defs.pop("RecipeConfig", schema)
-    recipe.pop("$ref", None)
+    recipe = walk.anything().model_json_schema()
+    defs = recipe.pop("$defs")
     path = {"type": "string"}
     recipe["properties"]["extends"] = {
         "description": (
@@ -71,8 +69,9 @@ def _named_or_null(schema: dict[str, Any]) -> dict[str, Any]:
 def _train(method: str) -> dict[str, Any]:
     """The schema of `train` for a method."""
     properties: dict[str, Any] = {}
+    owned = walk.owned(method)
     for field in trl.fields(method).values():
-        if field.name in trl.OWNED or field.name in trl.OWNED_BY_METHOD.get(method, ()):
+        if field.name in owned:
             continue
         schema = TypeAdapter(field.type).json_schema()
         if field.choices and field.annotation == "str":
