@@ -45,7 +45,8 @@ def align_data() -> Path:
 
 @pytest.fixture
 def old_folder(tmp_path: Path) -> Callable[[str], Path]:
-    """Copies something that alignkit 0.1 left (tests/data/v01), as if made on this machine.
+    """Copies something that alignkit 0.1 left (tests/data/v01), as if made on this
+    machine.
 
     All copies lie beside each other. A run that has not ended has a process id that no
     process can have.

@@ -190,7 +190,7 @@ def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
 
         for plugin in chosen:
             status.update(f"checking {plugin.kind} {plugin.name}")
-            found += conformance.check(plugin, registry, laboratory)
+            found += conformance.prove(plugin, registry, laboratory)
     failed = [c for c in found if c.ok is False]
     if as_json:
         print_json([asdict(c) for c in found])

@@ -154,7 +154,7 @@ def _check(
     read = spec.read if spec.is_sweep_file(path) else spec.from_recipe
     varied = read(path, seeds=spec.seeds_of(seeds), overlays=found, sets=sets)
     registry = load_registry([path, varied.base], kit)
-    return check.check(varied, registry, recipe_dirs()), registry
+    return check.check_sweep(varied, registry, recipe_dirs()), registry
 
 
 def _work(state: Sweep, registry: Registry, slots: int | None, screen: Console) -> None:

@@ -61,7 +61,7 @@ def vllm_missing(vllm: Any) -> list[str]:
     `generation.vllm`, or None.
     """
     cards = gpus.cards()
-    version = versions.check("vllm")
+    version = versions.status("vllm")
     if version.fit == "missing":
         gpu = (
             ""
@@ -102,7 +102,7 @@ def _install(package: str) -> str:
 
 
 def _package(package: str) -> Finding:
-    version = versions.check(package)
+    version = versions.status(package)
     name = "Python" if package == "python" else package
     if version.installed is None:
         return Finding(name, "missing", "not installed", _install(package))
@@ -126,7 +126,7 @@ def _package(package: str) -> Finding:
 
 
 def _optional(package: str, extra: str, purpose: str) -> Finding:
-    version = versions.check(package)
+    version = versions.status(package)
     if version.installed is None:
         return Finding(
             package,

@@ -75,7 +75,9 @@ def _stated(value: Any) -> Any:
     return None if value is recipe.ABSENT else value
 
 
-def check(spec: Spec, registry: Registry, recipe_dirs: Sequence[Path] = ()) -> Checked:
+def check_sweep(
+    spec: Spec, registry: Registry, recipe_dirs: Sequence[Path] = ()
+) -> Checked:
     """Load and plan every variant.
 
     Raises:

@@ -42,7 +42,7 @@ def start(sweep_file, registry, tmp_path):
     """Makes a sweep in `runs/`."""
 
     def make(text=VARIANTS, seeds=(0,)):
-        checked = check.check(
+        checked = check.check_sweep(
             spec.read(sweep_file(text), seeds=seeds, overlays=(), sets=()), registry
         )
         return jobs.create(checked, registry, tmp_path / "runs")[0]
