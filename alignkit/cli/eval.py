@@ -87,8 +87,7 @@ def evaluate(
     """Evaluate models, an endpoint, or stored responses on benchmarks. Without --model:
     the newest finished run.
     """
-    from alignkit.evaluate.session import Session
-    from alignkit.evaluate.settings import plan_all
+    from alignkit.evaluate.session import Session, plan_all
 
     _refuse_empty({**flags, "responses": responses}, models)
     registry = load_registry(kit=flags["kit"])
@@ -187,7 +186,7 @@ def _requests(
 ) -> list[EvalRequest]:
     """Each eval as the flags ask for it."""
     from alignkit.evaluate import EvalRequest
-    from alignkit.evaluate.settings import settings
+    from alignkit.evaluate.session import settings
 
     if flags["prompt"] and flags["prompt_file"]:
         raise InputError("--prompt and --prompt-file exclude each other")

@@ -71,7 +71,7 @@ def grade(
     """Grade stored outputs: the JSONL rows of FILE, with one or more rewards."""
     from alignkit.evaluate.grades import explain_row, summarize_grades
     from alignkit.grading import Grader, stored
-    from alignkit.grading.specs import bind_specs
+    from alignkit.grading.bound import bind_specs
 
     total = stored.count_lines(Path(file))
     rewards = bind_specs(load_registry(kit=kit), specs)

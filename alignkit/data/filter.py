@@ -101,7 +101,7 @@ def graded(rows: Sequence[Row], registry: Registry, spec: str) -> list[Row]:
         InputError: no such reward or option, or a row that it cannot grade.
     """
     from alignkit.grading import Grader
-    from alignkit.grading.specs import bind_specs
+    from alignkit.grading.bound import bind_specs
 
     [reward] = bind_specs(registry, [spec]).values()
     _require_texts(rows, f"reward '{reward.name}'")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from alignkit import plugins
-from alignkit.errors import AlignError, PluginError, place_of
+from alignkit.errors import AlignError, InputError, PluginError, place_of
 from alignkit.types import Reward, Score
 
 SAMPLE_ARGUMENTS = ("response", "truth", "prompt", "metadata")
@@ -94,6 +94,34 @@ def bind_plugin(
     """
     bound = bind(plugin.value, weight=weight)
     return replace(bound, function=plugins.bind(plugin, plugin.value.function, options))
+
+
+def bind_specs(
+    registry: plugins.Registry, specs: Sequence[str]
+) -> dict[str, BoundReward]:
+    """{spec: reward} of each `NAME[:OPTION=VALUE,…]`.
+
+    Raises:
+        InputError: every unknown reward, unknown option and wrong value at once.
+    """
+    from alignkit.recipe import options  # what a worker does without
+
+    rewards: dict[str, BoundReward] = {}
+    problems: list[str] = []
+    for spec in specs:
+        try:
+            name, stated = options.named(spec, "--reward")
+            plugin = registry.get("reward", name)
+        except InputError as error:
+            problems += error.problems
+            continue
+        wrong = [problem for _, problem in plugins.check_options(plugin, stated)]
+        problems += wrong
+        if not wrong:
+            rewards[spec] = bind_plugin(plugin, stated)
+    if problems:
+        raise InputError(*problems)
+    return rewards
 
 
 def as_score(value: Any) -> Score:
