@@ -19,7 +19,16 @@ ROOT = Path(alignkit.__file__).parent
 # room.
 ROWS = [
     {"errors", "types", "sampling"},
-    {"hookspecs", "kits", "plugins", "functional", "run", "machine"},
+    {
+        "hookspecs",
+        "kits",
+        "plugins",
+        "functional",
+        "course",
+        "run",
+        "machine",
+        "terminal",
+    },
     {"recipe"},
     {"models", "grading", "endpoint"},
     {"engines"},
@@ -86,6 +95,7 @@ def test_nothing_heavy_is_imported_at_start_up(path: Path):
         "train",
         "models",
         "functional",
+        "course",
         "engines",
         "conformance",
         "proofs",

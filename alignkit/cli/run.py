@@ -14,6 +14,7 @@ from alignkit.cli.common import (
     print_json,
 )
 from alignkit.errors import InputError
+from alignkit.terminal import say
 
 
 @click.command()
@@ -146,7 +147,7 @@ def run(
                 soft_wrap=True,
             )
     if made.writes and join is None:
-        out_console.print(f"run folder: {made.folder}", highlight=False, soft_wrap=True)
+        say(out_console, f"run folder: {made.folder}")
     try:
         if (
             loaded.config.launch.processes > 1
@@ -177,11 +178,8 @@ def run(
     except KeyboardInterrupt:
         # the one that started this process says how to go on
         if not stage and join is None:
-            out_console.print(
-                f"interrupted; to go on: align run --resume {made.folder}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            text = f"interrupted; to go on: align run --resume {made.folder}"
+            say(out_console, text)
         return 130
     if as_json:
         print_json({"folder": str(made.folder), "status": made.status, "evals": result})

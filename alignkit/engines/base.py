@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from alignkit.machine.gpus import cuda_available
 from alignkit.sampling import Completion, PromptText, Sampling
 
 __all__ = ["Completion", "Engine", "OnDone", "PromptText", "Sampling"]
 
 OnDone = Callable[[int, list[Completion]], None]
+
+
+def local_engine(asked: str) -> str:
+    """`auto` is vLLM where it is installed and there is a GPU, else transformers."""
+    if asked != "auto":
+        return asked
+    fits = importlib.util.find_spec("vllm") is not None and cuda_available()
+    return "vllm" if fits else "transformers"
 
 
 class Engine(Protocol):

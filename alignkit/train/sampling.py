@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data, models
+from alignkit.data.columns import QUESTION_OR_PROMPT
 from alignkit.data.encode import metadata, source
-from alignkit.data.split import QUESTION_COLUMNS
-from alignkit.engines.base import Completion, Sampling
+from alignkit.engines.base import Completion, Sampling, local_engine
 from alignkit.engines.transformers import TransformersEngine
 from alignkit.engines.vllm_start import Limits
 from alignkit.errors import InputError, WorkError
@@ -26,7 +26,6 @@ from alignkit.run import append_rows, lock, new_row, read_rows, write_json, writ
 from alignkit.run.rows import Row, Source
 from alignkit.train.evals import BATCH, given, given_prompt, request
 from alignkit.train.rewards import bound_rewards, combine, failure
-from alignkit.train.training import rollout_engine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -145,7 +144,7 @@ def _sample(
 
 
 def _engine(config: ExpertIteration, model: str) -> Engine:
-    chosen = rollout_engine(config.generation.engine)
+    chosen = local_engine(config.generation.engine)
     if chosen == "vllm":
         from alignkit.engines.vllm import VLLMEngine
 
@@ -359,6 +358,6 @@ def with_hint(row: Problem) -> Problem:
     """The row with its truth in view, whichever of its columns holds the question."""
     hint = HINT.replace("{truth}", str(row.get("truth")))
     return {
-        k: v + hint if k in QUESTION_COLUMNS and isinstance(v, str) else v
+        k: v + hint if k in QUESTION_OR_PROMPT and isinstance(v, str) else v
         for k, v in row.items()
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit import data, models, plugins, provenance, run, types
 from alignkit.data import encode
+from alignkit.engines.base import local_engine
 from alignkit.errors import InputError
 from alignkit.machine import here
+from alignkit.machine.gpus import cuda_available
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
 from alignkit.recipe.schema import Policy, Sampled, Stage, Stepped
 from alignkit.recipe.trl import setting
@@ -104,19 +105,6 @@ def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> list[
     return [
         f"{begun.folder} was begun by {provenance.OLD}; its data and versions agree"
     ]
-
-
-def rollout_engine(engine: str) -> str:
-    """`auto` is vLLM where it is installed and there is a GPU, else transformers."""
-    if engine != "auto":
-        return engine
-    import torch
-
-    return (
-        "vllm"
-        if torch.cuda.is_available() and importlib.util.find_spec("vllm")
-        else "transformers"
-    )
 
 
 def objective(config: Stage, registry: Registry) -> Objective | None:
@@ -226,20 +214,17 @@ class Job:
 
     def _configure(self) -> None:
         """TRL's config; making it also joins the other training processes."""
-        import torch
-
         from alignkit.train import tracking
 
         config = self.config
         self.engine = (
-            rollout_engine(config.generation.engine)
+            local_engine(config.generation.engine)
             if isinstance(config, Sampled)
             else ""
         )
-        cuda = torch.cuda.is_available()
         tracking.prepare(config, self.run.folder)
         self.args = arguments.arguments(
-            config, self.run.folder, engine=self.engine, cuda=cuda
+            config, self.run.folder, engine=self.engine, cuda=cuda_available()
         )
 
     def _load_model(self) -> None:
