@@ -178,7 +178,8 @@ def test_a_prompt_file_counts_by_its_content(load, tmp_path):
 
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_the_rows_of_training_and_of_validation_count(load, tmp_path, part):
-    from alignkit.train.training import fingerprint
+    from alignkit.data.datasets import Datasets
+    from alignkit.train.fingerprint import fingerprint
 
     for name in ("train", "validation"):
         (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
@@ -190,10 +191,10 @@ def test_the_rows_of_training_and_of_validation_count(load, tmp_path, part):
         "max_steps: 9", "eval_strategy: steps"
     )
     loaded, registry = load(text), plugins.load([kits.builtin()])
-    first = fingerprint(loaded, registry)
-    assert fingerprint(loaded, registry) == first
+    first = fingerprint(loaded, registry, Datasets(registry))
+    assert fingerprint(loaded, registry, Datasets(registry)) == first
     (tmp_path / f"{part}.jsonl").write_text('{"prompt": "a", "response": "c"}\n')
-    assert fingerprint(loaded, registry) != first
+    assert fingerprint(loaded, registry, Datasets(registry)) != first
 
 
 def test_any_tree_plus_its_diff_is_the_other_tree():

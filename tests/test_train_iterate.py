@@ -7,11 +7,12 @@ import json
 import pytest
 
 from alignkit import data, kits, plugins, recipe
+from alignkit.data.datasets import Datasets
 from alignkit.engines.base import Sampling
 from alignkit.errors import RecipeError, WorkError
 from alignkit.grading import Grader
 from alignkit.run import append_jsonl, new_row, read_jsonl
-from alignkit.train import pipeline, training
+from alignkit.train import children
 from alignkit.train.iterate import _sft, train_settings
 from alignkit.train.rewards import bound_rewards
 from alignkit.train.sampling import (
@@ -23,6 +24,7 @@ from alignkit.train.sampling import (
     questions,
     with_hint,
 )
+from alignkit.train.start import create_run
 
 RECIPE = """\
 method: expert_iteration
@@ -327,8 +329,11 @@ def test_what_expert_iteration_would_not_read_is_refused(load, stated, text):
 @pytest.mark.slow
 def test_the_log_says_why_the_sampling_failed(load, tmp_path):
     registry = plugins.load([kits.builtin()])
-    made = training.create_run(
-        load("{questions: 4, rollouts: 2}"), registry, None, tmp_path / "run"
+    made = create_run(
+        load("{questions: 4, rollouts: 2}"),
+        registry,
+        Datasets(registry),
+        folder=tmp_path / "run",
     )
     arguments = [
         "_sample",
@@ -339,7 +344,7 @@ def test_the_log_says_why_the_sampling_failed(load, tmp_path):
         str(tmp_path / "nowhere"),
     ]
     with pytest.raises(WorkError, match=r"log\.txt"):
-        pipeline.child(
+        children.child(
             arguments, registry, "sampling", made.folder / "log.txt", made.folder
         )
     assert "nowhere" in (made.folder / "log.txt").read_text()

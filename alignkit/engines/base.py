@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,6 +28,16 @@ class Completion:
     token_ids: tuple[int, ...] | None = None
     # of `token_ids`, under the untempered model
     logprobs: tuple[float, ...] | None = None
+
+
+def local_engine(asked: str) -> str:
+    """`auto` is vLLM where it is installed and there is a GPU, else transformers."""
+    if asked != "auto":
+        return asked
+    import torch
+
+    fits = importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
+    return "vllm" if fits else "transformers"
 
 
 class Engine(Protocol):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data, plugins
+from alignkit.data.datasets import Datasets
 from alignkit.errors import AlignError, InputError, MissingError
 from alignkit.machine import doctor, hub
 from alignkit.plan import estimate, machine
@@ -65,15 +66,23 @@ class Plan:
         }
 
 
-def plan(recipe: Recipe, registry: Registry, *, estimates: bool = False) -> list[Plan]:
+def plan(
+    recipe: Recipe,
+    registry: Registry,
+    datasets: Datasets | None = None,
+    *,
+    estimates: bool = False,
+) -> list[Plan]:
     """One plan per trained recipe: the recipe itself, or each stage of a pipeline.
-    Estimates take a second more.
+    Estimates take a second more. `datasets` keeps the rows for what comes after.
     """
+    datasets = datasets or Datasets(registry)
     stages = recipe.trained
     plans = []
     for name, stage in stages.items():
         config = stage.stage
-        planned, lengths = _plan(name, stage, _origin(config.model, stages), registry)
+        origin = _origin(config.model, stages)
+        planned, lengths = _plan(name, stage, origin, registry, datasets)
         if estimates:
             _estimate(planned, stage, stages, lengths)
         plans.append(planned)
@@ -149,15 +158,15 @@ def require(
 
 
 def _plan(
-    name: str, recipe: Recipe, origin: Model, registry: Registry
+    name: str, recipe: Recipe, origin: Model, registry: Registry, datasets: Datasets
 ) -> tuple[Plan, estimate.Lengths | None]:
     config = recipe.stage
     found = Plan(name, config, plugins=used(recipe.resolved, registry))
     found.arithmetic = batch_arithmetic(config, found.wrong)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)
-    lengths = _data(config, registry, tokenizer, found)
-    _evals(config, registry, found)
+    lengths = _data(config, registry, datasets, tokenizer, found)
+    _evals(config, registry, datasets, found)
     return found, lengths
 
 
@@ -252,26 +261,25 @@ def _tokenizer(model: Any, found: Plan) -> Any:
 
 
 def _data(
-    config: Stage, registry: Registry, tokenizer: Any, found: Plan
+    config: Stage,
+    registry: Registry,
+    datasets: Datasets,
+    tokenizer: Any,
+    found: Plan,
 ) -> estimate.Lengths | None:
-    from alignkit.train.evals import given_prompt
-
     try:
-        spec = config.data.train.model_dump(exclude_none=True)
-        rows = data.load_rows(spec, registry, seed=config.seed)
-        prompt = data.load_prompt(given_prompt(config.data.prompt), registry)
+        parts = {
+            part: datasets.rows(spec.stated, config.seed)
+            for part, spec in config.data.parts().items()
+        }
+        rows = parts["train"]
+        prompt = data.load_prompt(config.data.template, registry)
         first = (
             data.render_pair(prompt, rows[0])[0]
             if config.method == "sft"
             else data.render(prompt, rows[0])
         )
         _rewards(config, registry, rows)
-        if isinstance(config, Stepped) and config.data.validation is not None:
-            data.load_rows(
-                config.data.validation.model_dump(exclude_none=True),
-                registry,
-                seed=config.seed,
-            )
     except MissingError as error:
         found.missing += error.missing
         return None
@@ -389,7 +397,7 @@ def _tokens(
     return estimate.Lengths(len(tokens), sum(tokens) / len(tokens), max(tokens), limit)
 
 
-def _evals(config: Stage, registry: Registry, found: Plan) -> None:
+def _evals(config: Stage, registry: Registry, datasets: Datasets, found: Plan) -> None:
     """The evals' data and judges, so that nothing is missing only after the training."""
     from alignkit.endpoint.judges import resolve
     from alignkit.evaluate import plan_eval
@@ -397,7 +405,8 @@ def _evals(config: Stage, registry: Registry, found: Plan) -> None:
 
     for name, entry in config.evals.items():
         try:
-            planned = plan_eval(request(config, name, registry), registry)
+            asked_for = request(config, name, registry)
+            planned = plan_eval(asked_for, registry, datasets=datasets)
             task = registry.get("eval", name).value.judge
             if task is not None and entry.judge is None:
                 found.wrong.append(

@@ -165,9 +165,10 @@ def reuse(
     job: Job, loaded: Recipe, registry: Registry, earlier: dict[str, Path]
 ) -> None:
     """Take over an earlier run that did the same."""
-    from alignkit.train.training import fingerprint
+    from alignkit.data.datasets import Datasets
+    from alignkit.train.fingerprint import fingerprint
 
-    found = earlier.get(fingerprint(loaded, registry))
+    found = earlier.get(fingerprint(loaded, registry, Datasets(registry)))
     if found is not None:
         job.run, job.status, job.reused = str(found.resolve()), "done", True
 

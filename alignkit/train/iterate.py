@@ -17,7 +17,7 @@ from alignkit import run
 from alignkit.recipe import to_yaml
 from alignkit.recipe.schema import ExpertIteration
 from alignkit.train import sampling
-from alignkit.train.pipeline import child, run_stage
+from alignkit.train.children import child, run_stage, status
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,10 +72,7 @@ def execute(
                 file,
                 to_yaml(_sft(recipe, home, iteration, str(model), counts["ei/kept"])),
             )
-            finished = (home / "sft" / "manifest.json").is_file() and run.Run.open(
-                home / "sft"
-            ).status == "done"
-            if not finished:
+            if status(home / "sft") != "done":
                 console.rule(f"iteration {iteration}: train")
                 run_stage(
                     f"iteration {iteration}",

@@ -16,7 +16,7 @@ from alignkit.errors import InputError
 from alignkit.sampling import DEFAULTS, OPTIONS, Option
 from alignkit.train.objective import Objective, Step, in_force
 from alignkit.train.seam import Seam
-from alignkit.train.vllm_sync import SyncedRollouts
+from alignkit.train.synced import SyncedRollouts
 from alignkit.types import PolicyBatch
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ memory is then free again.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import Counter
@@ -15,18 +16,25 @@ from typing import TYPE_CHECKING, Any
 from alignkit import data, models
 from alignkit.data.encode import metadata, source
 from alignkit.data.split import QUESTION_COLUMNS
-from alignkit.engines.base import Completion, Sampling
+from alignkit.engines.base import Completion, Sampling, local_engine
 from alignkit.engines.transformers import TransformersEngine
 from alignkit.engines.vllm_start import Limits
 from alignkit.errors import InputError, WorkError
 from alignkit.evaluate import evaluate, plan_eval
 from alignkit.grading import Grader
 from alignkit.recipe.schema import ExpertIteration, OwnVllm
-from alignkit.run import append_rows, lock, new_row, read_rows, write_json, write_rows
+from alignkit.run import (
+    Run,
+    append_rows,
+    lock,
+    new_row,
+    read_rows,
+    write_json,
+    write_rows,
+)
 from alignkit.run.rows import Row, Source
-from alignkit.train.evals import BATCH, given, given_prompt, request
+from alignkit.train.evals import BATCH, request
 from alignkit.train.rewards import bound_rewards, combine, failure
-from alignkit.train.training import rollout_engine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
     from alignkit.engines.base import Engine
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 # questions between two writes, always whole: a resumed run samples the very same texts
 CHUNK = 32
@@ -48,10 +58,28 @@ def questions(
     """The questions of one iteration by their number in the data set: drawn without
     repetition, the same ones for the same recipe and seed.
     """
-    rows = data.load_rows(given(config.data.train), registry, seed=config.seed)
+    rows = data.load_rows(config.data.train.stated, registry, seed=config.seed)
     wanted = min(config.expert_iteration.questions, len(rows))
     draw = random.Random(f"{config.seed} {iteration}")
     return {number: rows[number] for number in draw.sample(range(len(rows)), wanted)}
+
+
+def sample_logged(
+    recipe: Recipe,
+    registry: Registry,
+    run: Run,
+    iteration: int,
+    model: str,
+    console: Console,
+) -> None:
+    """`sample` into the folder of an iteration of a run, whose log gets what fails."""
+    run.log_to_file()
+    home = run.folder / "iterations" / f"{iteration:03d}"
+    try:
+        sample(recipe, registry, home, iteration, model, console)
+    except Exception:
+        log.exception("the sampling of iteration %d failed", iteration)
+        raise
 
 
 def sample(
@@ -87,7 +115,7 @@ def _sample(
     assert isinstance(config, ExpertIteration)
     drawn = questions(config, registry, iteration)
     asked = list(drawn.values())
-    prompt = data.load_prompt(given_prompt(config.data.prompt), registry)
+    prompt = data.load_prompt(config.data.template, registry)
     engine = _engine(config, model)
     try:
         with Grader() as grader:
@@ -106,7 +134,7 @@ def _sample(
             sampling = _sampling(config, iteration)
             rendered = [data.render(prompt, row) for row in asked]
             everything = range(len(asked))
-            spec = given(config.data.train)
+            spec = config.data.train.stated
             sources = [source(row, number, spec) for number, row in drawn.items()]
             ask = Asking(engine, sampling, iteration, sources, console)
             rows = ask.rollouts(everything, rendered, asked, home / "samples.jsonl")
@@ -145,7 +173,7 @@ def _sample(
 
 
 def _engine(config: ExpertIteration, model: str) -> Engine:
-    chosen = rollout_engine(config.generation.engine)
+    chosen = local_engine(config.generation.engine)
     if chosen == "vllm":
         from alignkit.engines.vllm import VLLMEngine
 

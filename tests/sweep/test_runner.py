@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from alignkit import kits, plugins
+from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError, MissingError
 from alignkit.run import Run
 from alignkit.sweep import check, jobs, runner, spec
 from alignkit.sweep.executor import LocalExecutor, visible_gpus
 from alignkit.sweep.runner import Runner
-from alignkit.train.training import fingerprint
+from alignkit.train.fingerprint import fingerprint
 
 VARIANTS = (
     "variants:\n  a: {}\n  b: {loss: {normalize: token}}\n  c: {loss: {normalize:"
@@ -75,7 +76,8 @@ class Cluster:
             run = self.runs[name] = Run.create(folder.parent, name, folder)
             loaded = check.recipe.load(what[0], registry=self.registry)
             run.write("recipe.yaml", check.recipe.to_yaml(loaded.resolved))
-            run.update(fingerprint=fingerprint(loaded, self.registry))
+            datasets = Datasets(self.registry)
+            run.update(fingerprint=fingerprint(loaded, self.registry, datasets))
             for step, row in enumerate(self.rows, 1):
                 run.append_metrics({"step": step, **row})
         return Path(what[what.index("--folder") + 1] if "--folder" in what else what[1])

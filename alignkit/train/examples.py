@@ -1,0 +1,41 @@
+"""Rows of data as the trainer of a method takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from alignkit.data import encode
+from alignkit.recipe.schema import DPO, SFT, Policy, Stepped
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from alignkit.types import Prompt
+
+
+def examples(
+    config: Stepped,
+    rows: Sequence[Mapping[str, Any]],
+    prompt: Prompt | None,
+    tokenizer: Any,
+    *,
+    context: int,
+    engine: str,
+) -> tuple[Dataset, encode.Kept]:
+    """The examples, and what became of the rows.
+
+    `context`: positions the model has. `engine`: of the rollouts ("" where there are
+    none).
+    """
+    limit = config.train.get("max_length", 1024)
+    if isinstance(config, SFT):
+        mask = config.train.get("completion_only_loss") is not False
+        return encode.supervised(
+            rows, prompt, tokenizer, max_length=limit, mask_prompt=mask
+        )
+    if isinstance(config, DPO):
+        return encode.preferences(rows, prompt, tokenizer, max_length=limit)
+    assert isinstance(config, Policy)
+    room = encode.prompt_room(config.generation, context, engine)
+    return encode.problems(rows, prompt, tokenizer, max_prompt=room)
