@@ -13,14 +13,13 @@ from alignkit.errors import RecipeError, WorkError
 from alignkit.grading import Grader
 from alignkit.run import append_jsonl, new_row, read_jsonl
 from alignkit.train import children
+from alignkit.train.asking import Asking, sampling_of
 from alignkit.train.iterate import _sft, train_settings
 from alignkit.train.rewards import bound_rewards
 from alignkit.train.sampling import (
-    Asking,
     _counts,
     _grade,
     _keep,
-    _sampling,
     questions,
     with_hint,
 )
@@ -123,7 +122,7 @@ def test_a_resolved_recipe_with_such_settings_loads_again(load, tmp_path):
 
 def test_rollouts_carry_log_probs_and_each_iteration_has_a_seed_of_its_own(load):
     config = load("{questions: 4, rollouts: 2}").config
-    first, second = (_sampling(config, iteration) for iteration in (1, 2))
+    first, second = (sampling_of(config, iteration) for iteration in (1, 2))
     assert first.logprobs and first.n == 2 and first.seed != second.seed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alignkit.data import encode
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from alignkit.types import Prompt
 
 
+@dataclass(frozen=True)
+class Examples:
+    """What is trained on, or validated with, and what became of the rows."""
+
+    dataset: Dataset
+    kept: encode.Kept
+
+
 def examples(
     config: Stepped,
     rows: Sequence[Mapping[str, Any]],
@@ -22,8 +31,8 @@ def examples(
     *,
     context: int,
     engine: str,
-) -> tuple[Dataset, encode.Kept]:
-    """The examples, and what became of the rows.
+) -> Examples:
+    """The rows of one part of `data`, rendered, tokenised and cut.
 
     `context`: positions the model has. `engine`: of the rollouts ("" where there are
     none).
@@ -31,11 +40,13 @@ def examples(
     limit = config.train.get("max_length", 1024)
     if isinstance(config, SFT):
         mask = config.train.get("completion_only_loss") is not False
-        return encode.supervised(
-            rows, prompt, tokenizer, max_length=limit, mask_prompt=mask
+        return Examples(
+            *encode.supervised(
+                rows, prompt, tokenizer, max_length=limit, mask_prompt=mask
+            )
         )
     if isinstance(config, DPO):
-        return encode.preferences(rows, prompt, tokenizer, max_length=limit)
+        return Examples(*encode.preferences(rows, prompt, tokenizer, max_length=limit))
     assert isinstance(config, Policy)
     room = encode.prompt_room(config.generation, context, engine)
-    return encode.problems(rows, prompt, tokenizer, max_prompt=room)
+    return Examples(*encode.problems(rows, prompt, tokenizer, max_prompt=room))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import run
 from alignkit.recipe import to_yaml
 from alignkit.recipe.schema import ExpertIteration
-from alignkit.train import sampling
+from alignkit.train.asking import revision_of
 from alignkit.train.children import child, run_stage, status
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _sft(
         for key, value in resolved["model"].items()
         if key not in ("path", "build", "revision")
     }
-    if (revision := sampling.revision_of(config, model)) is not None:
+    if (revision := revision_of(config, model)) is not None:
         settings["revision"] = revision
     found: dict[str, Any] = {
         "name": f"{resolved['name']}-{iteration}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from alignkit.train.callbacks import (
     WholeRolloutsCallback,
 )
 from alignkit.train.evals import TrainingEvals, planned_evals
-from alignkit.train.examples import examples
+from alignkit.train.examples import Examples, examples
 from alignkit.train.rewards import Answers
 from alignkit.train.trainer import make_trainer, objective, reward_board
 
@@ -133,46 +134,37 @@ def prepare(
         engine = local_engine(config.generation.engine)
     tracking.prepare(config, folder.folder)
     # making TRL's config also joins the other training processes
-    args = arguments(
-        config, folder.folder, engine=engine, cuda=torch.cuda.is_available()
-    )
+    cuda = torch.cuda.is_available()
+    args = arguments(config, folder.folder, engine=engine, cuda=cuda)
     model, tokenizer = _model(config, folder, args)
-
-    parts = config.data.parts()
-    rows = {
-        part: datasets.rows(spec.stated, config.seed) for part, spec in parts.items()
-    }
     context = model.config.get_text_config().max_position_embeddings
     prompt = data.load_prompt(config.data.template, registry)
-    encoded = {
-        part: examples(config, own, prompt, tokenizer, context=context, engine=engine)
-        for part, own in rows.items()
+    parts = {
+        part: examples(
+            config,
+            datasets.rows(spec.stated, config.seed),
+            prompt,
+            tokenizer,
+            context=context,
+            engine=engine,
+        )
+        for part, spec in config.data.parts().items()
     }
-    folder.update(
-        data={
-            part: datasets.fingerprint(spec.stated, config.seed)
-            for part, spec in parts.items()
-        },
-        rows={part: kept.record() for part, (_, kept) in encoded.items()},
-    )
-    planned = planned_evals(config, registry, datasets) if folder.writes else {}
-    datasets.release()
-
+    _note_rows(config, datasets, folder, parts)
     board = None
     if isinstance(config, Policy):
         assert grader is not None
-        answers = {
-            "step" if part == "train" else part: Answers(rows[part], spec.stated)
-            for part, spec in parts.items()
-        }
+        answers = _answers(config, datasets)
         board = reward_board(config, registry, grader, folder, answers)
+    planned = planned_evals(config, registry, datasets) if folder.writes else {}
+    datasets.release()
     trainer = make_trainer(
         config,
         board,
         model=model,
         args=args,
-        train_dataset=encoded["train"][0],
-        eval_dataset=encoded["validation"][0] if "validation" in encoded else None,
+        train_dataset=parts["train"].dataset,
+        eval_dataset=parts["validation"].dataset if "validation" in parts else None,
         processing_class=tokenizer,
         objective=objective(config, registry),
     )
@@ -188,14 +180,36 @@ def prepare(
         watchers=watchers,
     )
     trainer.remove_callback(transformers.PrinterCallback)  # prints a dict per step
-    wanted = requested(config, engine)
-    trainer.add_callback(SettingsCallback(folder, wanted, trainer))
-    trainer.add_callback(MetricsCallback(folder, watchers))
-    for callback in _of_method(config, folder):
+    for callback in (
+        SettingsCallback(folder, requested(config, engine), trainer),
+        MetricsCallback(folder, watchers),
+        *_of_method(config, folder),
+        EvalCallback(evals.every, evals.run),
+        progress,
+    ):
         trainer.add_callback(callback)
-    trainer.add_callback(EvalCallback(evals.every, evals.run))
-    trainer.add_callback(progress)
     return Training(folder, trainer, evals)
+
+
+def _note_rows(
+    config: Stepped, datasets: Datasets, folder: Run, parts: Mapping[str, Examples]
+) -> None:
+    """Which rows there were, and what became of them, goes into the manifest."""
+    hashes = {
+        part: datasets.fingerprint(spec.stated, config.seed)
+        for part, spec in config.data.parts().items()
+    }
+    rows = {part: examples.kept.record() for part, examples in parts.items()}
+    folder.update(data=hashes, rows=rows)
+
+
+def _answers(config: Policy, datasets: Datasets) -> dict[str, Answers]:
+    """What the rewards need to know of the rows, by the kind of rollouts."""
+    kinds = {"train": "step", "validation": "validation"}
+    return {
+        kinds[part]: Answers(datasets.rows(spec.stated, config.seed), spec.stated)
+        for part, spec in config.data.parts().items()
+    }
 
 
 def _of_method(config: Stepped, folder: Run) -> list[TrainerCallback]:
