@@ -124,8 +124,13 @@ def _between_runs(a: Path, b: Path) -> list[dict[str, Any]]:
 
 
 @click.command()
-def schema() -> None:
+@click.option("--keys", is_flag=True, help="Print the page of all keys instead.")
+def schema(keys: bool) -> None:
     """Print the JSON Schema of recipes; editors complete and check recipes with it."""
     from alignkit.recipe import json_schema
+    from alignkit.recipe.schema.reference import reference
 
-    print_json(json_schema())
+    if keys:
+        click.echo(reference(), nl=False)
+    else:
+        print_json(json_schema())
