@@ -260,8 +260,12 @@ def test_a_run_stays_locked_while_one_of_its_processes_outlives_the_first(tmp_pa
     rewards.mkdir(parents=True)
     (rewards / "waiting.py").write_text(WAITING)
     text = RECIPE.format(
-        **{"method": "grpo", "spied": "", "processes": 2, "per_generation": 2},
-        **{"beta": 0.0, "advantage": "group"},
+        method="grpo",
+        spied="",
+        processes=2,
+        per_generation=2,
+        beta=0.0,
+        advantage="group",
     )
     text = text.replace("name: spy, spied: ", "name: reinforce_with_baseline")
     text = text.replace("drgrpo: {}, parity: {weight: 0.5}", "waiting: {deadline: 300}")
