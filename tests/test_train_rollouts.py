@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import subprocess
+import sys
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 from commands import align
 
 from alignkit.cli import cli
-from alignkit.run import read_rows
+from alignkit.errors import InputError
+from alignkit.run import Run, read_rows
 
 RECIPE = """
 name: watched
@@ -227,3 +233,63 @@ def test_two_processes_write_what_each_has_trained_on(tmp_path, method):
     )
     check_groups(rows)
     assert not (folder / ".lock").exists()
+
+
+WAITING = """
+import time
+from pathlib import Path
+
+from alignkit import Reward, hookimpl
+
+
+def waiting(responses):
+    while not Path(__file__).with_name("go").exists():
+        time.sleep(0.1)
+    return [1.0 for _ in responses]
+
+
+@hookimpl
+def align_rewards():
+    yield Reward("waiting", waiting)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_stays_locked_while_one_of_its_processes_outlives_the_first(tmp_path):
+    rewards = tmp_path / "kit" / "rewards"
+    rewards.mkdir(parents=True)
+    (rewards / "waiting.py").write_text(WAITING)
+    text = RECIPE.format(
+        method="grpo",
+        spied="",
+        processes=2,
+        per_generation=2,
+        beta=0.0,
+        advantage="group",
+    )
+    text = text.replace("name: spy, spied: ", "name: reinforce_with_baseline")
+    text = text.replace("drgrpo: {}, parity: {weight: 0.5}", "waiting: {deadline: 300}")
+    (tmp_path / "r.yaml").write_text(text)
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "alignkit.cli", "run", str(tmp_path / "r.yaml")]
+    command += ["--kit", str(tmp_path / "kit"), "--folder", str(folder)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **quiet)
+    family = []
+    try:
+        while not list(folder.glob("log.txt")):
+            assert process.poll() is None
+            time.sleep(0.2)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+        with pytest.raises(InputError, match="still being worked on by process"):
+            Run.reopen(folder)
+        (rewards / "go").touch()
+        psutil.wait_procs(family, timeout=120)
+        assert Run.open(folder).status == "done"
+        Run.reopen(folder, redo=True).release()
+    finally:
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()

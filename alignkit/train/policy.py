@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from alignkit.sampling import DEFAULTS, OPTIONS, Option
 from alignkit.train.objective import Objective, Step, in_force
-from alignkit.train.rollouts import Rollouts, completion_mask
+from alignkit.train.rollouts import own_tokens
+from alignkit.train.stopped import StoppedRollouts
 from alignkit.types import PolicyBatch
 
 if TYPE_CHECKING:
@@ -30,8 +32,52 @@ _MODALITIES = (
 )
 
 
-class _Policy(Rollouts):
-    """What the objectives of GRPO and RLOO share."""
+class _Policy(StoppedRollouts):
+    """What GRPO and RLOO share."""
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+    ) -> Tensor:
+        started = time.perf_counter()
+        rewards = super()._calculate_rewards(  # type: ignore[misc]
+            inputs, prompts, completions, completion_ids_list
+        )
+        self._spent(started)
+        self._rewards = rewards  # (N, number of rewards), gathered over the processes
+        self._note_lengths(completion_ids_list)
+        return rewards
+
+    def _note_lengths(self, completion_ids: Sequence[Sequence[int]]) -> None:
+        """Mean response length of correct and of wrong responses.
+
+        Correct is what a reward function calls `ok` through TRL's `log_extra("status",
+        [...])`, or else what has a reward above 0.
+        """
+        lengths = torch.tensor(
+            [float(len(ids)) for ids in completion_ids], device=self.accelerator.device
+        )
+        statuses = self._pending_extra_logs.get("status")
+        if statuses is None:
+            correct = self._total_rewards()[self._own(len(lengths))] > 0
+        else:
+            correct = torch.tensor(
+                [status == "ok" for status in statuses], device=lengths.device
+            )
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, kept in (("correct", correct), ("wrong", ~correct)):
+            local = torch.stack([lengths[kept].sum(), kept.sum()])
+            total, count = self.accelerator.reduce(local, reduction="sum").tolist()
+            if count:
+                metrics[f"completions/mean_length_{name}"].append(total / count)
+
+    def _total_rewards(self) -> Tensor:
+        """(N,) weighted sums over the reward functions, NaN where all of them returned
+        None.
+        """
+        total = (self._rewards * self.reward_weights.to(self._rewards.device)).nansum(
+            dim=1
+        )
+        return total.masked_fill(self._rewards.isnan().all(dim=1), torch.nan)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         self._asked = inputs
@@ -64,8 +110,6 @@ class _Policy(Rollouts):
     def _with_penalty(self, rewards: Tensor, output: dict[str, Any]) -> Tensor:
         return rewards
 
-    # -- loss --------------------------------------------------------------------------
-
     def _measure(self, rows: int, mask: Tensor) -> Step:
         if self.model.training:
             # Every microbatch of this optimizer step is generated already
@@ -74,9 +118,7 @@ class _Policy(Rollouts):
             window = [
                 buffered[(self._step + i) % len(buffered)] for i in range(self._window)
             ]
-            tokens = torch.stack(
-                [completion_mask(inputs).sum() for inputs in window]
-            ).sum()
+            tokens = torch.stack([own_tokens(inputs).sum() for inputs in window]).sum()
             rows *= self._window
         else:
             tokens = mask.sum()
@@ -86,7 +128,7 @@ class _Policy(Rollouts):
         """The seam: the plugin's loss on (B, T) log-probs of the completion tokens."""
         if self.objective is None:
             return super()._compute_loss(model, inputs)  # type: ignore[misc]
-        mask = completion_mask(inputs)
+        mask = own_tokens(inputs)
         logps, entropies, aux_loss = self._get_per_token_logps_and_entropies(
             model,
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
