@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alignkit.data import encode
-from alignkit.recipe.schema import DPO, SFT, Policy, Stepped
+from alignkit.recipe.schema import SFT, Policy, Stepped
+from alignkit.recipe.trl import setting
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,7 +38,10 @@ def examples(
     `context`: positions the model has. `engine`: of the rollouts ("" where there are
     none).
     """
-    limit = config.train.get("max_length", 1024)
+    if isinstance(config, Policy):
+        room = encode.prompt_room(config.generation, context, engine)
+        return Examples(*encode.problems(rows, prompt, tokenizer, max_prompt=room))
+    limit = setting(config, "max_length")
     if isinstance(config, SFT):
         mask = config.train.get("completion_only_loss") is not False
         return Examples(
@@ -45,8 +49,4 @@ def examples(
                 rows, prompt, tokenizer, max_length=limit, mask_prompt=mask
             )
         )
-    if isinstance(config, DPO):
-        return Examples(*encode.preferences(rows, prompt, tokenizer, max_length=limit))
-    assert isinstance(config, Policy)
-    room = encode.prompt_room(config.generation, context, engine)
-    return Examples(*encode.problems(rows, prompt, tokenizer, max_prompt=room))
+    return Examples(*encode.preferences(rows, prompt, tokenizer, max_length=limit))

@@ -113,7 +113,7 @@ class _Policy(StoppedRollouts):
     def _measure(self, rows: int, mask: Tensor) -> Step:
         if self.model.training:
             # Every microbatch of this optimizer step is generated already
-            # (`Objective.check` saw to that for `token`).
+            # (`Objective.settled` saw to that for `token`).
             buffered = self._buffered_inputs
             window = [
                 buffered[(self._step + i) % len(buffered)] for i in range(self._window)

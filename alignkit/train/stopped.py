@@ -13,7 +13,6 @@ import torch
 from transformers import StoppingCriteriaList
 
 from alignkit.engines.stopping import StopStrings
-from alignkit.errors import InputError
 from alignkit.train.objective import Objective
 from alignkit.train.rollouts import Rollouts
 from alignkit.train.seam import Seam
@@ -34,12 +33,8 @@ class StoppedRollouts(Seam, Rollouts):
         )
         if stops := given.get("stop" if self.use_vllm else "stop_strings"):
             self._stops = (stops,) if isinstance(stops, str) else tuple(stops)
-            if self.mask_truncated_completions:
-                raise InputError(
-                    "train.mask_truncated_completions masks every response that does"
-                    " not end with the EOS token, so also those ended by"
-                    f" generation.stop {list(self._stops)}; leave one of the two out"
-                )
+            # it would mask every response that a stop string ends
+            assert not self.mask_truncated_completions, self._stops
             shielded = (
                 given.get("min_tokens" if self.use_vllm else "min_new_tokens") or 0
             )
