@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,22 @@ def execute(
     Returns:
         The first and the last summary of each eval, by its name.
     """
+    with prepared(recipe, registry, datasets, console, folder, watchers) as training:
+        watchers.run_started()
+        training.work(resume)
+    return eval_summaries(folder.folder)
+
+
+@contextlib.contextmanager
+def prepared(
+    recipe: Recipe,
+    registry: Registry,
+    datasets: Datasets,
+    console: Console,
+    folder: Run,
+    watchers: Watchers,
+) -> Iterator[Training]:
+    """A recipe's training, whose progress and grading workers are stopped at the end."""
     config = recipe.stage
     assert isinstance(config, Stepped)
     with contextlib.ExitStack() as closing:
@@ -66,12 +82,9 @@ def execute(
         grader = None
         if isinstance(config, Policy):
             grader = closing.enter_context(Grader())
-        training = prepare(
+        yield _prepare(
             recipe, registry, datasets, console, folder, watchers, progress, grader
         )
-        watchers.run_started()
-        training.work(resume)
-    return eval_summaries(folder.folder)
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,7 @@ class Training:
         return newest
 
 
-def prepare(
+def _prepare(
     recipe: Recipe,
     registry: Registry,
     datasets: Datasets,
