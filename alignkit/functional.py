@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from alignkit.parsers import parse_gsm8k_response as parse_gsm8k_response
-from alignkit.parsers import parse_mmlu_response as parse_mmlu_response
+from alignkit.kits.builtin.evals._mmlu import parse_mmlu_response as parse_mmlu_response
+from alignkit.kits.builtin.evals.gsm8k import (
+    parse_gsm8k_response as parse_gsm8k_response,
+)
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib
 import inspect
 import json
@@ -99,11 +98,6 @@ class Plugin:
             if self.functions
             else str(self.file)
         )
-
-    @property
-    def source_hash(self) -> str:
-        """sha256 of the plugin's file, for fingerprints."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
 
     def options(self) -> dict[str, inspect.Parameter]:
         """Keyword-only parameters by name: what a recipe may set."""

@@ -3,8 +3,9 @@
 import pytest
 from servers import OpenAIServer
 
+from alignkit.endpoint.answers import cut_after_stop
 from alignkit.engines.base import Sampling
-from alignkit.engines.openai import OpenAIEngine, cut_after_stop
+from alignkit.engines.openai import OpenAIEngine
 from alignkit.errors import InputError, WorkError
 
 CHAT = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]

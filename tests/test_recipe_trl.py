@@ -184,7 +184,7 @@ def test_fields_of_trls_own_loss_are_refused_beside_a_plugin():
     refused = unread(
         "grpo", {"scale_rewards": "none"}, loss=own, advantage={"name": "raw"}
     )
-    assert "advantage is raw" in refused["scale_rewards"]
+    assert "advantage.name is raw" in refused["scale_rewards"]
 
 
 def test_trls_own_loss_is_chosen_by_loss_type():

@@ -121,7 +121,7 @@ def grid(method, source):
             "local eval_dataset": UNKNOWN if evaluates else None,
             "local packing": settings.get("packing") or (evaluates and settings.get("eval_packing")),
             "local loss_type": settings["loss_type"][0] if method == "dpo" else UNKNOWN,
-            "loss": "trl", "advantage": None, "processes": 2, "track": ["trackio"],
+            "loss.name": "trl", "advantage.name": None, "launch.processes": 2, "track": ["trackio"],
         }  # fmt: skip
 
 
@@ -185,7 +185,8 @@ def test_a_field_of_transformers_is_read_where_its_source_reads_it():
         ),
     }
     defaults = {name: field.default for name, field in fields(CONFIGS["sft"]).items()}
-    defaults |= {"loss": "trl", "advantage": None, "processes": 2, "track": []}
+    defaults |= {"loss.name": "trl", "advantage.name": None}
+    defaults |= {"launch.processes": 2, "track": []}
     states = set()
     for name, choices in switches.items():
         for choice in choices:
@@ -331,7 +332,7 @@ def test_what_only_trls_loss_reads_is_refused_beside_a_loss_plugin(method):
         if found and all(r.method == SEAMS[method] for r in found)
     }
     ours = {name for name in only if any(f".{name}" in text for text in OUR_TRAINERS)}
-    needing = trl_reads.needing(method, "loss")
+    needing = trl_reads.needing(method, "loss.name")
     # What the trainers of alignkit read themselves is read beside a plugin too.
     assert only - ours - {"average_tokens_across_devices"} <= needing
     for name in needing & set(reads):

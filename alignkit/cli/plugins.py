@@ -66,6 +66,7 @@ def list_(kind: str | None, kit: tuple[str, ...], as_json: bool) -> None:
 def show(name: str, kit: tuple[str, ...], as_json: bool) -> None:
     """Show what a plugin does, its options with types and defaults, and its file."""
     from alignkit.plugins import KINDS
+    from alignkit.provenance import identity
 
     registry = load_registry(kit=kit)
     known = {n for kind in KINDS for n in registry.names(kind)}
@@ -93,6 +94,7 @@ def show(name: str, kit: tuple[str, ...], as_json: bool) -> None:
                 "file": plugin.where,
                 "options": options,
                 "doc": doc,
+                "not_covered": list(identity(plugin).not_covered),
             }
         )
     if as_json:
@@ -111,6 +113,13 @@ def show(name: str, kit: tuple[str, ...], as_json: bool) -> None:
                 f"  {option}: {about['type']} = {about['default']!r}",
                 markup=False,
                 highlight=False,
+            )
+        for note in row["not_covered"]:
+            out.print(
+                f"  its changes would not be seen: {note}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
 
 

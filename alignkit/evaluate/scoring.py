@@ -5,14 +5,13 @@ model.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError
 from alignkit.evaluate.store import OPEN, Key, Store
 from alignkit.plugins import bind, effective_options
+from alignkit.provenance import identity, identity_of_function
 from alignkit.run.rows import Row
 from alignkit.types import Sample, Score
 
@@ -53,17 +52,20 @@ class Scorer:
                 f"eval '{plugin.name}' is judged by a model; name one with --judge"
                 " (align plugins list)"
             )
+        code = identity(plugin)
         graded_by = {
             "name": plugin.name,
-            "sha256": source_hash(plugin),
+            "sha256": code.sha256,
             "options": effective_options(plugin, options),
+            "parts": code.parts,
+            "not_covered": list(code.not_covered),
         }
-        who = (
-            {"name": judge.judge.name, "model": judge.model}
-            if self.task and judge
-            else None
-        )
-        self.identity = {"grader": graded_by, "judge": who}
+        self.identity: dict[str, Any] = {"grader": graded_by, "judge": None}
+        if self.task and judge:
+            self.identity["judge"] = {"name": judge.judge.name, "model": judge.model}
+            create = judge.judge.create
+            if create and (judges_by := identity_of_function(create)):
+                self.identity["judge"]["parts"] = judges_by.parts
 
     def score(
         self,
@@ -170,20 +172,3 @@ def scored(row: Row, score: Score) -> Row:
         "explanation": score.explanation,
     }
     return {**row, **found}
-
-
-def source_hash(plugin: Plugin) -> str:
-    """sha256 of the code that scores: the plugin's file, and the grading that alignkit
-    itself lends to it.
-    """
-    files = [plugin.file]
-    score = plugin.value.score
-    if score is not None:
-        files.append(Path(__file__).parents[1] / "parsers.py")
-    if score is not None and score.__module__.startswith("alignkit.evaluate."):
-        core = Path(__file__).parent
-        files += [core / "math.py", *sorted((core.parent / "grading").glob("*.py"))]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()

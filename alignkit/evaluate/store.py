@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError
+from alignkit.provenance import OLD, differences, is_old, measured_by
 from alignkit.run import append_rows, lock, read_rows, write_json, write_rows, writing
 from alignkit.run.rows import Row, plain
 
@@ -66,7 +67,10 @@ class Store:
         if (folder / "samples.jsonl").is_file():
             for row in read_rows(folder / "samples.jsonl"):
                 self.rows[_key(row)] = row
+        self.regraded = ""  # why stored scores were dropped
         if known is not None and known.get("scoring") != given["scoring"]:
+            if any(row["status"] != OPEN for row in self.rows.values()):
+                self.regraded = _why(known.get("scoring", {}), given["scoring"])
             self.rows = {key: unscored(row) for key, row in self.rows.items()}
             write_rows(folder / "samples.jsonl", self.rows.values())
         write_json(folder / "settings.json", given)
@@ -122,6 +126,17 @@ def _key(row: Row) -> Key:
     name, number = row["id"], row["sample"]
     assert name is not None and number is not None, "of a sample of an eval"
     return name, number
+
+
+def _why(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In what two ways to score differ, in words."""
+    if is_old(before.get("grader", {})):
+        return f"they are of {OLD}"
+    sides = [
+        {part: measured_by(value) for part, value in scoring.items() if value}
+        for scoring in (before, now)
+    ]
+    return "; ".join(differences(*sides))
 
 
 def unscored(row: Row) -> Row:

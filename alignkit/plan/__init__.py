@@ -16,8 +16,8 @@ from alignkit.errors import AlignError, InputError, MissingError
 from alignkit.machine import doctor, hub
 from alignkit.plan import estimate, machine
 from alignkit.plan.verdict import facts, faults
+from alignkit.provenance import named
 from alignkit.recipe import trl
-from alignkit.recipe.plugin_check import used
 from alignkit.recipe.rules import batches, setting
 from alignkit.recipe.schema import ExpertIteration, Model, Sampled, Stage
 
@@ -149,7 +149,9 @@ def _plan(
     name: str, recipe: Recipe, origin: Model, registry: Registry, datasets: Datasets
 ) -> tuple[Plan, estimate.Lengths | None]:
     config = recipe.stage
-    found = Plan(name, config, plugins=used(recipe.resolved, registry))
+    found = Plan(
+        name, config, plugins=[*named(recipe.resolved, registry).distinct.values()]
+    )
     found.arithmetic = batch_arithmetic(config)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)

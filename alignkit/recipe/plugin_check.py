@@ -12,7 +12,7 @@ from alignkit.recipe.schema import walk
 from alignkit.recipe.yaml import Key
 
 if TYPE_CHECKING:
-    from alignkit.plugins import Plugin, Registry
+    from alignkit.plugins import Registry
 
 TRL_LOSS = ("loss", "trl")  # TRL's own loss: known to the trainers, no plugin
 
@@ -68,14 +68,6 @@ def named_plugins(
                     if walk.declared((*path, k)) is None
                 }
                 yield walk.Named(path, path, "dataset", dataset, options)
-
-
-def used(config: Mapping[str, Any], registry: Registry) -> list[Plugin]:
-    """The plugins that a resolved recipe (not its stages) names, in the order of its
-    keys.
-    """
-    named = dict.fromkeys((each.kind, each.name) for each in named_plugins(config))
-    return [registry.get(*each) for each in named if each != TRL_LOSS]
 
 
 def prompts_in(config: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:

@@ -18,9 +18,11 @@ from alignkit.recipe.trl_values import faults, yes_or_no
 
 __all__ = ["yes_or_no"]
 
-STOCK_LOSS_FIELDS = {method: trl_reads.needing(method, "loss") for method in CONFIGS}
+STOCK_LOSS_FIELDS = {
+    method: trl_reads.needing(method, "loss.name") for method in CONFIGS
+}
 STOCK_ADVANTAGE_FIELDS = frozenset().union(
-    *(trl_reads.needing(method, "advantage") for method in trl_reads.POLICY)
+    *(trl_reads.needing(method, "advantage.name") for method in trl_reads.POLICY)
 )
 # What TRL and torch check only once a model is loaded, or not at all: the lowest value,
 # and whether it is itself allowed.
@@ -76,27 +78,27 @@ def setting(config: Any, name: str) -> Any:
 
 
 def effective(config: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """Every field of the method's TRL config as a plain recipe sets it, with what else
-    decides what TRL reads: `loss` and `advantage` by name, `processes`, `track`.
+    """Every field of the method's TRL config as a plain recipe sets it, and by its
+    dotted name every other key that the recipe states.
     """
-    train, loss, launch = (_map(config.get(key)) for key in ("train", "loss", "launch"))
-    processes, owned = launch.get("processes", 1), walk.owned(method)
-    settings = {name: field.default for name, field in fields(method).items()} | {
-        "loss": loss.get("name", "trl"),
-        "advantage": _map(config.get("advantage")).get("name"),
-        "processes": processes if isinstance(processes, int) else trl_reads.UNSURE,
-        "track": config.get("track", []),
-    }
+    settings = {name: field.default for name, field in fields(method).items()}
+    settings |= {"loss.name": "trl", "advantage.name": None, "track": []}
+    settings["launch.processes"] = 1
     for path, value in walk.stated(config, ()):
         known = walk.declared(path)
+        settings[".".join(path)] = value
         if known is not None and known.key.trl in settings:
             settings[known.key.trl] = value
+    if not isinstance(settings["launch.processes"], int):
+        settings["launch.processes"] = trl_reads.UNSURE
     if method in trl_reads.POLICY:
-        engine = str(_map(config.get("generation")).get("engine"))
         engines = {"vllm": True, "transformers": False}
+        engine = str(settings.get("generation.engine"))
         settings["use_vllm"] = engines.get(engine, trl_reads.UNSURE)
+    loss, train = _map(config.get("loss")), _map(config.get("train"))
     if "loss_type" in loss:
         settings["loss_type"] = loss["loss_type"]
+    owned = walk.owned(method)
     return settings | {name: train[name] for name in train if name not in owned}
 
 

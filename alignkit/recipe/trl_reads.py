@@ -90,10 +90,10 @@ STATED = none_of(None)
 NOT_ZERO = none_of(0)
 EVALUATES = one_of("steps", "epoch")
 # The losses and advantages of TRL itself; a plugin in their place has its own options.
-TRL_LOSS: dict[str, Any] = {"loss": "trl"}
-TRL_ADVANTAGE: dict[str, Any] = {"advantage": None}
+TRL_LOSS: dict[str, Any] = {"loss.name": "trl"}
+TRL_ADVANTAGE: dict[str, Any] = {"advantage.name": None}
 EVALUATION: dict[str, Any] = {"eval_strategy": EVALUATES}
-DISTRIBUTED: dict[str, Any] = {"processes": Needed(above=1)}
+DISTRIBUTED: dict[str, Any] = {"launch.processes": Needed(above=1)}
 SERVER: dict[str, Any] = {"use_vllm": True, "vllm_mode": "server"}
 COLOCATE: dict[str, Any] = {"use_vllm": True, "vllm_mode": "colocate"}
 CORRECTED: dict[str, Any] = {
@@ -234,15 +234,6 @@ ROWS = (
     every("trackio_bucket_id trackio_static_space_id", track="trackio"),
 )
 
-# What a condition is called in a recipe, where the declarations do not say it.
-_KEYS = {
-    "loss": "loss.name",
-    "loss_type": "loss.loss_type",
-    "advantage": "advantage",
-    "use_vllm": "generation.engine",
-    "processes": "launch.processes",
-    "track": "track",
-}
 _ENGINES = {True: "vllm", False: "transformers"}
 
 
@@ -256,8 +247,8 @@ def unread(method: str, name: str, settings: Mapping[str, Any]) -> str | None:
     """Why nothing reads a field under the settings in force, with what to change; None
     where it is read.
 
-    `settings` holds every field of the method's TRL config, and `loss`, `advantage`,
-    `processes`, `track`.
+    `settings` holds every field of the method's TRL config, and by its dotted name what
+    else a row asks for.
     """
     lacking = []
     for row in rows(method, name):
@@ -303,15 +294,20 @@ def needing(method: str, setting: str) -> frozenset[str]:
 def _need(row: Row, key: str) -> str:
     if key == "use_vllm":
         return f"generation.engine: {_ENGINES[row.needs[key].values[0]]} or auto"
-    if key == "advantage":
+    if key == "advantage.name":
         return "no advantage stated"
     return row.needs[key].words(_key(key))
 
 
 def _key(setting: str) -> str:
-    if setting in _KEYS:
-        return _KEYS[setting]
-    declared = (known for known in walk.declarations().values())
+    """The recipe's name of a field of TRL's; another key has its own."""
+    if setting == "use_vllm":
+        return "generation.engine"
+    if setting == "loss_type":
+        return "loss.loss_type"
+    if walk.declared(setting.split(".")) is not None:
+        return setting
+    declared = walk.declarations().values()
     dotted = (known.dotted for known in declared if known.key.trl == setting)
     return next(dotted, f"train.{setting}")
 

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alignkit import kits
-from alignkit.errors import InputError
+from alignkit import kits, provenance, recipe
+from alignkit.data.datasets import Datasets
+from alignkit.errors import InputError, listing
 from alignkit.recipe import ABSENT, to_yaml
 from alignkit.run import Run, atomic_write, write_json
 from alignkit.sweep.spec import Rule
@@ -57,13 +58,14 @@ class Sweep:
     stop: list[Rule] = field(default_factory=list)
     kits: list[str] = field(default_factory=list)
     processes: int = 1
+    notes: list[str] = field(default_factory=list)  # of this call alone
 
     def save(self) -> None:
         """Write sweep.json."""
         plain = {
             key: value
             for key, value in self.__dict__.items()
-            if key not in ("folder", "jobs", "stop")
+            if key not in ("folder", "jobs", "stop", "notes")
         }
         plain["stop"] = [rule.model_dump(exclude_none=True) for rule in self.stop]
         write_json(
@@ -98,7 +100,7 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
         [str(kit.root) for kit in registry.kits if kit != kits.builtin()],
         first.config.launch.processes,
     )
-    earlier = finished_runs(root)
+    earlier, datasets = finished_runs(root), Datasets(registry)
     # Seed by seed, so that every variant has been seen once before any is seen twice.
     for seed in checked.variants[0].recipes:
         for variant in checked.variants:
@@ -116,11 +118,15 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
                 and variant is not checked.variants[0]
             )
             if not awaits_base:
-                reuse(job, variant.recipes[seed], registry, earlier)
+                reuse(job, variant.recipes[seed], datasets, earlier)
             atomic_write(
                 made.folder / job.recipe, to_yaml(variant.recipes[seed].resolved)
             )
             sweep.jobs.append(job)
+    if old := sum(provenance.is_old({"fingerprint": text}) for text in earlier):
+        sweep.notes.append(
+            f"not reused: {old} of the finished runs in {root}, of {provenance.OLD}"
+        )
     sweep.save()
     return sweep, made
 
@@ -161,14 +167,46 @@ def _read(folder: Path) -> Sweep:
         ) from error
 
 
+def go_on(sweep: Sweep, registry: Registry) -> None:
+    """Start to work on a reopened sweep.
+
+    Raises:
+        InputError: something waits, and what is done was done with other data, plugins
+            or versions than are here now.
+    """
+    changed: dict[str, list[str]] = {}
+    old, datasets = 0, Datasets(registry)
+    for job in sweep.of("done") + sweep.of("collapsed"):
+        if not sweep.of("waiting") or not (Path(job.run) / "manifest.json").is_file():
+            continue
+        loaded = recipe.load(sweep.folder / job.recipe, registry=registry)
+        manifest = Run.open(job.run).manifest
+        old += provenance.is_old(manifest)
+        now = provenance.of_run(loaded, registry, datasets)
+        datasets.release()  # the hashes are enough
+        for text in provenance.changes(manifest, now):
+            changed.setdefault(text, []).append(job.name)
+    if changed:
+        raise InputError(
+            *(
+                f"{text} since these were run: {listing(jobs, 3)}"
+                for text, jobs in changed.items()
+            ),
+            f"so going on with {sweep.folder} would compare two experiments; start the"
+            " sweep anew",
+        )
+    if old:
+        sweep.notes.append(f"{old} runs were done by {provenance.OLD}; they are kept")
+    sweep.save()
+
+
 def reuse(
-    job: Job, loaded: Recipe, registry: Registry, earlier: dict[str, Path]
+    job: Job, loaded: Recipe, datasets: Datasets, earlier: dict[str, Path]
 ) -> None:
     """Take over an earlier run that did the same."""
-    from alignkit.data.datasets import Datasets
-    from alignkit.train.fingerprint import fingerprint
-
-    found = earlier.get(fingerprint(loaded, registry, Datasets(registry)))
+    now = provenance.of_run(loaded, datasets.registry, datasets)
+    datasets.release()  # the hashes are enough
+    found = earlier.get(now.text)
     if found is not None:
         job.run, job.status, job.reused = str(found.resolve()), "done", True
 

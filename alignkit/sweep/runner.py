@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import recipe
+from alignkit.data.datasets import Datasets
 from alignkit.recipe import to_yaml
 from alignkit.recipe.yaml import Node, Origin
 from alignkit.run import Run, atomic_write
@@ -178,9 +179,8 @@ class Runner:
         )
         loaded = recipe.load(file, registry=self.registry, change=change)
         atomic_write(file, to_yaml(loaded.resolved))
-        jobs.reuse(
-            job, loaded, self.registry, jobs.finished_runs(self.sweep.folder.parent)
-        )
+        earlier = jobs.finished_runs(self.sweep.folder.parent)
+        jobs.reuse(job, loaded, Datasets(self.registry), earlier)
         if job.status == "done":
             self._set(job, "done")
 

@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit import run
+from alignkit import provenance, run
 from alignkit.errors import InputError, nearest
 from alignkit.recipe import to_yaml
 from alignkit.train.children import run_stage, status
-from alignkit.train.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,12 +62,12 @@ def check(
             )
         stage = recipe.stages[name]
         stage = replace(stage, resolved=_resolved(stage, folder, name))
-        now = fingerprint(stage, registry, datasets)
-        if now != run.Run.open(inside).manifest.get("fingerprint"):
+        now = provenance.of_run(stage, registry, datasets)
+        if changed := provenance.changes(run.Run.open(inside).manifest, now):
             raise InputError(
                 f"stage {name} was done with other data, plugins or versions than are"
-                f" here now, so {first} would not follow from it; start anew: align run"
-                f" {folder / 'recipe.yaml'}"
+                f" here now ({'; '.join(changed)}), so {first} would not follow from"
+                f" it; start anew: align run {folder / 'recipe.yaml'}"
             )
 
 

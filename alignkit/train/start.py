@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignkit import provenance
 from alignkit.errors import InputError
 from alignkit.machine import here
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
 from alignkit.recipe.schema import ExpertIteration, Pipeline
 from alignkit.run import Run
 from alignkit.train import iterate, launch, pipeline, training
-from alignkit.train.fingerprint import fingerprint
 from alignkit.train.watchers import Watchers
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def start(
     if isinstance(recipe.config, Pipeline):
         choice = options.first, options.only, options.resume
         pipeline.check(recipe, *choice, registry, datasets)
-    run = _folder(recipe, registry, datasets, options)
+    run = _folder(recipe, registry, datasets, options, console)
     if run.writes and options.join is None:
-        console.print(f"run folder: {run.folder}", highlight=False, soft_wrap=True)
+        _say(console, f"run folder: {run.folder}")
     try:
         return Outcome(run, _work(recipe, registry, datasets, options, console, run))
     except KeyboardInterrupt:
@@ -91,21 +91,34 @@ def start(
 
 
 def _folder(
-    recipe: Recipe, registry: Registry, datasets: Datasets, options: Options
+    recipe: Recipe,
+    registry: Registry,
+    datasets: Datasets,
+    options: Options,
+    console: Console,
 ) -> Run:
     if options.join is not None:
         return Run.join(options.join)
     if options.resume is None:
-        return create_run(recipe, registry, datasets, options.root, options.folder)
+        run = create_run(recipe, registry, datasets, options.root, options.folder)
+        for note in run.manifest["identity"]["not_covered"]:
+            _say(console, f"its changes would not be seen: {note}")
+        return run
     if options.first is None:
-        check_unchanged(recipe, registry, datasets, Run.open(options.resume))
-    run = Run.reopen(options.resume, redo=options.first is not None)
+        begun = Run.open(options.resume)
+        for note in check_unchanged(recipe, registry, datasets, begun):
+            _say(console, note)
+        return Run.reopen(options.resume)
+    run = Run.reopen(options.resume, redo=True)
     # before the new fingerprint is written: a kill in between must not pass old stages
     # off
-    if options.first is not None:
-        pipeline.set_aside(recipe, run.folder, options.first)
-    run.update(fingerprint=fingerprint(recipe, registry, datasets))
+    pipeline.set_aside(recipe, run.folder, options.first)
+    run.update(**provenance.of_run(recipe, registry, datasets).record())
     return run
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def create_run(
@@ -123,7 +136,7 @@ def create_run(
         folder,
         method=config.method,
         seed=config.seed,
-        fingerprint=fingerprint(recipe, registry, datasets),
+        **provenance.of_run(recipe, registry, datasets).record(),
         versions=here.versions(),
         git=here.git_state(recipe.path.parent),
         hardware=here.hardware(),
@@ -137,23 +150,32 @@ def create_run(
 
 def check_unchanged(
     recipe: Recipe, registry: Registry, datasets: Datasets, begun: Run
-) -> None:
+) -> list[str]:
     """Refuse to go on with a run whose data, plugins or versions have changed since.
 
+    Returns:
+        What cannot be told.
+
     Raises:
-        InputError: the fingerprint differs.
+        InputError: what has changed, each part by its name.
     """
-    now = fingerprint(recipe, registry, datasets)
-    if now != begun.manifest.get("fingerprint"):
+    now = provenance.of_run(recipe, registry, datasets)
+    if changed := provenance.changes(begun.manifest, now):
         stage = (
             f", or at the first stage concerned: align run --resume {begun.folder}"
             " --from STAGE"
         )
         raise InputError(
             f"{begun.folder} was begun with other data, plugins or versions than are"
-            " here now, so going on would mix two experiments; start anew: align run"
-            f" {begun.folder / 'recipe.yaml'}" + (stage if recipe.stages else "")
+            f" here now ({'; '.join(changed)}), so going on would mix two experiments;"
+            f" start anew: align run {begun.folder / 'recipe.yaml'}"
+            + (stage if recipe.stages else "")
         )
+    if not provenance.is_old(begun.manifest):
+        return []
+    return [
+        f"{begun.folder} was begun by {provenance.OLD}; its data and versions agree"
+    ]
 
 
 def _work(

@@ -15,7 +15,7 @@ def judged_by_a_model(config: Trained, facts: Facts) -> Iterator[Problem]:
     unjudged = {name for name, entry in config.evals.items() if entry.judge is None}
     for name in sorted(unjudged & set(facts.registry.names("eval"))):
         if facts.registry.get("eval", name).value.judge is not None:
-            text = "is judged by a model; say which, such as judge: fireworks"
+            text = "is judged by a model; say which, such as judge: NAME of align plugins list"
             yield ("evals", name), text
 
 
