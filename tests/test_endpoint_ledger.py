@@ -1,8 +1,11 @@
 """The ledger of paid answers: read again whatever wrote it, and never torn."""
 
+import fcntl
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from servers import OpenAIServer
@@ -171,3 +174,22 @@ def test_two_processes_append_to_one_ledger_and_neither_loses_an_answer(tmp_path
         for number in range(60):
             (answer,) = ledger.answers(f"{name}-{number}")
             assert answer.text == f"{name} {number} " * 9000
+
+
+def test_an_answer_waits_for_another_process_that_is_in_the_midst_of_its_line(tmp_path):
+    path = tmp_path / "judgements.jsonl"
+    begun, rest = lines(JUDGEMENT)[:50], lines(JUDGEMENT)[50:]
+    with path.open("ab") as file, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(begun.encode())
+        file.flush()
+        ledger = Ledger(path, Budget(None, None))
+        kept = pool.submit(keep, ledger, "other")
+        time.sleep(0.2)
+        assert not kept.done() and path.read_text() == begun
+        file.write(rest.encode())
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_UN)
+        kept.result(timeout=30)
+    both = Ledger(path, Budget(None, None))
+    assert both.answers(JUDGEMENT["key"]) and both.answers("other")
