@@ -135,7 +135,6 @@ def _prepare(
     grader: Grader | None,
 ) -> Training:
     """Load model and data, and make the trainer with all that watches it."""
-    import torch
     import transformers
 
     config = recipe.stage
@@ -147,7 +146,7 @@ def _prepare(
         engine = local_engine(config.generation.engine)
     tracking.prepare(config, folder.folder)
     # making TRL's config also joins the other training processes
-    cuda = torch.cuda.is_available()
+    cuda = cuda_available()
     args = arguments(config, folder.folder, engine=engine, cuda=cuda)
     model, tokenizer = _model(config, folder, args)
     context = model.config.get_text_config().max_position_embeddings
