@@ -19,7 +19,7 @@ from alignkit.endpoint.costs import Budget, Estimate, Usage, estimate
 from alignkit.endpoint.http import Outcome
 from alignkit.endpoint.openai import OpenAIClient
 from alignkit.errors import InputError
-from alignkit.run import append_jsonl, lock, read_jsonl
+from alignkit.run import append_rows, lock, read_jsonl
 from alignkit.sampling import Completion
 
 PATIENCE = 60.0  # seconds to wait for other processes that write their answers
@@ -128,7 +128,7 @@ class Ledger:
         if self.path is not None:
             # Another process may be in the midst of its line, which is not a torn one.
             with lock(self.path, patience=PATIENCE):
-                append_jsonl(self.path, [asdict(answer)])
+                append_rows(self.path, [asdict(answer)])
         return answer
 
     def spent(self, keys: Iterable[str]) -> tuple[int, int, float | None]:
