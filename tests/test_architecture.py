@@ -150,6 +150,7 @@ MAY_NAME = {
     "functional.py": {"gsm8k", "mmlu"},  # functions of the course
     "machine/doctor.py": {"alpaca", "nvidia"},  # the package alpaca-eval, nvidia-smi
     "machine/here.py": {"alpaca"},
+    "provenance/fingerprint.py": {"alpaca"},  # a version that plugins count
     "machine/versions.py": {"alpaca"},
     "sweep/executor.py": {"nvidia"},
 }

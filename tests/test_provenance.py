@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
-from alignkit import data, kits, plugins, provenance, recipe
+from alignkit import data, kits, plan, plugins, provenance, recipe
 from alignkit.cli import main
 from alignkit.errors import InputError, PluginError
 from alignkit.evaluate import EvalRequest, StoredResponses, evaluate, plan_eval
@@ -676,6 +676,25 @@ def test_a_run_of_0_1_is_told_by_its_versions_and_rows(project):
     ]
     old["versions"]["trl"] = "1.0"
     assert "versions: trl 1.0 there" in provenance.changes(old, now)[0]
+
+
+def test_plan_says_what_run_would_say_of_a_helper_that_is_broken(project):
+    (project / "plugins/_rare.py").write_text("def shorten(:\n")
+    registry = registry_of(project)
+    loaded = recipe.load(project / "recipes/r.yaml", registry=registry)
+    (planned,) = plan.plan(loaded, registry)
+    with pytest.raises(PluginError) as caught:
+        provenance.of_run(loaded, registry)
+    assert set(caught.value.problems) <= {*planned.wrong}
+
+
+def test_a_circle_at_the_top_of_files_is_one_error_with_its_file(kit):
+    change(
+        kit / "rewards/_deeper.py", "def same", "from .exact import exact\n\n\ndef same"
+    )
+    with pytest.raises(PluginError, match="circular import") as caught:
+        registry_of(kit)
+    assert len(caught.value.problems) == 1 and "exact.py:" in str(caught.value)
 
 
 @pytest.fixture

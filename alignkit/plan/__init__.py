@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignkit import data, plugins
-from alignkit.errors import AlignError, InputError, MissingError
+from alignkit import data, kits, plugins
+from alignkit.errors import AlignError, InputError, MissingError, PluginError
 from alignkit.machine import doctor, hub
 from alignkit.plan import estimate, machine
 from alignkit.plan.verdict import facts, faults
-from alignkit.provenance import named
+from alignkit.provenance import identity, named
 from alignkit.recipe import trl
 from alignkit.recipe.rules import batches, setting
 from alignkit.recipe.schema import ExpertIteration, Model, Sampled, Stage, Stepped
@@ -143,6 +143,7 @@ def _plan(
     found = Plan(
         name, config, plugins=[*named(recipe.resolved, registry).distinct.values()]
     )
+    _read_code(found)
     found.arithmetic = batch_arithmetic(config)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)
@@ -151,6 +152,19 @@ def _plan(
     found.wrong += faults(config, origin, known)
     _evals(config, registry, found)
     return found, lengths
+
+
+def _read_code(found: Plan) -> None:
+    """What a plugin imports only when it is called may be broken: the run reads it for
+    its fingerprint. alignkit's own plugins are tested.
+    """
+    for plugin in found.plugins:
+        if plugin.kit == kits.builtin().name:
+            continue
+        try:
+            identity(plugin)
+        except PluginError as error:
+            found.wrong += error.problems
 
 
 def batch_arithmetic(config: Stage) -> dict[str, Any]:
