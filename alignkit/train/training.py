@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import data, models
 from alignkit.engines.base import local_engine
 from alignkit.grading import Grader
+from alignkit.machine.gpus import cuda_available
 from alignkit.proofs.settings import requested
 from alignkit.recipe.schema import Policy, Sampled, Stepped
 from alignkit.run import Run, eval_summaries
