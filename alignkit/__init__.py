@@ -5,6 +5,7 @@ here is the public API.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 __version__ = "0.1.0"
@@ -43,26 +44,36 @@ _HOME = {
     "group_normalize": "alignkit.functional",
     "hookimpl": "alignkit.hookspecs",
     "load_kit": "alignkit.plugins",
-    "local_chat": "alignkit.endpoint.judges",
+    "local_chat": "alignkit.engines.local",
     "masked_mean": "alignkit.functional",
     "masked_normalize": "alignkit.functional",
-    "math_eval": "alignkit.evaluate.math",
-    "math_rows": "alignkit.evaluate.math",
-    "alpaca_leaderboard": "alignkit.evaluate.alpaca",
     "breakdown": "alignkit.evaluate.summary",
-    "parse_gsm8k_response": "alignkit.parsers",
-    "parse_mmlu_response": "alignkit.parsers",
     "read_file": "alignkit.data",
     "read_rows": "alignkit.data",
-    "reply_text": "alignkit.data",
 }
 __all__ = sorted(_HOME)
+# What 0.1 exported of single benchmarks lies with these, in the built-in kit.
+_MOVED = {
+    "alpaca_leaderboard": "alignkit.kits.builtin.evals._alpaca",
+    "math_eval": "alignkit.kits.builtin.evals._math",
+    "math_rows": "alignkit.kits.builtin.evals._math",
+    "parse_gsm8k_response": "alignkit.kits.builtin.evals.gsm8k",
+    "parse_mmlu_response": "alignkit.kits.builtin.evals._mmlu",
+    "reply_text": "alignkit.kits.builtin.evals._reply",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    home = _HOME.get(name) or _MOVED.get(name)
+    if home is None:
         raise AttributeError(f"module 'alignkit' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    value = getattr(importlib.import_module(home), name)
+    if name in _MOVED:
+        globals()[name] = value  # so that it is said once
+        warnings.warn(
+            f"alignkit.{name} is now {home}.{name}", DeprecationWarning, stacklevel=2
+        )
+    return value
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,8 @@ from alignkit.functional import (
     masked_mean,
     masked_normalize,
 )
-from alignkit.parsers import parse_gsm8k_response, parse_mmlu_response
+from alignkit.kits.builtin.evals._mmlu import parse_mmlu_response
+from alignkit.kits.builtin.evals.gsm8k import parse_gsm8k_response
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset

@@ -1,4 +1,5 @@
-"""How completions are drawn: every option once, with its bounds and its names elsewhere.
+"""How completions are drawn, and what one is: every option once, with its bounds and
+its names elsewhere.
 
 A recipe's `generation` and an eval's `sampling` take their keys, defaults and bounds
 from here; each engine takes the names by which it knows an option.
@@ -7,10 +8,15 @@ from here; each engine takes the names by which it knows an option.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from alignkit.errors import InputError
+from alignkit.types import Message
+
+# a list of messages goes through the model's chat template
+PromptText = str | Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,3 +171,25 @@ OPTIONS: dict[str, Option] = {
     if "option" in spec.metadata
 }
 DEFAULTS: dict[str, Any] = {spec.name: spec.default for spec in fields(Sampling)}
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One generated text. `finish_reason` is `length` when `max_new_tokens` cut it."""
+
+    text: str
+    finish_reason: str  # "stop" | "length"
+    tokens: int
+    # with the end-of-sequence token, where the engine knows them
+    token_ids: tuple[int, ...] | None = None
+    # of `token_ids`, under the untempered model
+    logprobs: tuple[float, ...] | None = None
+
+
+def stop_end(text: str, stops: Sequence[str], shield: int = 0) -> int:
+    """Where the stop string that ends first ends in a text; 0 when there is none.
+
+    One that lies wholly in the first `shield` characters does not count.
+    """
+    places = [(text.find(s, max(0, shield - len(s) + 1)), len(s)) for s in stops]
+    return min((at + length for at, length in places if at >= 0), default=0)

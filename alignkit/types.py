@@ -198,6 +198,10 @@ class Eval:
 class Judge:
     """A model that judges, behind an OpenAI-compatible endpoint, or made by
     `create(model)` (a local one).
+
+    `read_choice` is for a host that writes some answers in its own way: it takes one of
+    the answer's `choices` and returns its text, or None where the choice is written as
+    everywhere.
     """
 
     name: str
@@ -212,6 +216,7 @@ class Judge:
         ]
         | None
     ) = None
+    read_choice: Callable[[Mapping[str, Any]], str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from alignkit import DatasetSource, Eval, hookimpl, math_eval, math_rows, read_rows
+from alignkit import DatasetSource, Eval, hookimpl, read_rows
+
+from ._math import math_eval, math_rows
 
 HUB = "math-ai/amc23"
 

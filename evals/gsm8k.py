@@ -2,11 +2,18 @@
 arXiv:2110.14168; settings of CS336).
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from alignkit import Eval, Sample, Score, hookimpl, parse_gsm8k_response
+from alignkit import Eval, Sample, Score, hookimpl
+
+# A minus is a sign unless what stands before it makes it a subtraction.
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)\]])[-\u2212])?\$?"
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
+)
 
 
 def samples(
@@ -36,6 +43,18 @@ def score(sample: Sample, response: str) -> Score:
     truth = str(sample.truth).replace(",", "")
     return Score(
         float(Decimal(found) == Decimal(truth)), explanation=f"read {found[:40]}"
+    )
+
+
+def parse_gsm8k_response(model_output: str) -> str | None:
+    """The last number of the output as text, without thousands separators (`-1,234.5`
+    -> `-1234.5`), else None.
+    """
+    found = _NUMBER.findall(model_output)
+    return (
+        found[-1].replace(",", "").replace("$", "").replace("\u2212", "-")
+        if found
+        else None
     )
 
 

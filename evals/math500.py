@@ -5,7 +5,9 @@ arXiv:2305.20050).
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from alignkit import DatasetSource, Eval, hookimpl, math_eval, math_rows, read_rows
+from alignkit import DatasetSource, Eval, hookimpl, read_rows
+
+from ._math import math_eval, math_rows
 
 HUB = "HuggingFaceH4/MATH-500"
 

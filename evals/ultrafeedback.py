@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from alignkit import Eval, JudgeTask, Sample, Score, hookimpl, reply_text
+from alignkit import Eval, JudgeTask, Sample, Score, hookimpl
+
+from ._reply import reply_text
 
 _REWARD = re.compile(
     r"\s*(?:reward:)?\s*([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*", re.ASCII

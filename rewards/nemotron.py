@@ -5,9 +5,10 @@ arXiv:2410.01257) behind its endpoint.
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from alignkit import Judge, JudgeClient, Reward, Score, hookimpl
+from alignkit import JudgeClient, Reward, Score, find_judge, hookimpl
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
@@ -43,9 +44,9 @@ def nemotron(
     most 4,096 tokens of prompt and response together. A response that got no score has
     the status `error`, never a number of its own.
     """
-    judge = Judge(name="nemotron", model=model, base_url=base_url, key=key or None)
+    judge = find_judge(f"builtin/nvidia:{model}", base_url)
     client = JudgeClient(
-        judge,
+        replace(judge, key=key or None),
         None,
         concurrency=concurrency,
         requests_per_minute=requests_per_minute,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,7 +18,7 @@ ROOT = Path(alignkit.__file__).parent
 # Rows of the design, lowest first; a module imports only from lower rows or its own
 # room.
 ROWS = [
-    {"errors", "types", "sampling", "parsers"},
+    {"errors", "types", "sampling"},
     {
         "hookspecs",
         "kits",
@@ -28,7 +30,8 @@ ROWS = [
         "terminal",
     },
     {"recipe"},
-    {"models", "grading", "endpoint", "engines"},
+    {"models", "grading", "endpoint"},
+    {"engines"},
     {"data"},
     {"provenance", "evaluate", "proofs"},
     {"train"},
@@ -112,21 +115,73 @@ def test_the_exports_are_sorted_and_all_exist():
         assert getattr(alignkit, name) is not None
 
 
-@pytest.mark.parametrize(
-    "file", kits.builtin().plugin_files(), ids=lambda p: f"{p.parent.name}/{p.name}"
+KIT_FILES = sorted(
+    file
+    for folder in kits.PLUGIN_FOLDERS
+    for file in (kits.builtin().root / folder).glob("*.py")
 )
-def test_a_built_in_plugin_uses_only_the_public_api_and_is_short(file: Path):
+
+
+@pytest.mark.parametrize("file", KIT_FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_a_built_in_plugin_uses_only_the_public_api_and_helpers_beside_it(file: Path):
     for name in imports(file):
-        if name.split(".")[0] == "alignkit":
-            assert name.removeprefix("alignkit.") in alignkit.__all__, (
-                f"{file.name} imports {name}"
+        first, _, exported = name.partition(".")
+        assert first not in kits.PLUGIN_FOLDERS, f"{file.name} imports another plugin"
+        assert first != "alignkit" or exported in alignkit.__all__, (
+            f"{file.name} imports {name}"
+        )
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1 and (node.module or "").startswith("_"), (
+                f"{file.name} imports {'.' * node.level}{node.module}"
             )
-        assert name.split(".")[0] not in (
-            "rewards",
-            "evals",
-            "plugins",
-        ), f"{file.name} imports another plugin"
-    assert len(file.read_text().splitlines()) < 160
+
+
+@pytest.mark.parametrize("file", KIT_FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_a_built_in_plugin_is_short(file: Path):
+    limit = 200 if file.name.startswith("_") else 100
+    assert len(file.read_text().splitlines()) < limit
+
+
+# Names of plugins that mean something else in the core.
+OTHER_WORDS = {
+    "arithmetic",  # that of a plan's batches; the quickstart's task, as an example
+    "local",  # the plain word
+    "localhost",  # this machine
+    "math",  # Python's module, and the subject
+    "openai",  # the protocol
+    "reward_model",  # a kind of model
+    "together",  # the plain word
+    "vllm",  # the engine
+}
+# Where a name is meant and may stand.
+MAY_NAME = {
+    "__init__.py": {"alpaca", "gsm8k", "mmlu"},  # where 0.1's exports lie now
+    "course.py": {"gsm8k", "mmlu"},  # functions of the course
+    "machine/doctor.py": {"alpaca", "nvidia"},  # the package alpaca-eval, nvidia-smi
+    "machine/here.py": {"alpaca"},
+    "machine/versions.py": {"alpaca"},
+    "machine/gpus.py": {"nvidia"},
+}
+
+
+def names_in(path: Path, names: set[str]) -> set[str]:
+    words = re.findall(r"[a-z0-9.]+", path.read_text().lower())
+    text = " " + " ".join(word.strip(".") for word in words) + " "
+    return {n for n in names if f" {n.lower().replace('_', ' ')} " in text}
+
+
+def test_the_core_knows_no_benchmark_judge_or_host_by_name():
+    registry = plugins.load([kits.builtin()])
+    names = {p.name for kind in ("eval", "judge") for p in registry.all(kind)}
+    urls = [p.value.base_url for p in registry.all("judge")]
+    names |= {str(urlsplit(url).hostname) for url in urls if url}
+    assert names > OTHER_WORDS and len(names) > 20
+    found = {
+        str(path.relative_to(ROOT)): names_in(path, names - OTHER_WORDS)
+        for path in MODULES
+    }
+    assert {file: known for file, known in found.items() if known} == MAY_NAME
 
 
 def test_plugin_folders_are_no_packages():

@@ -335,7 +335,11 @@ def test_distill_writes_and_reads_batch_files_without_a_key(
             2,
             "/dev/null is no file; name a file to write",
         ),
-        (["distill", "rows.jsonl", "--out", "x"], 3, "FIREWORKS_API_KEY"),
+        (
+            ["distill", "rows.jsonl", "--out", "x", "--teacher", "fireworks"],
+            3,
+            "FIREWORKS_API_KEY",
+        ),
         (
             ["distill", "rows.jsonl", "--out", "x", "--teacher", "vllm"],
             2,

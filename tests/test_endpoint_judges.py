@@ -12,7 +12,7 @@ import pytest
 from servers import OpenAIServer
 
 from alignkit import kits, plugins
-from alignkit.endpoint.judges import JudgeClient, resolve
+from alignkit.endpoint.judges import JudgeClient, default_judge, resolve
 from alignkit.engines.base import Sampling
 from alignkit.errors import InputError, MissingError, PluginError, WorkError
 from alignkit.types import Judge
@@ -289,6 +289,17 @@ def test_names_models_urls_and_prices_are_resolved():
         resolve(registry, "firework")
     with pytest.raises(InputError, match="no base URL"):
         resolve(registry, "local", "http://127.0.0.1:1/v1")
+
+
+def test_the_default_judge_is_the_first_whose_key_is_set(monkeypatch):
+    registry = plugins.load([kits.builtin()])
+    hosted = [p.value for p in registry.all("judge") if p.value.key]
+    for judge in hosted:
+        monkeypatch.delenv(judge.key, raising=False)
+    assert default_judge(registry) == hosted[0].name  # whose key is then asked for
+    for judge in reversed(hosted):
+        monkeypatch.setenv(judge.key, "x")
+        assert default_judge(registry) == judge.name
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+import alignkit
 from alignkit import kits, plugins
 from alignkit.errors import PluginError
 from alignkit.plugins import loading, plugin
@@ -319,3 +322,60 @@ def test_what_a_plugin_prints_leaves_standard_output_to_the_command(
 def test_a_file_that_is_no_text_is_named(kit: Path):
     write(kit, GOOD + "\0")
     assert "short.py:1" in refused(kit)
+
+
+# What 0.1 exported of single benchmarks, used as a plugin of that time did.
+OF_0_1 = """
+from alignkit import (
+    alpaca_leaderboard, hookimpl, math_eval, math_rows, parse_gsm8k_response, parse_mmlu_response, reply_text,
+)
+
+@hookimpl
+def align_evals():
+    assert math_rows([{"problem": "1+1", "answer": "2"}], "mine")[0]["truth"] == "2"
+    assert (parse_gsm8k_response("so 1,000"), parse_mmlu_response({}, "The answer is B")) == ("1000", "B")
+    assert reply_text("yes\\n# Query: next") == "yes" and alpaca_leaderboard([], None) == {}
+    yield math_eval("mine")
+"""
+
+
+def test_a_plugin_of_0_1_works_with_names_that_moved_and_each_is_said_once(
+    kit: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in alignkit._MOVED:
+        monkeypatch.delitem(vars(alignkit), name, raising=False)
+    (kit / "evals").mkdir()
+    (kit / "evals" / "mine.py").write_text(OF_0_1)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = load(kit).get("eval", "mine")
+    assert pickle.loads(pickle.dumps(found.value.score)) is found.value.score
+    moved = [w for w in said if issubclass(w.category, DeprecationWarning)]
+    assert len(moved) == len(alignkit._MOVED)
+    for warning in moved:
+        assert warning.filename == str(kit / "evals" / "mine.py")
+        module, _, name = str(warning.message).partition(" is now ")[2].rpartition(".")
+        assert hasattr(importlib.import_module(module), name)
+
+
+def test_a_helper_of_a_kit_is_imported_by_its_neighbours_also_in_another_process(
+    kit: Path,
+):
+    write(kit, "def count(text): return len(text.split())\n", "_count")
+    text = GOOD.replace("len(response.split())", "count(response)")
+    write(
+        kit, text.replace("\ndef short", "\nfrom ._count import count\n\ndef short", 1)
+    )
+    registry = load(kit)
+    assert registry.names("reward") == ["short"]
+    code = (
+        "import pickle, sys; print(pickle.load(sys.stdin.buffer)('a b c', '', "
+        "max_words=2).reward)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(registry.get("reward", "short").value.function),
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.stdout == b"0.0\n", done.stderr.decode()

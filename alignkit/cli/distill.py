@@ -19,7 +19,7 @@ from alignkit.errors import InputError
 from alignkit.terminal import say
 
 if TYPE_CHECKING:
-    from alignkit.engines.openai import OpenAIEngine
+    from alignkit.endpoint.openai import OpenAIClient
     from alignkit.plugins import Registry
 
 
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--teacher",
-    default="fireworks",
-    show_default=True,
     metavar="NAME[:MODEL]",
-    help="One of the judges' endpoints (align plugins list).",
+    help=(
+        "One of the judges' endpoints (align plugins list).  [default: the first whose"
+        " key is set]"
+    ),
 )
 @click.option("--base-url", metavar="URL", help="Another server for the teacher.")
 @click.option(
@@ -110,10 +111,10 @@ def distill(
     if write_batch:
         apart(Path(write_batch), source, flags["data"])
     drawn = ("temperature", "top_p", "max_new_tokens", "seed")
-    engine = _teacher(found.registry, flags, offline=bool(write_batch or read_batch))
+    teacher = _teacher(found.registry, flags, offline=bool(write_batch or read_batch))
     sampling = Sampling(**{name: flags[name] for name in drawn})
     work = Distillation(
-        found.rows, found.prompt, engine, sampling, flags["samples"], Path(out)
+        found.rows, found.prompt, teacher, sampling, flags["samples"], Path(out)
     )
     if write_batch:
         count = work.write_requests(Path(write_batch))
@@ -128,7 +129,7 @@ def distill(
         made = work.write()
     else:
         if not flags["as_json"]:
-            click.echo(f"to ask: {work.estimate()}", err=True)
+            click.echo(f"to ask: {work.estimate()}; teacher {teacher.model}", err=True)
         before = len(work.asks) - len(work.todo())
         with progress("distill") as report:
             made = work.run(lambda done: report("asked", done, len(work.asks)))
@@ -165,12 +166,13 @@ def _show(made: Mapping[str, Any], taken: Mapping[str, int] | None, out: str) ->
 
 def _teacher(
     registry: Registry, flags: Mapping[str, Any], offline: bool
-) -> OpenAIEngine:
+) -> OpenAIClient:
     from alignkit.endpoint.costs import Budget
-    from alignkit.endpoint.judges import resolve
-    from alignkit.engines.openai import OpenAIEngine
+    from alignkit.endpoint.judges import default_judge, resolve
+    from alignkit.endpoint.openai import OpenAIClient
 
-    judge = resolve(registry, flags["teacher"], flags["base_url"], flags["price"])
+    name = flags["teacher"] or default_judge(registry)
+    judge = resolve(registry, name, flags["base_url"], flags["price"])
     if judge.create:
         raise InputError(
             f"teacher '{judge.name}' is no endpoint; name one, or serve the model with"
@@ -181,7 +183,7 @@ def _teacher(
             f"teacher '{judge.name}' needs its model's name: --teacher"
             f" {judge.name}:MODEL"
         )
-    return OpenAIEngine(
+    return OpenAIClient(
         judge.model,
         judge.base_url,
         judge.key,
@@ -189,8 +191,8 @@ def _teacher(
         server="other" if offline else "auto",
         reasoning=True,
         budget=Budget(flags["max_cost"], judge.price),
-        **{
-            name: flags[name]
-            for name in ("concurrency", "requests_per_minute", "timeout")
-        },
+        read_choice=judge.read_choice,
+        concurrency=flags["concurrency"],
+        requests_per_minute=flags["requests_per_minute"],
+        timeout=flags["timeout"],
     )

@@ -18,7 +18,6 @@ from alignkit.data.prompts import (
     prompt_hash,
     render,
     render_pair,
-    reply_text,
 )
 from alignkit.errors import InputError, MissingError, listing
 from alignkit.plugins import bind, check_options
@@ -36,7 +35,6 @@ __all__ = [
     "read_rows",
     "render",
     "render_pair",
-    "reply_text",
     "require_columns",
     "require_truth",
 ]

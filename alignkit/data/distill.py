@@ -1,14 +1,13 @@
-"""Answers of a teacher as training rows: every answer is stored as it comes, only
-finished ones are kept.
+"""Answers of a teacher as training rows: all are written as they come, only finished
+ones become rows.
 
-The file `<out>.answers.jsonl` beside the result holds all answers, so that a call that
-was killed, or that ran into its cost limit, goes on where it was. A provider's batch
-files work on the same store.
+The ledger `<out>.answers.jsonl` beside the result holds all answers, so that a call
+that was killed, or that ran into its cost limit, goes on where it was. A provider's
+batch files work on the same ledger.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.data import render
-from alignkit.endpoint.costs import Estimate, estimate, usage_of
-from alignkit.engines.base import Completion, PromptText, Sampling
-from alignkit.engines.openai import CHAT, COMPLETIONS, OpenAIEngine
+from alignkit.endpoint.costs import Estimate
+from alignkit.endpoint.ledger import Answer, Ledger, request_key
+from alignkit.endpoint.openai import CHAT, COMPLETIONS, OpenAIClient
 from alignkit.errors import AlignError, InputError, WorkError
-from alignkit.run import append_jsonl, atomic_write, read_jsonl
+from alignkit.run import atomic_write
+from alignkit.sampling import PromptText, Sampling
 from alignkit.types import Prompt
 
 # What reading an answer of the wrong shape may raise.
@@ -54,15 +54,16 @@ class Distillation:
         self,
         rows: Sequence[Mapping[str, Any]],
         prompt: Prompt | None,
-        engine: OpenAIEngine,
+        client: OpenAIClient,
         sampling: Sampling,
         samples: int,
         out: Path,
     ) -> None:
-        self.engine = engine
+        self.client = client
         self.sampling = replace(sampling, n=1)
         self.out = out
-        self.store = out.with_name(f"{out.name.removesuffix('.jsonl')}.answers.jsonl")
+        name = f"{out.name.removesuffix('.jsonl')}.answers.jsonl"
+        self.ledger = Ledger(out.with_name(name), client.budget)
         asks: dict[str, Ask] = {}
         for row in rows:
             rendered = render(prompt, row)
@@ -72,40 +73,28 @@ class Distillation:
         self.asks = list(asks.values())
         # the same prompt again: asked and written once
         self.repeated = len(rows) * samples - len(asks)
-        self.answers: dict[str, dict[str, Any]] = {}
-        for number, row in enumerate(
-            read_jsonl(self.store) if self.store.is_file() else (), 1
-        ):
-            if lacking := {
-                "key",
-                "response",
-                "finish_reason",
-                "tokens",
-                "max_new_tokens",
-            } - set(row):
-                raise InputError(
-                    f"{self.store}:{number}: no answer of a teacher: it lacks"
-                    f" {', '.join(sorted(lacking))}"
-                )
-            self._take(row)
 
     def todo(self) -> list[Ask]:
         """What has no finished answer yet; one that was cut is asked for again only
         with a higher token limit.
         """
-        limit = self.sampling.max_new_tokens
-        return [
-            ask
-            for ask in self.asks
-            if (row := self.answers.get(ask.key)) is None
-            or (not _finished(row) and row["max_new_tokens"] < limit)
-        ]
+        return [ask for ask in self.asks if self._is_open(ask)]
+
+    def _is_open(self, ask: Ask) -> bool:
+        answer = self.answer(ask)
+        if answer is None or answer.finished:
+            return answer is None
+        return (answer.max_new_tokens or 0) < self.sampling.max_new_tokens
+
+    def answer(self, ask: Ask) -> Answer | None:
+        """The first finished answer, or else the newest."""
+        answers = self.ledger.answers(ask.key)
+        newest = answers[-1] if answers else None
+        return next((answer for answer in answers if answer.finished), newest)
 
     def estimate(self) -> Estimate:
         """What is still to be asked will cost this."""
-        return estimate(
-            [self._body(ask) for ask in self.todo()], self.engine.budget.price
-        )
+        return self.ledger.estimate([self._body(ask) for ask in self.todo()])
 
     def run(self, on_done: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Ask the teacher for what is missing, then write `out`; `on_done` gets the
@@ -117,12 +106,9 @@ class Distillation:
                 limit is reached; `out` then holds what is there.
         """
         try:
-            for path, chat in ((CHAT, True), (COMPLETIONS, False)):
-                asks = [
-                    ask
-                    for ask in self.todo()
-                    if self.engine.is_chat(ask.prompt) is chat
-                ]
+            todo = self.todo()
+            for path in (CHAT, COMPLETIONS):
+                asks = [ask for ask in todo if self.client.path(ask.prompt) == path]
                 if asks:
                     self._post(path, asks, on_done)
         except AlignError:
@@ -133,22 +119,25 @@ class Distillation:
     def _post(
         self, path: str, asks: Sequence[Ask], on_done: Callable[[int], None] | None
     ) -> None:
-        def done(index: int, answer: tuple[Completion, Any]) -> None:
-            self._keep(asks[index].key, *answer)
-            if on_done:
-                on_done(len(self.answers))
+        answered = sum(self.answer(ask) is not None for ask in self.asks)
 
-        outcome = self.engine.endpoint.post(
+        def received(answer: Answer) -> None:
+            nonlocal answered
+            answered += len(self.ledger.answers(answer.key)) == 1
+            if on_done:
+                on_done(answered)
+
+        outcome = self.ledger.ask(
+            self.client,
             path,
-            [self._body(ask) for ask in asks],
-            self._read,
-            done,
-            self.engine.budget,
+            {ask.key: self._body(ask) for ask in asks},
+            self.sampling.stop,
+            received,
         )
         outcome.demand_all(
             len(asks),
-            f"All answers so far are in {self.store}: run the same command again to"
-            " go on.",
+            f"All answers so far are in {self.ledger.path}: run the same command again"
+            " to go on.",
         )
 
     def write_requests(self, path: Path) -> int:
@@ -160,19 +149,19 @@ class Distillation:
                 later, so it is not written.
         """
         asks = self.todo()
-        if not all(self.engine.budget.reserve(self._body(ask)) for ask in asks):
+        budget = self.ledger.budget
+        if not all(budget.reserve(self._body(ask)) for ask in asks):
             raise WorkError(
-                "the batch may cost more than the limit of"
-                f" ${self.engine.budget.limit:.4f}: {self.estimate()}; take fewer rows"
-                " or shorter answers, or raise the limit"
+                f"the batch may cost more than the limit of ${budget.limit:.4f}:"
+                f" {self.estimate()}; take fewer rows or shorter answers, or raise the"
+                " limit"
             )
         lines = []
         for ask in asks:
-            url = "/v1" + (CHAT if self.engine.is_chat(ask.prompt) else COMPLETIONS)
             request = {
                 "custom_id": ask.key,
                 "method": "POST",
-                "url": url,
+                "url": "/v1" + self.client.path(ask.prompt),
                 "body": self._body(ask),
             }
             lines.append(json.dumps(request) + "\n")
@@ -197,8 +186,7 @@ class Distillation:
             try:
                 row = json.loads(line)
                 key = row["custom_id"]
-                # OpenAI wraps the answer with its status; Fireworks and others give the
-                # bare answer.
+                # OpenAI wraps the answer with its status; others give the bare answer.
                 wrapped = row.get("response") or {}
                 body = wrapped.get("body", wrapped)
                 if (
@@ -210,11 +198,13 @@ class Distillation:
                 elif key not in known:
                     counts["unknown"] += 1
                 else:
-                    answer = self._read(body)
+                    completion, usage = self.client.read_one(body, self.sampling.stop)
                     counts["taken"] += 1
                     if key in wanted:
-                        self._keep(key, *answer)
-                        self.engine.budget.count(answer[1])
+                        limit = self.sampling.max_new_tokens
+                        model = self.client.model
+                        self.ledger.keep(key, limit, model, completion, usage)
+                        self.ledger.budget.count(usage)
             except (*WRONG_SHAPE, RecursionError):
                 counts["unreadable"] += 1
         return counts
@@ -224,92 +214,54 @@ class Distillation:
         was counted.
         """
         lines = []
-        finished = 0
+        answered = 0
         for ask in self.asks:
-            answer = self.answers.get(ask.key)
-            if answer is None or not _finished(answer):
+            answer = self.answer(ask)
+            if answer is None:
                 continue
-            finished += 1
-            made = {
-                name: answer[name] for name in ("response", "finish_reason", "tokens")
-            }
-            row = {
-                **_ungraded(ask.row),
-                "prompt": ask.prompt,
-                **made,
-                "sample": ask.sample,
-                "teacher": self.engine.model,
-            }
-            lines.append(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            answered += 1
+            if answer.finished:
+                row = self._row(ask, answer)
+                lines.append(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         atomic_write(self.out, "".join(lines).encode("utf-8", "backslashreplace"))
-        answered = [
-            self.answers[ask.key] for ask in self.asks if ask.key in self.answers
-        ]
+        budget = self.ledger.budget
         return {
             "out": str(self.out),
             "asked": len(self.asks),
             "repeated": self.repeated,
-            "finished": finished,
-            "unfinished": len(answered) - finished,
-            "left": len(self.asks) - len(answered),
-            "input_tokens": self.engine.budget.input_tokens,
-            "output_tokens": self.engine.budget.output_tokens,
-            "dollars": self.engine.budget.dollars,
+            "finished": len(lines),
+            "unfinished": answered - len(lines),
+            "left": len(self.asks) - answered,
+            "input_tokens": budget.input_tokens,
+            "output_tokens": budget.output_tokens,
+            "dollars": budget.dollars,
+        }
+
+    def _row(self, ask: Ask, answer: Answer) -> dict[str, Any]:
+        return {
+            **_ungraded(ask.row),
+            "prompt": ask.prompt,
+            "response": answer.text,
+            "finish_reason": answer.finish_reason,
+            "tokens": answer.tokens,
+            "sample": ask.sample,
+            "teacher": self.client.model,
         }
 
     def _body(self, ask: Ask) -> dict[str, Any]:
         seed = None if self.sampling.seed is None else self.sampling.seed + ask.sample
-        return self.engine.body(ask.prompt, replace(self.sampling, seed=seed))
-
-    def _read(self, answer: Any) -> tuple[Completion, tuple[int, int] | None]:
-        return self.engine.read(answer, stop=self.sampling.stop)[0], usage_of(
-            answer.get("usage")
-        )
-
-    def _keep(
-        self, key: str, completion: Completion, usage: tuple[int, int] | None
-    ) -> None:
-        row: dict[str, Any] = {
-            "key": key,
-            "response": completion.text,
-            "finish_reason": completion.finish_reason,
-        }
-        row |= {
-            "tokens": completion.tokens,
-            "usage": usage,
-            "max_new_tokens": self.sampling.max_new_tokens,
-        }
-        self._take(row)
-        append_jsonl(self.store, [row])
-
-    def _take(self, row: dict[str, Any]) -> None:
-        if not _finished(self.answers.get(row["key"])):
-            self.answers[row["key"]] = row
+        return self.client.body(ask.prompt, replace(self.sampling, seed=seed))
 
     def _key(self, prompt: PromptText, sample: int) -> str:
         # Without the token limit: a finished answer stays one when the limit is raised.
-        # 64 characters, as batch files allow.
         drawn = self.sampling.record() | {"max_new_tokens": None}
         text = prompt if isinstance(prompt, str) else [dict(m) for m in prompt]
-        asked = [
-            self.engine.model,
-            text,
-            drawn,
-            self.engine.is_chat(prompt),
-            self.engine.reasoning,
-            sample,
-        ]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        chat = self.client.is_chat(prompt)
+        return request_key(
+            self.client.model, text, drawn, chat, self.client.reasoning, sample
+        )
 
 
 def _ungraded(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row without the grades of the response that the teacher's takes the place of."""
     return {k: v for k, v in row.items() if "response" not in row or k not in GRADES}
-
-
-def _finished(answer: Mapping[str, Any] | None) -> bool:
-    return (
-        answer is not None
-        and answer["finish_reason"] == "stop"
-        and bool(answer["response"].strip())
-    )

@@ -133,11 +133,3 @@ def _fill(prompt: Prompt, template: str, row: Mapping[str, Any]) -> str:
         return str(row[name])
 
     return _PLACEHOLDER.sub(value, template)
-
-
-def reply_text(response: str) -> str:
-    """A chat reply without what belongs to the template of `zero_shot_system`: the next
-    query, the closing fence.
-    """
-    text = response.partition("# Query:")[0].strip()
-    return text.removesuffix("```").rstrip() if text.count("```") % 2 else text

@@ -12,9 +12,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from alignkit.endpoint.costs import Budget
+from alignkit.endpoint.costs import Budget, Usage, usage_of
 from alignkit.endpoint.faults import BadAnswer, Fault, refusal
 from alignkit.errors import AlignError, InputError, WorkError
 
@@ -31,7 +31,10 @@ LONGEST_BACKOFF = 30.0  # seconds
 BREAKER = 5
 
 
-class Call:
+T = TypeVar("T")
+
+
+class Call(Generic[T]):
     """One batch of requests in flight."""
 
     def __init__(
@@ -39,7 +42,7 @@ class Call:
         endpoint: Endpoint,
         path: str,
         bodies: Sequence[Mapping[str, Any]],
-        read: Callable[[Any], Any],
+        read: Callable[[Any], T],
         budget: Budget | None,
     ) -> None:
         self.endpoint = endpoint
@@ -49,7 +52,7 @@ class Call:
         self.budget = budget or Budget(None, None)
         self.size = len(bodies)
         self.todo = iter(enumerate(bodies))
-        self.box: queue.SimpleQueue[tuple[int, Any] | BaseException | None] = (
+        self.box: queue.SimpleQueue[tuple[int, T] | BaseException | None] = (
             queue.SimpleQueue()
         )
         self.faults: dict[int, str] = {}
@@ -59,7 +62,7 @@ class Call:
         # when the next request may start (rate limit, Retry-After)
         self.next_slot = 0.0
 
-    def answers(self) -> Generator[tuple[int, Any]]:
+    def answers(self) -> Generator[tuple[int, T]]:
         loop = asyncio.new_event_loop()
         task = loop.create_task(self.drive())
         thread = threading.Thread(
@@ -146,7 +149,7 @@ class Call:
 
     async def ask(
         self, client: httpx.AsyncClient, body: Mapping[str, Any]
-    ) -> tuple[Any, Any]:
+    ) -> tuple[T, Usage | None]:
         attempt = 0
         while True:
             await self.turn()
@@ -189,7 +192,7 @@ class Call:
 
     async def once(
         self, client: httpx.AsyncClient, body: Mapping[str, Any]
-    ) -> tuple[Any, Any]:
+    ) -> tuple[T, Usage | None]:
         import httpx
 
         try:
@@ -230,7 +233,7 @@ class Call:
             raise fault
         try:
             answer = json.loads(raw)
-            return self.read(answer), answer.get("usage")
+            return self.read(answer), usage_of(answer.get("usage"))
         except (
             LookupError,
             TypeError,

@@ -10,6 +10,7 @@ from typing import Any
 
 from alignkit.errors import InputError
 
+Usage = tuple[int, int]  # tokens of an answer: of its input, of its output
 CHARACTERS_PER_TOKEN = 4  # rule of thumb for English; estimates say so
 TEMPLATE_TOKENS = 16  # of a chat template, per message; for upper bounds
 
@@ -87,7 +88,7 @@ class Budget:
         return True
 
     def settle(
-        self, body: Mapping[str, Any], usage: Any, answered: bool = True
+        self, body: Mapping[str, Any], used: Usage | None, answered: bool = True
     ) -> None:
         """Replace the reservation by what was used; an answer without `usage` counts as
         its bound against the limit.
@@ -95,13 +96,12 @@ class Budget:
         bound = _bound(body)
         self._reserved -= bound
         self.under_way -= 1
-        counts = usage_of(usage)
-        self.count(counts)
-        if counts is None and answered:
+        self.count(used)
+        if used is None and answered:
             self.unreported += 1
             self._doubtful += bound
 
-    def count(self, used: tuple[int, int] | None) -> None:
+    def count(self, used: Usage | None) -> None:
         """Add (input, output) tokens that were used."""
         self.input_tokens += used[0] if used else 0
         self.output_tokens += used[1] if used else 0
@@ -119,7 +119,7 @@ class Budget:
         return spent + (f" of ${self.limit:.4f}" if self.limit is not None else "")
 
 
-def usage_of(usage: Any) -> tuple[int, int] | None:
+def usage_of(usage: Any) -> Usage | None:
     """(input, output) tokens of an answer's `usage`; None when the server gave none
     that makes sense.
     """

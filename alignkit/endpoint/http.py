@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 from alignkit.endpoint.calls import Call
@@ -47,6 +47,19 @@ class Outcome:
             f" {resume}"
         )
         raise type(self.stopped or WorkError())(message)
+
+
+T = TypeVar("T")  # what a reader makes of an answer
+
+
+class HttpOptions(TypedDict, total=False):
+    """Options of the connection; `Endpoint` says what they mean and has the defaults."""
+
+    concurrency: int
+    timeout: float
+    attempts: int
+    requests_per_minute: float | None
+    backoff: float
 
 
 class Endpoint:
@@ -127,8 +140,8 @@ class Endpoint:
         self,
         path: str,
         bodies: Sequence[Mapping[str, Any]],
-        read: Callable[[Any], Any],
-        on_done: Callable[[int, Any], None],
+        read: Callable[[Any], T],
+        on_done: Callable[[int, T], None],
         budget: Budget | None = None,
     ) -> Outcome:
         """Post every body; `on_done(index, read(answer))` is called in this thread as

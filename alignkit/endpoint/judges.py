@@ -1,30 +1,31 @@
-"""Ask a judge model: every verdict is stored as it comes, so that none is lost or paid
-for twice.
-"""
+"""Ask a judge model: its verdicts are answers of the ledger, read anew in each call."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from alignkit.endpoint.costs import Budget, Estimate, estimate, usage_of
-from alignkit.engines.base import Completion, Sampling
-from alignkit.engines.openai import CHAT, OpenAIEngine
+from alignkit.endpoint.costs import Budget, Estimate
+from alignkit.endpoint.http import HttpOptions
+from alignkit.endpoint.ledger import Answer, Ledger, request_key
+from alignkit.endpoint.openai import CHAT, OpenAIClient
+from alignkit.endpoint.verdicts import (
+    Conversation,
+    Questions,
+    Request,
+    Texts,
+    Verdicts,
+)
 from alignkit.errors import AlignError, InputError
 from alignkit.plugins import Registry
-from alignkit.run import append_jsonl, read_jsonl
-from alignkit.types import Judge, Message
+from alignkit.sampling import Completion, Sampling
+from alignkit.types import Judge
 
-Conversation = Sequence[Message]
-# (id, what is asked about it: most often one conversation)
-Request = tuple[str, Sequence[Conversation]]
-Texts = tuple[str, ...]  # one verdict per conversation
 LOCAL_BATCH = 32  # conversations handed to a local judge at once: what a kill can lose
+TIMEOUT = 120.0  # seconds for one verdict, where nothing else is said
 
 
 def resolve(
@@ -65,59 +66,27 @@ def find_judge(
     return resolve(plugins.load(kits.mounted() or kits.find()), spec, base_url, price)
 
 
-def local_chat(
-    model: str,
-) -> Callable[[Sequence[Conversation], Mapping[str, Any]], list[str]]:
-    """A model in this process that answers conversations: what a local judge's `create`
-    returns.
-    """
-    from alignkit import models
-    from alignkit.engines.transformers import TransformersEngine
-
-    engine = TransformersEngine(*models.load(model, for_training=False), name=model)
-
-    def answer(
-        conversations: Sequence[Conversation], sampling: Mapping[str, Any]
-    ) -> list[str]:
-        return [
-            found[0].text
-            for found in engine.generate(conversations, Sampling(**sampling))
-        ]
-
-    return answer
-
-
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """What a call of `JudgeClient.ask` brought.
-
-    `texts`: id -> accepted verdicts. `open`: id -> why there is none yet; the next call
-        asks again. `asked`: answers received now; `reused`: ids answered from the
-        store. Tokens and dollars are what these requests cost in this call and in
-        earlier ones, unreadable verdicts included, by the server's `usage`; dollars are
-        None without a price, or when a server did not say what it used.
-    """
-
-    texts: dict[str, Texts] = field(default_factory=dict)
-    open: dict[str, str] = field(default_factory=dict)
-    asked: int = 0
-    reused: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    dollars: float | None = None
+def default_judge(registry: Registry) -> str:
+    """The name of the first judge whose key is set, or else of the first that has one."""
+    hosted = {
+        name: key
+        for name in registry.names("judge")
+        if (key := registry.get("judge", name).value.key)
+    }
+    ready = (name for name, key in hosted.items() if os.environ.get(key, "").strip())
+    return next(ready, next(iter(hosted)))
 
 
 class JudgeClient:
-    """A judge with a store of its verdicts.
+    """A judge with a ledger of its verdicts.
 
     Args:
         judge: from `resolve`.
-        store: a JSONL file, appended to; verdicts are found again by model, messages
-            and sampling. None keeps them in memory.
+        store: the ledger's file; verdicts are found again by model, messages and
+            sampling. None keeps them in memory.
         max_cost: dollars this client may spend; it stops before exceeding them.
         rounds: how often in one call a verdict that cannot be read is asked for.
-        http: `concurrency`, `timeout`, `attempts`, `requests_per_minute`, `backoff` of
-            the endpoint.
+        http: of the connection.
 
     Raises:
         MissingError: when the judge's key is not set. InputError: for a bad URL, or a
@@ -131,40 +100,39 @@ class JudgeClient:
         *,
         max_cost: float | None = None,
         rounds: int = 2,
-        **http: Any,
+        **http: Unpack[HttpOptions],
     ) -> None:
         self.judge = judge
-        self.store = store
         self.rounds = rounds
-        self.budget = Budget(max_cost, judge.price)
         self.model = judge.model
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self.ledger = Ledger(store, Budget(max_cost, judge.price))
         if judge.create:
             self._local = judge.create(judge.model)
         else:
-            options = {"timeout": 120.0, **http, "api": "chat", "budget": self.budget}
-            self.engine = OpenAIEngine(
-                judge.model, judge.base_url, judge.key, **options
-            )
-            self.engine.endpoint.key()
-            if not judge.model:
-                self._take_served_model()
-        if store is not None and store.is_file():
-            for row in read_jsonl(store):
-                self._rows.setdefault(row["key"], []).append(row)
+            self.client = self._connect(http)
 
-    def _take_served_model(self) -> None:
-        answer: Any = self.engine.endpoint.get("/models")
-        try:
-            self.model = self.engine.model = self.engine.endpoint.model = str(
-                answer["data"][0]["id"]
-            )
-        except (LookupError, TypeError):
-            raise InputError(
-                f"judge '{self.judge.name}' names no model and"
-                f" {self.engine.endpoint.host} lists none; is the server up? Otherwise"
-                f" write --judge {self.judge.name}:MODEL"
-            ) from None
+    def _connect(self, http: HttpOptions) -> OpenAIClient:
+        http.setdefault("timeout", TIMEOUT)
+        client = OpenAIClient(
+            self.judge.model,
+            self.judge.base_url,
+            self.judge.key,
+            api="chat",
+            read_choice=self.judge.read_choice,
+            **http,
+        )
+        client.endpoint.key()
+        if not self.judge.model:
+            try:
+                client.take_served_model()
+            except (LookupError, TypeError):
+                name = self.judge.name
+                raise InputError(
+                    f"judge '{name}' names no model and {client.endpoint.host} lists"
+                    f" none; is the server up? Otherwise write --judge {name}:MODEL"
+                ) from None
+            self.model = client.model
+        return client
 
     def estimate(
         self,
@@ -173,12 +141,14 @@ class JudgeClient:
         accept: Callable[[str, Texts], bool],
     ) -> Estimate:
         """What the requests without a stored verdict will cost, before any is sent."""
-        call = _Asking(self, requests, sampling, accept, None)
-        bodies = [
-            {"messages": m, "max_tokens": call.sampling.max_new_tokens}
-            for m in call.to_ask().values()
-        ]
-        return estimate(bodies, self.judge.price)
+        drawn = Sampling(**sampling)
+        questions = self._questions(requests, drawn, accept)
+        return self.ledger.estimate(
+            [
+                {"messages": conversation, "max_tokens": drawn.max_new_tokens}
+                for conversation in questions.to_ask().values()
+            ]
+        )
 
     def ask(
         self,
@@ -199,171 +169,102 @@ class JudgeClient:
         Raises:
             MissingError: key refused. InputError: wrong model or URL. WorkError: the
                 endpoint is gone, or the cost limit is reached. What was judged before
-                is in the store.
+                is in the ledger.
         """
-        call = _Asking(self, requests, sampling, accept, on_done)
-        reused = len(call.texts)
+        drawn = Sampling(**sampling)
+        questions = self._questions(requests, drawn, accept, on_done)
+        reused = len(questions.texts)
+        asked = 0
         for _ in range(self.rounds):
-            stopped = call.round() if call.pending else None
+            if not questions.open:
+                break
+            answered, stopped = self._round(questions, drawn)
+            asked += answered
             if stopped:
-                kept = (
-                    f"What was judged is kept in {self.store}; run"
-                    if self.store
-                    else "Run"
-                )
+                left = f"{len(questions.open)} of {len(requests)}"
                 raise type(stopped)(
-                    f"{stopped}\n{len(call.pending)} of {len(requests)} judgements are"
-                    f" left. {kept} the same command again to judge the rest."
+                    f"{stopped}\n{left} judgements are left. {self._kept()} the same"
+                    " command again to judge the rest."
                 )
-        paid = [row for key in call.messages for row in self._rows.get(key, ())]
-        tokens = [
-            sum((row["usage"] or (0, 0))[part] for row in paid) for part in (0, 1)
-        ]
-        counted = self.judge.price == 0 or all(row["usage"] for row in paid)
-        dollars = (
-            sum(tokens) * self.judge.price / 1e6
-            if self.judge.price is not None and counted
-            else None
-        )
-        open_ = {id_: call.why[id_] for id_ in call.pending}
         return Verdicts(
-            call.texts, open_, call.asked, reused, tokens[0], tokens[1], dollars
+            questions.texts,
+            {id_: questions.why[id_] for id_ in questions.open},
+            asked,
+            reused,
+            *self.ledger.spent(questions.conversations),
         )
 
     def key_of(self, conversation: Conversation, sampling: Sampling) -> str:
-        """What a verdict is stored under."""
-        asked = [self.model, [dict(m) for m in conversation], sampling.record()]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        """What a verdict is found under."""
+        messages = [dict(message) for message in conversation]
+        return request_key(self.model, messages, sampling.record())
 
-    def stored(self, keys: Sequence[str]) -> Texts | None:
-        """The newest text under each key, or None when one is missing."""
-        if any(key not in self._rows for key in keys):
-            return None
-        return tuple(self._rows[key][-1]["text"] for key in keys)
+    def _questions(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        accept: Callable[[str, Texts], bool],
+        on_done: Callable[[str, Texts], None] | None = None,
+    ) -> Questions:
+        return Questions(
+            requests,
+            lambda conversation: self.key_of(conversation, sampling),
+            self._newest,
+            accept,
+            on_done,
+        )
 
-    def keep(
-        self, key: str, completion: Completion, usage: tuple[int, int] | None
-    ) -> None:
-        """Store an answer."""
-        row: dict[str, Any] = {"key": key, "model": self.model, "text": completion.text}
-        row |= {
-            "finish_reason": completion.finish_reason,
-            "usage": usage,
-            "time": round(time.time(), 3),
-        }
-        self._rows.setdefault(key, []).append(row)
-        if self.store is not None:
-            append_jsonl(self.store, [row])
+    def _newest(self, key: str) -> str | None:
+        answers = self.ledger.answers(key)
+        return answers[-1].text if answers else None
 
-    def send(
+    def _kept(self) -> str:
+        if self.ledger.path is None:
+            return "Run"
+        return f"What was judged is kept in {self.ledger.path}; run"
+
+    def _round(
+        self, questions: Questions, sampling: Sampling
+    ) -> tuple[int, AlignError | None]:
+        """Ask each open conversation once; the number of answers, and what ended it
+        early.
+        """
+        todo = questions.to_ask()
+        outstanding = set(todo)
+
+        def received(answer: Answer) -> None:
+            questions.answered(answer.key, outstanding)
+
+        if self.judge.create:
+            self._ask_here(todo, sampling, received)
+            return len(todo), None
+        outcome = self.ledger.ask(
+            self.client,
+            CHAT,
+            {key: self.client.body(todo[key], sampling) for key in todo},
+            sampling.stop,
+            received,
+        )
+        keys = list(todo)
+        for index, why in outcome.left.items():
+            questions.failed(keys[index], why)
+        return len(todo) - len(outcome.left), outcome.stopped
+
+    def _ask_here(
         self,
         todo: Mapping[str, Conversation],
         sampling: Sampling,
-        received: Callable[[str, Completion, tuple[int, int] | None], None],
-    ) -> tuple[dict[str, str], AlignError | None]:
-        """Ask each conversation once: key -> why it got no answer, and what ended it
-        early.
-        """
-        keys = list(todo)
-        if self.judge.create:
-            for start in range(0, len(keys), LOCAL_BATCH):
-                part = keys[start : start + LOCAL_BATCH]
-                for key, text in zip(
-                    part,
-                    self._local([todo[key] for key in part], sampling.record()),
-                    strict=True,
-                ):
-                    received(key, Completion(text, "stop", 0), None)
-            return {}, None
-        outcome = self.engine.endpoint.post(
-            CHAT,
-            [self.engine.body(todo[key], sampling) for key in keys],
-            lambda answer: (
-                self.engine.read(answer, stop=sampling.stop)[0],
-                usage_of(answer.get("usage")),
-            ),
-            lambda index, value: received(keys[index], *value),
-            self.budget,
-        )
-        return {
-            keys[index]: reason for index, reason in outcome.left.items()
-        }, outcome.stopped
-
-
-class _Asking:
-    """The state of one call of `ask`."""
-
-    def __init__(
-        self,
-        client: JudgeClient,
-        requests: Sequence[Request],
-        sampling: Mapping[str, Any],
-        accept: Callable[[str, Texts], bool],
-        on_done: Callable[[str, Texts], None] | None,
+        received: Callable[[Answer], None],
     ) -> None:
-        self.client = client
-        self.sampling = Sampling(**sampling)
-        self.accept = accept
-        self.on_done = on_done
-        self.asked = 0
-        self.texts: dict[str, Texts] = {}
-        self.pending: dict[str, list[str]] = {}  # id -> keys of its conversations
-        # key -> conversation: equal ones are asked once
-        self.messages: dict[str, Conversation] = {}
-        self.why: dict[str, str] = {}
-        for id_, conversations in requests:
-            keys = [
-                client.key_of(conversation, self.sampling)
-                for conversation in conversations
-            ]
-            self.messages.update(zip(keys, conversations, strict=True))
-            self.pending[id_] = keys
-        for id_ in list(self.pending):
-            self.settle(id_)
-
-    def settle(self, id_: str) -> None:
-        texts = self.client.stored(self.pending[id_])
-        # Whether it can be read is judged anew each time, so that a better parser needs
-        # no new payment.
-        if texts is not None and self.accept(id_, texts):
-            del self.pending[id_]
-            self.texts[id_] = texts
-            if self.on_done:
-                self.on_done(id_, texts)
-        elif texts is not None:
-            self.why[id_] = (
-                f"unreadable verdict: {', '.join(repr(text[:80]) for text in texts)}"
-            )
-
-    def to_ask(self) -> dict[str, Conversation]:
-        """What is missing; for an unreadable verdict all of its conversations, as any
-        may be at fault.
-        """
-        todo = {}
-        for keys in self.pending.values():
-            missing = [key for key in keys if self.client.stored([key]) is None]
-            todo.update({key: self.messages[key] for key in missing or keys})
-        return todo
-
-    def round(self) -> AlignError | None:
-        todo = self.to_ask()
-        outstanding = set(todo)
-        users: dict[str, list[str]] = {}
-        for id_, keys in self.pending.items():
-            for key in keys:
-                users.setdefault(key, []).append(id_)
-
-        def received(
-            key: str, completion: Completion, usage: tuple[int, int] | None
-        ) -> None:
-            self.asked += 1
-            self.client.keep(key, completion, usage)
-            outstanding.discard(key)
-            for id_ in users[key]:
-                if id_ in self.pending and outstanding.isdisjoint(self.pending[id_]):
-                    self.settle(id_)
-
-        left, stopped = self.client.send(todo, self.sampling, received)
-        for key, reason in left.items():
-            self.why.update({id_: reason for id_ in users[key] if id_ in self.pending})
-        return stopped
+        """Ask the judge in this process."""
+        keys = list(todo)
+        for start in range(0, len(keys), LOCAL_BATCH):
+            part = keys[start : start + LOCAL_BATCH]
+            texts = self._local([todo[key] for key in part], sampling.record())
+            for key, text in zip(part, texts, strict=True):
+                completion = Completion(text, "stop", 0)
+                received(
+                    self.ledger.keep(
+                        key, sampling.max_new_tokens, self.model, completion
+                    )
+                )

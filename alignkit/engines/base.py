@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from alignkit.machine.gpus import cuda_available
-from alignkit.sampling import Sampling
-from alignkit.types import Message
+from alignkit.sampling import Completion, PromptText, Sampling
 
 __all__ = ["Completion", "Engine", "OnDone", "PromptText", "Sampling"]
 
-# a list of messages goes through the model's chat template
-PromptText = str | Sequence[Message]
-OnDone = Callable[[int, "list[Completion]"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One generated text. `finish_reason` is `length` when `max_new_tokens` cut it."""
-
-    text: str
-    finish_reason: str  # "stop" | "length"
-    tokens: int
-    # with the end-of-sequence token, where the engine knows them
-    token_ids: tuple[int, ...] | None = None
-    # of `token_ids`, under the untempered model
-    logprobs: tuple[float, ...] | None = None
+OnDone = Callable[[int, list[Completion]], None]
 
 
 def local_engine(asked: str) -> str:

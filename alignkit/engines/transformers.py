@@ -193,8 +193,8 @@ class TransformersEngine:
     def _draw(
         self, logits: Any, scores: Any, rows: list[_Row], sampling: Sampling, step: int
     ) -> Any:
-        """Draw the next token (B,) of every row from scores (B, V), and note it with its
-        log-prob under the model's own logits (B, V).
+        """Draw the next token (B,) of every row from scores (B, V), and note it with
+        its log-prob under the model's own logits (B, V).
         """
         import torch
 

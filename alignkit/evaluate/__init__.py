@@ -8,14 +8,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from math import isnan  # not `import math`: this package has a module of that name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
-from alignkit.engines.base import Completion, Engine
-from alignkit.errors import InputError, WorkError
+from alignkit.engines.base import Engine
+from alignkit.evaluate.completions import Progress, complete, unscored_row
 from alignkit.evaluate.planning import (
     SAMPLING,
     EvalRequest,
@@ -25,11 +23,10 @@ from alignkit.evaluate.planning import (
 )
 from alignkit.evaluate.responses import StoredResponses
 from alignkit.evaluate.scoring import Scorer
-from alignkit.evaluate.store import OPEN, Key, Row, Store, model_state, unscored
+from alignkit.evaluate.store import OPEN, Key, Store, model_state, unscored
 from alignkit.evaluate.summary import breakdown, summarize
 from alignkit.machine.here import versions
 from alignkit.plugins import effective_options
-from alignkit.types import Sample
 
 if TYPE_CHECKING:
     from alignkit.endpoint.judges import JudgeClient
@@ -46,9 +43,6 @@ __all__ = [
     "make_sampling",
     "plan_eval",
 ]
-
-Progress = Callable[[str, int, int], None]  # (stage, done, total)
-_CHUNK = 512  # log-likelihood requests between two writes to disk
 
 
 def evaluate(
@@ -113,7 +107,7 @@ def evaluate(
                 " (--no-resume: none)"
             )
         before = time.monotonic()
-        _complete(planned, engine, store, keys, report)
+        complete(planned, engine, store, keys, report)
         generated = time.monotonic()
         scorer.score(planned.samples, store, keys, report)
         rows = [store.rows[key] for key in keys]
@@ -176,7 +170,9 @@ def _drop_changed(planned: Planned, store: Store) -> None:
         if key[0] not in by_id:
             continue
         sample = by_id[key[0]]
-        fresh = json.loads(json.dumps(_new_row(sample, key[1], row, 0.0), default=str))
+        fresh = json.loads(
+            json.dumps(unscored_row(sample, key[1], row, 0.0), default=str)
+        )
         now = {
             **row["metadata"],
             **json.loads(json.dumps(dict(sample.metadata), default=str)),
@@ -188,146 +184,6 @@ def _drop_changed(planned: Planned, store: Store) -> None:
             store.rows[key] = unscored(
                 {**row, "truth": fresh["truth"], "metadata": now}
             )
-
-
-def _new_row(
-    sample: Sample, number: int, completion: Mapping[str, Any], seconds: float
-) -> Row:
-    prompt = (
-        sample.prompt
-        if isinstance(sample.prompt, str)
-        else [dict(m) for m in sample.prompt]
-    )
-    row = {
-        "id": sample.id,
-        "sample": number,
-        "prompt": prompt,
-        "response": completion["response"],
-    }
-    row |= {
-        "truth": sample.truth,
-        "reward": None,
-        "status": OPEN,
-        "parts": {},
-        "stage": "",
-        "explanation": "",
-    }
-    row |= {
-        "finish_reason": completion["finish_reason"],
-        "tokens": completion["tokens"],
-    }
-    return {
-        **row,
-        "metadata": {**sample.metadata, **completion.get("metadata", {})},
-        "seconds": round(seconds, 3),
-    }
-
-
-def _complete(
-    planned: Planned,
-    engine: Engine | None,
-    store: Store,
-    keys: list[Key],
-    report: Progress,
-) -> None:
-    """Fill the store with a row for every key."""
-    started = time.monotonic()
-    if planned.stored is not None:
-        by_id = {s.id: s for s in planned.samples}
-        stored = planned.stored
-        # The file may have changed since the last call.
-        fresh = [
-            k
-            for k in keys
-            if any(
-                store.rows.get(k, {}).get(name) != v for name, v in stored[k].items()
-            )
-        ]
-        store.add(_new_row(by_id[k[0]], k[1], stored[k], 0.0) for k in fresh)
-        return
-    if engine is None:
-        raise InputError(
-            f"eval '{planned.request.plugin.name}' needs a model, an endpoint or stored"
-            " responses"
-        )
-    wanted: dict[str, list[int]] = {}
-    for name, number in keys:
-        if (name, number) not in store.rows:
-            wanted.setdefault(name, []).append(number)
-    missing = [s for s in planned.samples if s.id in wanted]
-    done = len(planned.samples) - len(missing)
-    report("generate", done, len(planned.samples))
-    if planned.likelihood:
-        _compare_choices(missing, engine, store, report, len(planned.samples))
-        return
-    # Samples that lack the same completions are asked for together: mostly all of them.
-    # Further completions of a question get another seed, or they would repeat the first
-    # ones.
-    for numbers in sorted({tuple(n) for n in wanted.values()}):
-        group = [s for s in missing if tuple(wanted[s.id]) == numbers]
-
-        def on_done(
-            index: int,
-            found: list[Completion],
-            group: list[Sample] = group,
-            numbers: tuple[int, ...] = numbers,
-        ) -> None:
-            nonlocal done
-            now = time.monotonic() - started
-            store.add(
-                _new_row(
-                    group[index],
-                    k,
-                    {
-                        "response": c.text,
-                        "finish_reason": c.finish_reason,
-                        "tokens": c.tokens,
-                    },
-                    now,
-                )
-                for k, c in zip(numbers, found, strict=True)
-            )
-            done += 1
-            report("generate", done, len(planned.samples))
-
-        seed = (planned.sampling.seed or 0) + numbers[0]
-        engine.generate(
-            [s.prompt for s in group],
-            replace(planned.sampling, n=len(numbers), seed=seed),
-            on_done,
-        )
-
-
-def _compare_choices(
-    missing: list[Sample], engine: Engine, store: Store, report: Progress, total: int
-) -> None:
-    started = time.monotonic()
-    # Longest first: a batch holds prompts of like length, and memory runs out at once
-    # or never.
-    ordered = sorted(missing, key=lambda s: -len(str(s.prompt)))
-    for start in range(0, len(ordered), _CHUNK):
-        chunk = ordered[start : start + _CHUNK]
-        found = engine.loglikelihoods([(s.prompt, s.choices) for s in chunk])
-        rows = []
-        for sample, values in zip(chunk, found, strict=True):
-            if any(map(isnan, values)):
-                raise WorkError(
-                    f"{engine.model}: the log-likelihoods of {sample.id} are not"
-                    " numbers: it has diverged"
-                )
-            best = sample.choices[max(range(len(values)), key=values.__getitem__)]
-            likelihoods = {
-                "loglikelihoods": dict(zip(sample.choices, values, strict=True))
-            }
-            chosen = {
-                "response": best,
-                "finish_reason": "stop",
-                "tokens": None,
-                "metadata": likelihoods,
-            }
-            rows.append(_new_row(sample, 0, chosen, time.monotonic() - started))
-        store.add(rows)
-        report("generate", total - len(ordered) + start + len(chunk), total)
 
 
 def _settings(planned: Planned, engine: Engine | None, model: str) -> dict[str, Any]:

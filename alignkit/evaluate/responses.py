@@ -29,9 +29,9 @@ class StoredResponses:
 
     Rows with a `truth` (or `ground_truth`) and no `id` bring their own questions.
     Others are matched to the eval's samples: by `id`, else by the question's text,
-    else, when there are as many, by order. A text that several samples share (MMLU has
-    327 such) tells nothing: then ids are needed, or as many rows as samples, in their
-    order.
+    else, when there are as many, by order. A text that several samples share (some
+    benchmarks have such) tells nothing: then ids are needed, or as many rows as
+    samples, in their order.
     """
 
     path: Path

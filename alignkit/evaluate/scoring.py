@@ -165,16 +165,12 @@ def scored(row: Row, score: Score) -> Row:
 
 
 def source_hash(plugin: Plugin) -> str:
-    """sha256 of the code that scores: the plugin's file, and the grading that alignkit
-    itself lends to it.
+    """sha256 of the code that scores: the plugin's file, the helpers beside it, and the
+    grading that alignkit itself lends to it.
     """
-    files = [plugin.file]
-    score = plugin.value.score
-    if score is not None:
-        files.append(Path(__file__).parents[1] / "parsers.py")
-    if score is not None and score.__module__.startswith("alignkit.evaluate."):
-        core = Path(__file__).parent
-        files += [core / "math.py", *sorted((core.parent / "grading").glob("*.py"))]
+    files = [plugin.file, *sorted(plugin.file.parent.glob("_*.py"))]
+    if plugin.value.score is not None:
+        files += sorted((Path(__file__).parents[1] / "grading").glob("*.py"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

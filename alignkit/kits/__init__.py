@@ -198,5 +198,7 @@ def _entry_root(name: str, value: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+# The built-in kit can always be imported: other kits use its helpers.
+_register("builtin", str(builtin().root))
 for _name, _root in json.loads(os.environ.get(_MOUNTS, "{}")).items():
     _register(_name, _root)

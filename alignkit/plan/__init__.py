@@ -391,7 +391,7 @@ def _tokens(
 
 def _evals(config: Stage, registry: Registry, found: Plan) -> None:
     """The evals' data and judges, so that nothing is missing only after the training."""
-    from alignkit.endpoint.judges import resolve
+    from alignkit.endpoint.judges import default_judge, resolve
     from alignkit.evaluate import plan_eval
     from alignkit.train.evals import request
 
@@ -402,7 +402,7 @@ def _evals(config: Stage, registry: Registry, found: Plan) -> None:
             if task is not None and entry.judge is None:
                 found.wrong.append(
                     f"evals.{name} is judged by a model; say which: evals: {{{name}:"
-                    " {judge: fireworks}}"
+                    f" {{judge: {default_judge(registry)}}}}}"
                 )
             if entry.judge is not None:
                 judge = resolve(registry, entry.judge)

@@ -1,17 +1,19 @@
 """What the mathematics benchmarks share: rows, samples, the score, breakdowns."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from alignkit.errors import InputError, listing
-from alignkit.evaluate.summary import breakdown
-from alignkit.grading.extract import last_boxed
-from alignkit.grading.grade import grade
-from alignkit.types import Eval, Sample, Score
+from alignkit import (
+    Eval,
+    InputError,
+    Sample,
+    Score,
+    breakdown,
+    extract_answer,
+    grade,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def math_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, An
         question = next((row[k] for k in _QUESTION if row.get(k)), None)
         truth = next((row[k] for k in _TRUTH if row.get(k) not in (None, "", [])), None)
         if truth is None and isinstance(row.get("solution"), str):
-            truth = last_boxed(row["solution"])
+            truth = extract_answer(row["solution"], "boxed")
         if truth in (None, "") and "" in [row.get(k) for k in _TRUTH]:
             blank.append(index + 1)
             continue
@@ -65,7 +67,7 @@ def math_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, An
             "%s: %d rows left out, as their answer is empty: %s",
             name,
             len(blank),
-            listing([*map(str, blank)]),
+            ", ".join(map(str, blank[:20])),
         )
     return found
 

@@ -2,8 +2,6 @@
 annotation files.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -13,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignkit.data import reply_text
+from ._reply import reply_text
 
 # the reference model that the length-controlled regression was fitted against
 BASELINE = "gpt4_1106_preview"
@@ -74,7 +72,7 @@ def _leaderboard(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str
         def __init__(self, annotators_config: Any) -> None:
             pass
 
-        def annotate_head2head(self, outputs_1: Any, outputs_2: Any) -> pd.DataFrame:
+        def annotate_head2head(self, outputs_1: Any, outputs_2: Any) -> Any:
             return table
 
     why_not = _why_not_length_controlled(

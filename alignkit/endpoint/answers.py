@@ -1,0 +1,121 @@
+"""Read the answers of OpenAI-compatible servers: texts, how they ended, log-probs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from alignkit.endpoint.costs import usage_of
+from alignkit.endpoint.faults import BadAnswer
+from alignkit.sampling import Completion, stop_end
+
+# The text of one entry of `choices` as a server of its own ways writes it; None where
+# the entry is written as everywhere.
+ReadChoice = Callable[[Mapping[str, Any]], str | None]
+
+# Reasons of servers that mean: this is not the whole answer.
+CUT = (
+    "length",
+    "max_tokens",
+    "content_filter",
+    "safety",
+    "recitation",
+    "abort",
+    "insufficient_system_resource",
+)
+
+
+def completions(
+    answer: Any, texts_of: Callable[[Any], str], stop: Sequence[str]
+) -> list[Completion]:
+    """The completions of one answer; `texts_of` reads the text of a choice.
+
+    Raises:
+        BadAnswer, LookupError, TypeError, AttributeError: an answer of another shape.
+    """
+    choices = answer.get("choices")
+    if not choices:
+        raise BadAnswer(f"no choices in it: {answer.get('error', 'empty')}")
+    texts = [texts_of(choice) for choice in choices]
+    shares = _shares(answer, texts)
+    return [
+        _completion(choice, text, share, stop)
+        for choice, text, share in zip(choices, texts, shares, strict=True)
+    ]
+
+
+def text_of(choice: Mapping[str, Any], *, reasoning: bool) -> str:
+    """The text of a choice, of either API; `reasoning` puts a separate one in front."""
+    end = choice["finish_reason"]
+    if not isinstance(end, str) or end == "error":
+        raise BadAnswer(f"a choice without an end: {choice.get('error', end)}")
+    if "message" not in choice:
+        return _string(choice["text"])
+    message = choice["message"]
+    text = _string(message.get("content") or message.get("refusal") or "")
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if not (reasoning and thought):
+        return text
+    return f"<think>\n{_string(thought)}\n</think>\n\n{text}"
+
+
+def continuation_logprob(answer: Any, choice: str) -> float:
+    """Sum over the echoed prompt's last tokens that cover `choice`, in nats; the one
+    generated token behind them is left out.
+    """
+    given = answer["choices"][0]["logprobs"]
+    tokens, values = given["tokens"], given["token_logprobs"]
+    counts = usage_of(answer["usage"])
+    if counts is None or len(tokens) < counts[0]:
+        raise ValueError("fewer tokens than the prompt has")
+    text, total = "", 0.0
+    for position in range(counts[0] - 1, 0, -1):
+        text = tokens[position] + text
+        total += float(values[position])
+        if text.endswith(choice):
+            return total
+    raise ValueError("the echoed tokens do not end with the choice")
+
+
+def _completion(
+    choice: Mapping[str, Any], text: str, share: int, stop: Sequence[str]
+) -> Completion:
+    logprobs = _logprobs(choice.get("logprobs"))
+    kept = text[: stop_end(text, stop) or None]
+    cut = str(choice.get("finish_reason")).lower() in CUT and kept == text
+    ids = choice.get("token_ids")
+    counted = ids if isinstance(ids, list) and ids else logprobs
+    return Completion(
+        kept,
+        "length" if cut else "stop",
+        len(counted) if counted else share,
+        logprobs=logprobs,
+    )
+
+
+def _shares(answer: Any, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, by its characters: servers count all of them in one sum."""
+    total = (usage_of(answer.get("usage")) or (0, 0))[1]
+    characters = sum(map(len, texts))
+    if not characters:
+        return [total // len(texts)] * len(texts)
+    return [round(total * len(text) / characters) for text in texts]
+
+
+def _logprobs(given: Any) -> tuple[float, ...] | None:
+    if not given:
+        return None
+    values = given.get("token_logprobs") or []
+    if tokens := given.get("content"):
+        values = [token["logprob"] for token in tokens]
+    numbers = tuple(map(float, values))
+    if not all(map(math.isfinite, numbers)):
+        raise BadAnswer("a log-prob is no number")
+    return numbers or None
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadAnswer("the text is no string")
+    return value
