@@ -187,7 +187,7 @@ def test_a_recipe_has_the_published_setting(load, name, key):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_step_has_the_published_rows(load, name):
-    arithmetic = plan.batch_arithmetic(load(name).config, [])
+    arithmetic = plan.batch_arithmetic(load(name).config)
     assert {key: arithmetic[key] for key in ROWS[name]} == ROWS[name]
 
 
@@ -211,7 +211,7 @@ def test_the_off_policy_grid_is_the_published_one_and_every_point_sees_as_many_r
 ):
     grid = {}
     for one in variants("grpo_off_policy", registry).values():
-        rows = plan.batch_arithmetic(one.config, [])
+        rows = plan.batch_arithmetic(one.config)
         epochs = plan.setting(one.config, "num_iterations")
         grid[epochs, rows["rows per optimizer step"]] = rows
         assert rows["completions per generation"] == 256  # A5: rollout_batch_size

@@ -368,7 +368,7 @@ def test_the_model_is_checked(problems, model, expected):
         ("generation: {vllm: {mode: server}}", "mode: server needs the server's URL"),
         (
             "generation: {vllm: {server: 'http://x'}}",
-            "generation.vllm.server: is read only with mode: server",
+            "generation.vllm.server: is read only with",
         ),
         ("advantage: {name: group, scale: std}", ""),
     ],
@@ -401,8 +401,8 @@ def test_vllms_fields_beside_another_engine_are_refused(problems):
     )
     (found,) = problems(text + "generation: {engine: transformers}")
     assert (
-        "train.vllm_importance_sampling_mode: is read only where the engine is vllm or"
-        " auto" in found
+        "train.vllm_importance_sampling_mode: is read only with generation.engine: vllm"
+        " or auto" in found
     )
 
 

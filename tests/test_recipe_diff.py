@@ -1,10 +1,10 @@
-"""What differs between recipes, recipes as YAML, and fingerprints."""
+"""What differs between recipes, and recipes as YAML."""
 
 import random
 
 import pytest
 
-from alignkit import kits, plugins, provenance, recipe
+from alignkit import recipe
 from alignkit.recipe.inherit import Merger
 from alignkit.recipe.yaml import Origin, parse, plain
 
@@ -23,12 +23,6 @@ def load(tmp_path):
         return recipe.load(tmp_path / f"{name}.yaml", **options)
 
     return load
-
-
-def fingerprint_of(loaded, sources=None, datasets=None, versions=None):
-    return provenance.fingerprint(
-        loaded.resolved, sources or {}, datasets or {}, versions or {}
-    )
 
 
 def rows(differences):
@@ -148,52 +142,6 @@ def test_yaml_reads_alike_to_older_readers(value):
     yaml = YAML(typ="safe", pure=True)
     yaml.version = (1, 1)
     assert yaml.load(recipe.to_yaml({"key": value})) == {"key": value}
-
-
-def test_the_fingerprint_is_of_what_decides_the_result(load, tmp_path):
-    base = fingerprint_of(load(SFT), {"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"})
-    assert fingerprint_of(load(SFT + "description: x\ntrack: [wandb]\noutput: {root: elsewhere}\nseed: 0\n", "other"),
-        {"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"}
-    ) == base  # fmt: skip
-    changed = [
-        fingerprint_of(
-            load(SFT + "seed: 1\n"), {"sft": "1"}, {"arithmetic": "2"}, {"trl": "3"}
-        ),
-        fingerprint_of(load(SFT), {"sft": "x"}, {"arithmetic": "2"}, {"trl": "3"}),
-        fingerprint_of(load(SFT), {"sft": "1"}, {"arithmetic": "x"}, {"trl": "3"}),
-        fingerprint_of(load(SFT), {"sft": "1"}, {"arithmetic": "2"}, {"trl": "x"}),
-    ]
-    assert len({base, *changed}) == 5
-
-
-def test_a_prompt_file_counts_by_its_content(load, tmp_path):
-    text = SFT.replace("arithmetic}", "arithmetic}, prompt: {file: p.txt}")
-    (tmp_path / "p.txt").write_text("{question}")
-    first = fingerprint_of(load(text))
-    (tmp_path / "q.txt").write_text("{question}")
-    assert fingerprint_of(load(text.replace("p.txt", "q.txt"))) == first
-    (tmp_path / "p.txt").write_text("{question}!")
-    assert fingerprint_of(load(text)) != first
-
-
-@pytest.mark.parametrize("part", ["train", "validation"])
-def test_the_rows_of_training_and_of_validation_count(load, tmp_path, part):
-    from alignkit.train.training import fingerprint
-
-    for name in ("train", "validation"):
-        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
-    sets = (
-        "{train: {dataset: jsonl, path: train.jsonl}, validation: {dataset: jsonl,"
-        " path: validation.jsonl}}"
-    )
-    text = SFT.replace("{train: {dataset: arithmetic}}", sets).replace(
-        "max_steps: 9", "eval_strategy: steps"
-    )
-    loaded, registry = load(text), plugins.load([kits.builtin()])
-    first = fingerprint(loaded, registry)
-    assert fingerprint(loaded, registry) == first
-    (tmp_path / f"{part}.jsonl").write_text('{"prompt": "a", "response": "c"}\n')
-    assert fingerprint(loaded, registry) != first
 
 
 def test_any_tree_plus_its_diff_is_the_other_tree():

@@ -144,6 +144,13 @@ def test_a_rollout_batch_that_ends_with_a_short_optimizer_step_is_whole_there(
     assert found == [2, 4, 6]
 
 
+EVALUATES = (
+    "data.validation",
+    "train.eval_steps",
+    "train.per_device_eval_batch_size",
+)
+
+
 def test_settings_of_vllm_may_stand_where_auto_finds_no_vllm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -161,7 +168,7 @@ def test_settings_of_vllm_may_stand_where_auto_finds_no_vllm(
     ]
     sets = [
         part
-        for one in [*sets, "data.validation=~", "train.eval_steps=~"]
+        for one in [*sets, *(f"{key}=~" for key in EVALUATES)]
         for part in ("--set", one)
     ]
     result = CliRunner().invoke(

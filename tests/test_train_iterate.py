@@ -10,15 +10,15 @@ from alignkit import data, kits, plugins, recipe
 from alignkit.engines.base import Sampling
 from alignkit.errors import RecipeError, WorkError
 from alignkit.grading import Grader
-from alignkit.run import append_jsonl, read_jsonl
+from alignkit.run import append_jsonl, new_row, read_jsonl
 from alignkit.train import pipeline, training
 from alignkit.train.iterate import _sft, train_settings
 from alignkit.train.rewards import bound_rewards
 from alignkit.train.sampling import (
+    Asking,
     _counts,
     _grade,
     _keep,
-    _rollouts,
     _sampling,
     questions,
     with_hint,
@@ -135,14 +135,16 @@ def test_questions_are_drawn_anew_for_each_iteration_and_alike_for_each_run(load
 
 
 def row(question, response, correct, surprise=0.5):
-    return {
-        "question": question,
-        "response": response,
-        "correct": correct,
-        "tokens": len(response),
-        "surprise": surprise,
-        "status": "ok" if correct else "wrong",
-    }
+    return new_row(
+        {
+            "group": question,
+            "response": response,
+            "reward": float(correct),
+            "tokens": len(response),
+            "mean_logprob": None if surprise is None else -surprise,
+            "status": "ok" if correct else "wrong",
+        }
+    )
 
 
 ROWS = [
@@ -155,12 +157,12 @@ ROWS = [
 
 
 def test_correct_answers_are_kept_once_all_or_one_for_each_question():
-    assert [(r["question"], r["response"]) for r in _keep(ROWS, "all")] == [
+    assert [(r["group"], r["response"]) for r in _keep(ROWS, "all")] == [
         (0, "a"),
         (0, "bb"),
         (2, "a"),
     ]
-    assert [(r["question"], r["response"]) for r in _keep(ROWS, "single")] == [
+    assert [(r["group"], r["response"]) for r in _keep(ROWS, "single")] == [
         (0, "a"),
         (2, "a"),
     ]
@@ -227,8 +229,7 @@ def test_a_reward_that_fails_stops_the_sampling_unless_the_recipe_says_zero(
     load, crashing, tmp_path
 ):
     rows = [
-        {"response": text, "truth": "", "prompt": "", "metadata": {}}
-        for text in ("aaa", "b")
+        new_row({"response": text, "truth": "", "prompt": ""}) for text in ("aaa", "b")
     ]
     home = tmp_path / "002"
     with Grader() as grader:
@@ -252,7 +253,11 @@ def test_a_reward_that_fails_stops_the_sampling_unless_the_recipe_says_zero(
             rows,
             home,
         )
-    assert [row["correct"] for row in rows] == [True, False]
+    assert [(row["status"], row["reward"]) for row in rows] == [
+        ("ok", 0.5),
+        ("error", 0.0),
+    ]
+    assert "ZeroDivisionError" in rows[1]["explanation"]
 
 
 def test_rewards_have_the_deadline_of_the_recipe(load):
@@ -266,13 +271,13 @@ def test_rewards_have_the_deadline_of_the_recipe(load):
 
 
 def test_stored_rollouts_stay_with_their_question_when_others_are_asked_again(tmp_path):
+    old = {"sample": 0, "surprise": None, "correct": True}  # as 0.1 wrote it
     append_jsonl(
         tmp_path / "hinted.jsonl",
-        [{"question": q, "sample": 0, "response": f"to {q}"} for q in (1, 2)],
+        [{**old, "question": q, "response": f"to {q}"} for q in (1, 2)],
     )
-    rows = _rollouts(
-        None, [2], ["?"], [{}], Sampling(n=1), tmp_path / "hinted.jsonl", None
-    )
+    ask = Asking(None, Sampling(n=1), 1, [], None)
+    rows = ask.rollouts([2], ["?"], [{}], tmp_path / "hinted.jsonl")
     assert [row["response"] for row in rows] == ["to 2"]
 
 

@@ -77,10 +77,11 @@ def test_stages_that_could_not_all_be_set_aside_are_not_passed_off_as_new(
     two, tmp_path, capsys
 ):
     registry = plugins.load([kits.builtin()])
-    folder = training.create_run(
+    begun = training.create_run(
         recipe.load(two, registry=registry), registry, None, tmp_path / "run"
-    ).folder
-    Run.open(folder).update(status="interrupted")
+    )
+    begun.finish("interrupted")
+    folder = begun.folder
     for place in ("stages/sft", "stages/grpo", "earlier/sft-2"):
         (folder / place).mkdir(parents=True)
         (folder / place / "manifest.json").write_text('{"status": "done"}')

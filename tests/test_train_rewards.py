@@ -4,46 +4,157 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from alignkit import Reward, Score
+from alignkit.errors import WorkError
 from alignkit.grading import Grader, bind
-from alignkit.run import Run, read_jsonl
-from alignkit.train.rewards import RewardBoard
+from alignkit.run import Run, read_rows
+from alignkit.train.rewards import Answers, RewardBoard, combine
+
+QUESTIONS = [
+    {"question": "2+2", "truth": "4", "id": "q0"},
+    {"question": "?", "truth": {"all": ["4"], "nan": float("nan")}, "level": 10**5000},
+]
+INPUTS = [{"prompt": f"p{row}", "row": row} for row in (1, 1, 0, 0)]
 
 
-def graded(response: str, truth: str) -> Score:
+def graded(response: str, truth: object) -> Score:
     """Without parts where there is nothing to look at, as a verdict that timed out."""
-    return (
-        Score(1.0, parts={"format": 1.0, "answer": float(truth in response)})
-        if response
-        else Score(0.0, "timeout")
-    )
+    if not response:
+        return Score(0.0, "timeout", explanation="too slow")
+    answer = float("4" in response)
+    return Score(1.0, parts={"format": 1.0, "answer": answer}, stage="text")
 
 
-def test_parts_are_logged_although_the_first_response_has_none(tmp_path: Path):
-    run = Run.create(tmp_path, "board")
-    reward = bind(Reward("mine", graded, where="process"))
-    rows = [{"prompt": "p", "truth": '"4"', "metadata": "{}"}] * 4
-    texts = ["", "it is 4", "it is 5", "4"]
-    logged: dict[str, list[float]] = defaultdict(list)
-    columns = {
-        "truth": [row["truth"] for row in rows],
-        "metadata": [row["metadata"] for row in rows],
-        "completion_ids": [[1], [1, 2], [1], [1]],
-        "trainer_state": SimpleNamespace(global_step=0),
-        "log_metric": lambda name, value: logged[name].append(value),
-        "log_extra": lambda name, values: logged[name].extend(values),
-    }
+def crashing(response: str) -> float:
+    return 1.0 / (len(response) - 1)
+
+
+class Trained:
+    """A board and what it logs, driven as a trainer does it."""
+
+    def __init__(self, root: Path, grader: Grader, *functions, **zero: bool) -> None:
+        rewards = [bind(Reward(f.__name__, f, where="process")) for f in functions]
+        answers = Answers(QUESTIONS, {"dataset": "jsonl", "path": "q.jsonl"})
+        self.run = Run.create(root, "board")
+        self.logged: dict[str, list] = defaultdict(list)
+        self.board = RewardBoard(
+            rewards,
+            [1.0] * len(rewards),
+            zero,
+            grader,
+            self.run,
+            {"step": answers, "validation": answers},
+        )
+
+    def grade(self, texts, step: int = 1, kind: str = "step") -> None:
+        said = [{"response": text, "tokens": len(text)} for text in texts]
+        self.board.begin(INPUTS, said, step, kind)
+        for function in self.board.functions:
+            function(
+                ["p"] * 4,
+                log_metric=lambda name, value: self.logged[name].append(value),
+                log_extra=lambda name, values: self.logged[name].extend(values),
+            )
+
+    def finish(self, first: int = 0, groups: int = 2) -> None:
+        rows = [
+            {"group": n // 2, "sample": n % 2, "advantage": n / 2}
+            for n in range(first, first + 4)
+        ]
+        self.board.finish(rows, groups)
+
+    def rows(self, name: str = "step-000001") -> list:
+        return list(read_rows(self.run.folder / "rollouts" / f"{name}.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def grader():
     with Grader(workers=1) as grader:
-        board = RewardBoard([reward], [1.0], {}, grader, run)
-        board.begin(rows, texts)
-        board.functions[0](["p"] * 4, texts, **columns)
+        yield grader
+
+
+def test_parts_are_logged_although_the_first_response_has_none(tmp_path, grader):
+    trained = Trained(tmp_path, grader, graded)
+    trained.grade(["", "it is 4", "it is 5", "4"])
+    logged = trained.logged
     assert logged["parts/format"] == [0.75] and logged["parts/answer"] == [0.5]
-    assert logged["status"] == ["timeout", "ok", "ok", "ok"] and logged[
-        "status/timeout"
-    ] == [0.25]
-    written = read_jsonl(run.folder / "rollouts" / "step-000001.jsonl")
-    assert [row["reward"] for row in written] == pytest.approx([0, 1, 1, 1])
+    assert logged["status"] == ["timeout", "ok", "ok", "ok"]
+    assert logged["status/timeout"] == [0.25]
+
+
+def test_a_rollout_is_written_once_with_its_advantage_and_where_it_comes_from(
+    tmp_path, grader
+):
+    trained = Trained(tmp_path, grader, graded)
+    trained.grade(["", "it is 4", "it is 5", "4"])
+    assert not (trained.run.folder / "rollouts").exists()
+    trained.finish()
+    rows = trained.rows()
+    assert [(row["group"], row["sample"], row["advantage"]) for row in rows] == [
+        (0, 0, 0.0),
+        (0, 1, 0.5),
+        (1, 0, 1.0),
+        (1, 1, 1.5),
+    ]
+    assert [row["source"] for row in rows[1:3]] == [
+        {"index": 1, "id": None, "file": "q.jsonl"},
+        {"index": 0, "id": "q0", "file": "q.jsonl"},
+    ]
+    assert rows[0]["truth"] == {"all": ["4"], "nan": None}
+    assert rows[0]["metadata"]["level"] == hex(10**5000)
+    assert (rows[0]["status"], rows[0]["explanation"]) == ("timeout", "too slow")
+    assert rows[3]["stage"] == "text" and rows[3]["rewards"]["graded"] == {
+        "reward": 1.0,
+        "status": "ok",
+        "parts": {"format": 1.0, "answer": 1.0},
+        "stage": "text",
+        "explanation": "",
+    }
+
+
+def test_groups_are_counted_through_a_step_and_apart_from_the_validation(
+    tmp_path, grader
+):
+    trained = Trained(tmp_path, grader, graded)
+    for step, kind in ((1, "step"), (1, "step"), (1, "validation"), (2, "step")):
+        trained.grade(["4"] * 4, step, kind)
+        trained.finish(first=4, groups=4)  # the second of two processes
+    groups = {
+        name: [row["group"] for row in trained.rows(name)]
+        for name in ("step-000001", "validation-000001", "step-000002")
+    }
+    assert groups == {
+        "step-000001": [2, 2, 3, 3, 6, 6, 7, 7],
+        "validation-000001": [2, 2, 3, 3],
+        "step-000002": [2, 2, 3, 3],
+    }
+
+
+def test_a_reward_that_fails_stops_the_run_with_its_sample_saved(tmp_path, grader):
+    trained = Trained(tmp_path, grader, graded, crashing)
+    with pytest.raises(WorkError, match=r"(?s)'crashing' failed at step 1.*rollouts"):
+        trained.grade(["it is 4", "b", "4", "5"])
+    row = trained.rows()[1]
+    assert (row["status"], row["advantage"]) == ("error", None)
+    assert row["explanation"].startswith("crashing: ")
+    assert "ZeroDivisionError" in row["rewards"]["crashing"]["explanation"]
+
+
+def test_a_reward_whose_failure_counts_as_zero_stops_nothing(tmp_path, grader):
+    trained = Trained(tmp_path, grader, graded, crashing, crashing=True)
+    trained.grade(["it is 4", "b", "44", "55"])
+    trained.finish()
+    assert [row["status"] for row in trained.rows()] == ["ok", "error", "ok", "ok"]
+
+
+def test_the_worst_reward_decides_status_stage_and_explanation():
+    said = {
+        "a": Score(1.0, stage="first", explanation="right"),
+        "b": Score(-1.0, "unparsed", stage="second", explanation="no answer"),
+    }
+    row = combine(said, [2.0, 1.0])
+    assert (row["reward"], row["status"], row["stage"]) == (1.0, "unparsed", "second")
+    assert row["explanation"] == "b: no answer"

@@ -110,6 +110,17 @@ def locate(name: str) -> Path:
     return paths.locate(name, Path.cwd(), recipe_dirs())
 
 
+def hold(out: Path) -> None:
+    """Be the only process that writes this file, until the command ends.
+
+    Raises:
+        InputError: another process is at work on it.
+    """
+    from alignkit.run import lock
+
+    click.get_current_context().with_resource(lock(out))
+
+
 def console(as_json: bool = False) -> Console:
     """Rich output; on standard error where standard output carries JSON."""
     from rich.console import Console

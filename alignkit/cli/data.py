@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from alignkit.cli.common import console, json_option, print_json
+from alignkit.cli.common import console, hold, json_option, print_json
 from alignkit.cli.distill import distill
 from alignkit.cli.sources import (
     apart,
@@ -32,15 +31,6 @@ def data() -> None:
 
 
 data.add_command(distill)
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from alignkit.run import atomic_write
-
-    text = "".join(
-        json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows
-    )
-    atomic_write(path, text.encode("utf-8", "backslashreplace"))
 
 
 @data.command()
@@ -79,6 +69,7 @@ def split(
     set it is held against.
     """
     from alignkit.data.split import split as divide
+    from alignkit.run import write_rows
 
     rows = open_with(source, flags).rows
     names = ("train", "validation", "removed")
@@ -90,6 +81,7 @@ def split(
         others[text] = open_source(name, part=part or None, kit=flags["kit"]).rows
     for made in names:
         apart(Path(out) / f"{made}.jsonl", source, flags["data"])
+        hold(Path(out) / f"{made}.jsonl")
     parts = divide(
         rows,
         validation=validation,
@@ -100,7 +92,7 @@ def split(
     counts = {}
     for name in names:
         counts[name] = len(getattr(parts, name))
-        _write(Path(out) / f"{name}.jsonl", getattr(parts, name))
+        write_rows(Path(out) / f"{name}.jsonl", getattr(parts, name))
     if as_json:
         print_json({"out": out, **counts})
         return
@@ -154,9 +146,11 @@ def filter_(
 ) -> None:
     """Keep the rows of SOURCE that meet all rules; says how many went, and why."""
     from alignkit.data.filter import Filter, counted, graded
+    from alignkit.run import write_rows
 
     opened = open_with(source, flags)
     apart(Path(out), source, flags["data"])
+    hold(Path(out))
     rows: Sequence[Mapping[str, Any]] = opened.rows
     least = flags["min_reward"]
     if reward is not None:
@@ -170,7 +164,7 @@ def filter_(
     reasons = flags["finish_reasons"] or None
     rules = Filter(least, reasons, shortest, longest, flags["duplicates"])
     kept = rules.apply(rows, tokens)
-    _write(Path(out), kept)
+    write_rows(Path(out), kept)
     dropped = dict(rules.dropped.most_common())
     if as_json:
         print_json(

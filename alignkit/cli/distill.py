@@ -10,6 +10,7 @@ import click
 
 from alignkit.cli.common import (
     console,
+    hold,
     json_option,
     print_json,
     progress,
@@ -108,6 +109,7 @@ def distill(
         flags["prompt"] = "chat"
     found = open_with(source, flags, "prompt", "prompt_file")
     apart(Path(out), source, flags["data"], read_batch)
+    hold(Path(out))
     if write_batch:
         apart(Path(write_batch), source, flags["data"])
     drawn = ("temperature", "top_p", "max_new_tokens", "seed")

@@ -12,6 +12,7 @@ import click
 from alignkit.cli.common import (
     console,
     counts,
+    hold,
     json_option,
     kit_option,
     load_registry,
@@ -79,6 +80,8 @@ def grade(
     rows = stored.read_rows(Path(file), fields, rewards.values())
     if out and Path(out).resolve() == Path(file).resolve():
         raise InputError(f"--out {out} is the file that is graded; choose another")
+    if out and explain is None:
+        hold(Path(out))
     with Grader() as grader:
         if explain is not None:
             row = stored.row_at(file, rows, explain)

@@ -65,6 +65,7 @@ def list_(kind: str | None, kit: tuple[str, ...], as_json: bool) -> None:
 def show(name: str, kit: tuple[str, ...], as_json: bool) -> None:
     """Show what a plugin does, its options with types and defaults, and its file."""
     from alignkit.plugins import KINDS
+    from alignkit.provenance import identity
 
     registry = load_registry(kit=kit)
     known = {n for kind in KINDS for n in registry.names(kind)}
@@ -92,6 +93,7 @@ def show(name: str, kit: tuple[str, ...], as_json: bool) -> None:
                 "file": plugin.where,
                 "options": options,
                 "doc": doc,
+                "not_covered": list(identity(plugin).not_covered),
             }
         )
     if as_json:
@@ -103,6 +105,8 @@ def show(name: str, kit: tuple[str, ...], as_json: bool) -> None:
         say(out, row["doc"] or "")
         for option, about in row["options"].items():
             say(out, f"  {option}: {about['type']} = {about['default']!r}")
+        for note in row["not_covered"]:
+            say(out, f"  its changes would not be seen: {note}")
 
 
 @plugins.command()

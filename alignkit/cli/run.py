@@ -86,6 +86,7 @@ def run(
 ) -> int:
     """Run RECIPE: evaluate, train, evaluate, save. Prints where the run folder is."""
     from alignkit import plan as planning
+    from alignkit import provenance
     from alignkit.run import Run
 
     if stage:
@@ -123,13 +124,14 @@ def run(
         made = Run.join(join)
     elif resume is not None:
         if first is None:
-            training.check_unchanged(loaded, registry, Run.open(resume))
+            for note in training.check_unchanged(loaded, registry, Run.open(resume)):
+                out_console.print(note, highlight=False, soft_wrap=True)
         made = Run.reopen(resume, redo=first is not None)
         # before the new fingerprint is written: a kill in between must not pass old
         # stages off
         if first is not None:
             pipeline.set_aside(loaded, made.folder, first)
-        made.update(fingerprint=training.fingerprint(loaded, registry))
+            made.update(**provenance.of_run(loaded, registry).record())
     else:
         made = training.create_run(
             loaded,
@@ -137,6 +139,13 @@ def run(
             Path(out) if out else None,
             Path(folder) if folder else None,
         )
+        for note in made.manifest["identity"]["not_covered"]:
+            out_console.print(
+                f"its changes would not be seen: {note}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
     if made.writes and join is None:
         say(out_console, f"run folder: {made.folder}")
     try:

@@ -52,16 +52,17 @@ def segments(
     as a part without tokens.
     """
     from alignkit.data import encode
+    from alignkit.recipe.trl import setting
 
     config = source.config
     train = config.train if config is not None else {}
-    limit = train.get("max_length", 1024 if config is not None else None)
     if _kind(source, row) == "problem":
         ids = encode.prompt_ids(tokenizer, data.render(source.prompt, row))
         return [
             _segment("prompt", False, ids),
             {"part": "truth", "trained": False, "ids": [], "text": row.get("truth")},
         ]
+    limit = None if config is None else setting(config, "max_length")
     whole = train.get("completion_only_loss") is False
     found: list[dict[str, Any]] = []
     for answer in _answers(row):

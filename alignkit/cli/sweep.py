@@ -111,6 +111,7 @@ def sweep(
             )
         state, made = states.reopen(resume)
         registry = load_registry((), state.kits)
+        states.go_on(state, registry)
     else:
         checked, registry = _check(str(target), overlays, sets, seeds, kit)
         root = out or Path(
@@ -124,6 +125,8 @@ def sweep(
             return 0
         state, made = states.create(checked, registry, root)
     say(screen, f"sweep folder: {state.folder}")
+    for note in state.notes:
+        say(screen, note)
     try:
         _work(state, registry, jobs, screen)
     except KeyboardInterrupt:

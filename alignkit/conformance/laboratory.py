@@ -213,7 +213,7 @@ class Laboratory:
         if key not in self._trainers:
             self._trainers[key] = self._make(method, objective, cut)
         trainer, catch = self._trainers[key]
-        trainer.objective = objective.check(method, trainer.args)
+        trainer.objective = objective.settled(method, trainer.args)
         trainer.train()
         return catch.steps.pop()
 

@@ -19,7 +19,7 @@ from alignkit.endpoint.costs import Estimate
 from alignkit.endpoint.ledger import Answer, Ledger, request_key
 from alignkit.endpoint.openai import CHAT, COMPLETIONS, OpenAIClient
 from alignkit.errors import AlignError, InputError, WorkError
-from alignkit.run import atomic_write
+from alignkit.run import atomic_write, write_rows
 from alignkit.sampling import PromptText, Sampling
 from alignkit.types import Prompt
 
@@ -213,7 +213,7 @@ class Distillation:
         """Write the finished answers to `out`, in the order of the rows; returns what
         was counted.
         """
-        lines = []
+        rows = []
         answered = 0
         for ask in self.asks:
             answer = self.answer(ask)
@@ -221,16 +221,15 @@ class Distillation:
                 continue
             answered += 1
             if answer.finished:
-                row = self._row(ask, answer)
-                lines.append(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-        atomic_write(self.out, "".join(lines).encode("utf-8", "backslashreplace"))
+                rows.append(self._row(ask, answer))
+        write_rows(self.out, rows)
         budget = self.ledger.budget
         return {
             "out": str(self.out),
             "asked": len(self.asks),
             "repeated": self.repeated,
-            "finished": len(lines),
-            "unfinished": answered - len(lines),
+            "finished": len(rows),
+            "unfinished": answered - len(rows),
             "left": len(self.asks) - answered,
             "input_tokens": budget.input_tokens,
             "output_tokens": budget.output_tokens,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit.data import render, render_pair, require_columns
 from alignkit.errors import InputError
 from alignkit.recipe.schema import OwnGeneration
+from alignkit.run.rows import Source
 from alignkit.types import Message, Prompt
 
 if TYPE_CHECKING:
@@ -83,28 +83,30 @@ def problems(
     *,
     max_prompt: int | None = None,
 ) -> tuple[Dataset, Kept]:
-    """Rows of `prompt`, `truth` and `metadata`, the last two as JSON texts (TRL hands
-    them to the rewards).
+    """Rows of `prompt` and `row`, the number in `rows` of what it was made of: TRL
+    carries no more, and the rewards find truth and metadata there.
     """
     from datasets import Dataset
 
     kept, encoded = Kept(), []
-    for row in rows:
+    for number, row in enumerate(rows):
         rendered = render(prompt, row)
         if max_prompt is not None and len(prompt_ids(tokenizer, rendered)) > max_prompt:
             kept.dropped_long_prompts += 1
             continue
-        rest = {
-            k: v for k, v in row.items() if k not in ("prompt", "truth", "response")
-        }
-        encoded.append(
-            {
-                "prompt": rendered,
-                "truth": json.dumps(row.get("truth"), default=str),
-                "metadata": json.dumps(rest, default=str),
-            }
-        )
+        encoded.append({"prompt": rendered, "row": number})
     return Dataset.from_list(encoded), _checked(kept, encoded, max_prompt)
+
+
+def metadata(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row holds beside the columns that have a meaning of their own."""
+    return {k: v for k, v in row.items() if k not in ("prompt", "truth", "response")}
+
+
+def source(row: Mapping[str, Any], number: int, spec: Mapping[str, Any]) -> Source:
+    """Where a row comes from; `spec` is what the recipe says of its data set."""
+    file = spec.get("path") or spec.get("dataset")
+    return {"index": number, "id": row.get("id"), "file": file}
 
 
 def prompt_room(generation: OwnGeneration, context: int, engine: str = "") -> int:

@@ -27,6 +27,7 @@ from alignkit.evaluate.store import OPEN, Key, Store, model_state, unscored
 from alignkit.evaluate.summary import breakdown, summarize
 from alignkit.machine.here import versions
 from alignkit.plugins import effective_options
+from alignkit.run.rows import Row, plain
 
 if TYPE_CHECKING:
     from alignkit.endpoint.judges import JudgeClient
@@ -99,6 +100,8 @@ def evaluate(
     try:
         keys = _keys(planned)
         _drop_changed(planned, store)
+        if announce and store.regraded:
+            announce(f"{name}: its scores are computed anew: {store.regraded}")
         if announce and engine and (kept := sum(key in store.rows for key in keys)):
             # A server may have another model under the same name by now: nobody but the
             # user can tell.
@@ -170,20 +173,14 @@ def _drop_changed(planned: Planned, store: Store) -> None:
         if key[0] not in by_id:
             continue
         sample = by_id[key[0]]
-        fresh = json.loads(
-            json.dumps(unscored_row(sample, key[1], row, 0.0), default=str)
-        )
-        now = {
-            **row["metadata"],
-            **json.loads(json.dumps(dict(sample.metadata), default=str)),
-        }
+        fresh: Row = plain(unscored_row(sample, key[1], {}, 0.0))
+        now = {**row["metadata"], **fresh["metadata"]}
         if row["prompt"] != fresh["prompt"]:
             del store.rows[key]
         # a reference reply is metadata
         elif (row["truth"], row["metadata"]) != (fresh["truth"], now):
-            store.rows[key] = unscored(
-                {**row, "truth": fresh["truth"], "metadata": now}
-            )
+            changed: Row = {"truth": fresh["truth"], "metadata": now}
+            store.rows[key] = unscored({**row, **changed})
 
 
 def _settings(planned: Planned, engine: Engine | None, model: str) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from alignkit.engines.base import Completion, Engine
 from alignkit.errors import InputError, WorkError
 from alignkit.evaluate.planning import Planned
-from alignkit.evaluate.store import OPEN, Key, Row, Store
+from alignkit.evaluate.store import OPEN, Key, Store
+from alignkit.run import new_row
+from alignkit.run.rows import Row
 from alignkit.types import Sample
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
@@ -126,7 +127,7 @@ def _compare_choices(
             likelihoods = {
                 "loglikelihoods": dict(zip(sample.choices, values, strict=True))
             }
-            chosen = {
+            chosen: Row = {
                 "response": best,
                 "finish_reason": "stop",
                 "tokens": None,
@@ -137,35 +138,19 @@ def _compare_choices(
         report("generate", total - len(ordered) + start + len(chunk), total)
 
 
-def unscored_row(
-    sample: Sample, number: int, completion: Mapping[str, Any], seconds: float
-) -> Row:
+def unscored_row(sample: Sample, number: int, completion: Row, seconds: float) -> Row:
     """A row that is not scored yet."""
-    prompt = (
-        sample.prompt
-        if isinstance(sample.prompt, str)
-        else [dict(m) for m in sample.prompt]
-    )
-    row = {
+    prompt = sample.prompt
+    if not isinstance(prompt, str):
+        prompt = [dict(message) for message in prompt]
+    row: Row = {
+        **completion,
         "id": sample.id,
         "sample": number,
         "prompt": prompt,
-        "response": completion["response"],
-    }
-    row |= {
         "truth": sample.truth,
-        "reward": None,
         "status": OPEN,
-        "parts": {},
-        "stage": "",
-        "explanation": "",
-    }
-    row |= {
-        "finish_reason": completion["finish_reason"],
-        "tokens": completion["tokens"],
-    }
-    return {
-        **row,
         "metadata": {**sample.metadata, **completion.get("metadata", {})},
         "seconds": round(seconds, 3),
     }
+    return new_row(row)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from alignkit import data
 from alignkit.errors import InputError, nearest
 from alignkit.evaluate.responses import StoredResponses, completion
-from alignkit.evaluate.store import Key, Row
+from alignkit.evaluate.store import Key
 from alignkit.plugins import bind, check_options
+from alignkit.run.rows import Row
 from alignkit.sampling import DEFAULTS, OPTIONS, Sampling
 from alignkit.types import Prompt, Sample
 
@@ -246,7 +247,7 @@ def _check_samples(name: str, samples: Sequence[Sample]) -> None:
 def _stored(
     responses: StoredResponses,
     own: bool,
-    rows: list[Row],
+    rows: list[dict[str, Any]],
     samples: list[Sample],
     chosen: list[Sample],
 ) -> dict[Key, Row]:

@@ -15,9 +15,10 @@ from typing import Any
 from alignkit.data import read_file
 from alignkit.data.columns import QUESTION_COLUMNS, QUESTION_OR_PROMPT
 from alignkit.errors import InputError, MissingError, listing
+from alignkit.run.rows import Row
 from alignkit.types import Sample
 
-Row = dict[str, Any]
+Columns = dict[str, Any]  # a row of the file
 _RESPONSE = ("response", "output", "completion", "generation")
 _TRUTH = ("truth", "ground_truth")
 _TOKENS = ("tokens", "response_token_length")
@@ -35,7 +36,7 @@ class StoredResponses:
     """
 
     path: Path
-    rows: list[Row]
+    rows: list[Columns]
 
     @classmethod
     def read(cls, path: Path | str) -> StoredResponses:
@@ -72,11 +73,13 @@ class StoredResponses:
     def brings_questions(self) -> bool:
         """Whether the rows stand for themselves."""
         return all(
-            _first(r, _TRUTH) is not None and "id" not in r and _text(r) is not None
+            _first(r, _TRUTH) is not None
+            and r.get("id") is None
+            and _text(r) is not None
             for r in self.rows
         )
 
-    def questions(self) -> list[Row]:
+    def questions(self) -> list[Columns]:
         """Dataset rows of the distinct questions; `_numbers` are the numbers of their
         responses.
         """
@@ -119,7 +122,7 @@ class StoredResponses:
             InputError: rows that belong to no sample, or no way to tell.
         """
         ids = {s.id for s in samples}
-        if all("id" in row for row in self.rows):
+        if all(row.get("id") is not None for row in self.rows):
             self._same_questions(questions)
             return self._by(
                 lambda row: str(row["id"]) if str(row["id"]) in ids else None, "id"
@@ -173,7 +176,7 @@ class StoredResponses:
                 )
 
     def _by(
-        self, name_of: Callable[[Row], str | None], what: str
+        self, name_of: Callable[[Columns], str | None], what: str
     ) -> dict[tuple[str, int], Row]:
         found: dict[tuple[str, int], Row] = {}
         counts: dict[str, int] = defaultdict(int)

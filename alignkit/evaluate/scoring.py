@@ -5,14 +5,14 @@ model.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError
-from alignkit.evaluate.store import OPEN, Key, Row, Store
+from alignkit.evaluate.store import OPEN, Key, Store
 from alignkit.plugins import bind, effective_options
+from alignkit.provenance import identity, identity_of_function
+from alignkit.run.rows import Row
 from alignkit.types import Sample, Score
 
 if TYPE_CHECKING:
@@ -52,17 +52,20 @@ class Scorer:
                 f"eval '{plugin.name}' is judged by a model; name one with --judge"
                 " (align plugins list)"
             )
+        code = identity(plugin)
         graded_by = {
             "name": plugin.name,
-            "sha256": source_hash(plugin),
+            "sha256": code.sha256,
             "options": effective_options(plugin, options),
+            "parts": code.parts,
+            "not_covered": list(code.not_covered),
         }
-        who = (
-            {"name": judge.judge.name, "model": judge.model}
-            if self.task and judge
-            else None
-        )
-        self.identity = {"grader": graded_by, "judge": who}
+        self.identity: dict[str, Any] = {"grader": graded_by, "judge": None}
+        if self.task and judge:
+            self.identity["judge"] = {"name": judge.judge.name, "model": judge.model}
+            create = judge.judge.create
+            if create and (judges_by := identity_of_function(create)):
+                self.identity["judge"]["parts"] = judges_by.parts
 
     def score(
         self,
@@ -94,9 +97,10 @@ class Scorer:
 
         with contextlib.nullcontext(self.grader) if self.grader else Grader() as grader:
             for start in range(0, len(waiting), _CHUNK):
-                rows = [store.rows[key] for key in waiting[start : start + _CHUNK]]
+                chunk = waiting[start : start + _CHUNK]
+                rows = [store.rows[key] for key in chunk]
                 # The response is hostile input: a worker that can be killed grades it.
-                calls = [(by_id[row["id"]], row["response"]) for row in rows]
+                calls = [(by_id[k[0]], store.rows[k]["response"]) for k in chunk]
                 graded = grader.call(self.function, calls, DEADLINE).result()
                 store.add(
                     scored(row, g.score) for row, g in zip(rows, graded, strict=True)
@@ -159,19 +163,12 @@ class Scorer:
 
 def scored(row: Row, score: Score) -> Row:
     """The row with its score."""
-    found = {"reward": score.reward, "status": score.status, "parts": dict(score.parts)}
     assert score.status != OPEN
-    return {**row, **found, "stage": score.stage, "explanation": score.explanation}
-
-
-def source_hash(plugin: Plugin) -> str:
-    """sha256 of the code that scores: the plugin's file, the helpers beside it, and the
-    grading that alignkit itself lends to it.
-    """
-    files = [plugin.file, *sorted(plugin.file.parent.glob("_*.py"))]
-    if plugin.value.score is not None:
-        files += sorted((Path(__file__).parents[1] / "grading").glob("*.py"))
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    found: Row = {
+        "reward": score.reward,
+        "status": score.status,
+        "parts": dict(score.parts),
+        "stage": score.stage,
+        "explanation": score.explanation,
+    }
+    return {**row, **found}

@@ -7,7 +7,7 @@ last one counts. A finished eval rewrites the file with one row per completion.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError
-from alignkit.run import append_jsonl, atomic_write, read_jsonl, write_json, writing
+from alignkit.provenance import OLD, differences, is_old, measured_by
+from alignkit.run import append_rows, lock, read_rows, write_json, write_rows, writing
+from alignkit.run.rows import Row, plain
 
 OPEN = "open"  # the status of a completion that is not scored yet
-Row = dict[str, Any]
 Key = tuple[str, int]  # (sample id, number of the completion)
 
 
@@ -47,29 +48,31 @@ class Store:
         self.rows: dict[Key, Row] = {}
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another process is at work in {folder}; wait for it, or pass another"
-                " --out"
-            ) from error
+        with contextlib.ExitStack() as undo:
+            self._held = undo.enter_context(lock(folder))
+            self._open(settings, scoring, resume)
+            undo.pop_all()
+
+    def _open(
+        self, settings: Mapping[str, Any], scoring: Mapping[str, Any], resume: bool
+    ) -> None:
+        folder = self.folder
         if not resume:
             # The settings last: rows without them would be taken for rows of any
             # settings.
             for name in ("samples.jsonl", "summary.json", "settings.json"):
                 (folder / name).unlink(missing_ok=True)
-        given = json.loads(
-            json.dumps({"settings": settings, "scoring": scoring}, default=str)
-        )
+        given = plain({"settings": settings, "scoring": scoring})
         known = self._known(given["settings"])
         if (folder / "samples.jsonl").is_file():
-            for row in read_jsonl(folder / "samples.jsonl"):
-                self.rows[(row["id"], row["sample"])] = row
+            for row in read_rows(folder / "samples.jsonl"):
+                self.rows[_key(row)] = row
+        self.regraded = ""  # why stored scores were dropped
         if known is not None and known.get("scoring") != given["scoring"]:
+            if any(row["status"] != OPEN for row in self.rows.values()):
+                self.regraded = _why(known.get("scoring", {}), given["scoring"])
             self.rows = {key: unscored(row) for key, row in self.rows.items()}
-            self._rewrite(self.rows.values())
+            write_rows(folder / "samples.jsonl", self.rows.values())
         write_json(folder / "settings.json", given)
 
     def _known(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -99,8 +102,8 @@ class Store:
     def add(self, rows: Iterable[Row]) -> None:
         """Append rows; they replace earlier ones of the same completion."""
         new = list(rows)
-        append_jsonl(self.folder / "samples.jsonl", new)
-        self.rows.update({(row["id"], row["sample"]): row for row in new})
+        append_rows(self.folder / "samples.jsonl", new)
+        self.rows.update({_key(row): row for row in new})
 
     def finish(self, keys: Iterable[Key], summary: Mapping[str, Any]) -> None:
         """Write samples.jsonl anew, the given rows first and in this order, and
@@ -108,37 +111,38 @@ class Store:
         """
         first = list(keys)
         asked = set(first)
-        self._rewrite(
-            [
-                *(self.rows[k] for k in first),
-                *(row for k, row in self.rows.items() if k not in asked),
-            ]
+        rest = [row for key, row in self.rows.items() if key not in asked]
+        write_rows(
+            self.folder / "samples.jsonl", [*(self.rows[k] for k in first), *rest]
         )
         write_json(self.folder / "summary.json", summary)
 
-    def _rewrite(self, rows: Iterable[Row]) -> None:
-        text = "".join(
-            json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows
-        )
-        atomic_write(
-            self.folder / "samples.jsonl", text.encode("utf-8", "backslashreplace")
-        )
-
     def close(self) -> None:
         """Release the folder."""
-        self._lock.close()
+        self._held.release()
+
+
+def _key(row: Row) -> Key:
+    name, number = row["id"], row["sample"]
+    assert name is not None and number is not None, "of a sample of an eval"
+    return name, number
+
+
+def _why(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In what two ways to score differ, in words."""
+    if is_old(before.get("grader", {})):
+        return f"they are of {OLD}"
+    sides = [
+        {part: measured_by(value) for part, value in scoring.items() if value}
+        for scoring in (before, now)
+    ]
+    return "; ".join(differences(*sides))
 
 
 def unscored(row: Row) -> Row:
     """The row as it was generated."""
-    return {
-        **row,
-        "reward": None,
-        "status": OPEN,
-        "parts": {},
-        "stage": "",
-        "explanation": "",
-    }
+    blank: Row = {"reward": None, "status": OPEN, "parts": {}, "verdicts": []}
+    return {**row, **blank, "stage": "", "explanation": ""}
 
 
 def model_state(model: str) -> str | None:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from alignkit.errors import InputError, MissingError, listing
 from alignkit.grading.bound import BoundReward, Graded
 from alignkit.grading.grader import Grader, Grading
-from alignkit.run import append_jsonl
+from alignkit.run import append_rows
+from alignkit.run.rows import plain
 from alignkit.types import Score
 
 BATCH = 256  # rows graded and written at once
@@ -187,7 +188,7 @@ def append_graded(path: Path, rows: Iterable[GradedRow]) -> None:
     """Append rows to the output: each input row with `grade: {<reward>: …}`, or `line`
     and `problem`.
     """
-    append_jsonl(path, [_output(graded) for graded in rows])
+    append_rows(path, [_output(graded) for graded in rows])
 
 
 def _output(graded: GradedRow) -> dict[str, Any]:
@@ -253,9 +254,9 @@ def _recorded(
             else None
         )
     grades = row.get("grade")
-    same = {k: v for k, v in row.items() if k != "grade"} == {
-        k: v for k, v in stored.row.items() if k != "grade"
-    }
+    before = {k: v for k, v in stored.row.items() if k != "grade"}
+    after = {k: v for k, v in row.items() if k != "grade"}
+    same = after == before or after == plain(before)
     if not same or not isinstance(grades, dict) or not set(labels) <= grades.keys():
         return None
     return GradedRow(stored, {label: _graded(grades[label]) for label in labels})

@@ -23,6 +23,7 @@ from alignkit.models.tiny import (
     build,
     build_tokenizer,
 )
+from alignkit.recipe.trl import built
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -181,7 +182,9 @@ def add_lora(model: Any, settings: Mapping[str, Any]) -> Any:
     if unknown:
         raise InputError(*unknown)
     try:
-        return get_peft_model(model, LoraConfig(**{"task_type": "CAUSAL_LM", **named}))
+        return get_peft_model(
+            model, LoraConfig(**{"task_type": "CAUSAL_LM", **built(LoraConfig, named)})
+        )
     except (ValueError, TypeError) as error:
         raise InputError(f"model.lora: {first_line(error)}") from error
 

@@ -41,6 +41,43 @@ class Block:
     keys: int  # of all key-value heads together
 
 
+def configuration(path: str | None, build: Build | None, revision: str | None) -> Any:
+    """The transformers configuration of the model that a recipe's `model` means; None where it is not here."""
+    from transformers import AutoConfig
+
+    if build is not None:
+        return build_config(build, build_tokenizer(build.tokenizer, build.max_length))
+    assert path is not None
+    source, revision = base_of(resolve(path, revision), revision)
+    try:
+        with explained(source, "its configuration"):
+            return AutoConfig.from_pretrained(source, revision=revision or "main")
+    except MissingError:
+        return None
+
+
+def adapted(config: Any, lora: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
+    """The names of a model's modules, and whether LoRA adapts its head; tried on torch's meta device.
+
+    Raises:
+        InputError: PEFT cannot put such an adapter on the model.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers import AutoModelForCausalLM
+
+    from alignkit.models import add_lora
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        names = tuple(name for name, _ in model.named_modules())
+        # where the adapter's first weights come from the model's own, there is nothing to compute them from
+        start = lora.get("init_lora_weights")
+        plain = {**lora, "init_lora_weights": True} if isinstance(start, str) else lora
+        model = add_lora(model, plain)
+    return names, isinstance(model.get_output_embeddings(), BaseTunerLayer)
+
+
 def shape(
     path: str | None,
     build: Build | None = None,
@@ -56,20 +93,13 @@ def shape(
     None where its configuration is not here.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from alignkit.models import add_lora
 
-    if build is not None:
-        config = build_config(build, build_tokenizer(build.tokenizer, build.max_length))
-    else:
-        assert path is not None
-        source, revision = base_of(resolve(path, revision), revision)
-        try:
-            with explained(source, "its configuration"):
-                config = AutoConfig.from_pretrained(source, revision=revision or "main")
-        except MissingError:
-            return None
+    config = configuration(path, build, revision)
+    if config is None:
+        return None
     number = getattr(torch, dtype)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=number)

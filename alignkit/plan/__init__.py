@@ -4,7 +4,6 @@ machine.
 
 from __future__ import annotations
 
-import ast
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -15,16 +14,11 @@ from alignkit import data, plugins
 from alignkit.errors import AlignError, InputError, MissingError
 from alignkit.machine import gpus, hub
 from alignkit.plan import estimate, machine
+from alignkit.plan.verdict import facts, faults
+from alignkit.provenance import named
 from alignkit.recipe import trl
-from alignkit.recipe.plugin_check import used
-from alignkit.recipe.schema import (
-    ExpertIteration,
-    Model,
-    Policy,
-    Sampled,
-    Stage,
-    Stepped,
-)
+from alignkit.recipe.rules import batches, setting
+from alignkit.recipe.schema import ExpertIteration, Model, Sampled, Stage, Stepped
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -105,13 +99,7 @@ def _estimate(
             quantize=model.quantize,
         )
     known = trl.fields(config.method)
-    train = {
-        name: setting(config, name)
-        for name in estimate.SETTINGS
-        if name in known and name != "optim"
-    }
-    # not a literal in transformers' source
-    train["optim"] = config.train.get("optim", "adamw_torch_fused")
+    train = {name: setting(config, name) for name in estimate.SETTINGS if name in known}
     if not here:  # as arguments.py does
         train["gradient_checkpointing"] = config.train.get(
             "gradient_checkpointing", False
@@ -152,85 +140,34 @@ def _plan(
     name: str, recipe: Recipe, origin: Model, registry: Registry
 ) -> tuple[Plan, estimate.Lengths | None]:
     config = recipe.stage
-    found = Plan(name, config, plugins=used(recipe.resolved, registry))
-    found.arithmetic = batch_arithmetic(config, found.wrong)
+    found = Plan(
+        name, config, plugins=[*named(recipe.resolved, registry).distinct.values()]
+    )
+    found.arithmetic = batch_arithmetic(config)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)
     lengths = _data(config, registry, tokenizer, found)
+    known = facts(origin, registry, tokenizer, found.rows.get("rows"))
+    found.wrong += faults(config, origin, known)
     _evals(config, registry, found)
     return found, lengths
 
 
-def setting(config: Stage, name: str) -> Any:
-    """A `train:` field's value: the recipe's, or TRL's own default."""
-    if name in config.train:
-        return config.train[name]
-    return ast.literal_eval(trl.fields(config.method)[name].default)
-
-
-def batch_arithmetic(config: Stage, wrong: list[str]) -> dict[str, Any]:
-    """Rows per optimizer step and per generation batch; faults go to `wrong`."""
-    micro = setting(config, "per_device_train_batch_size")
-    accumulation = setting(config, "gradient_accumulation_steps")
-    processes = config.launch.processes
-    batch = micro * accumulation * processes
+def batch_arithmetic(config: Stage) -> dict[str, Any]:
+    """Rows per optimizer step and per generation batch."""
+    b = batches.batches(config)
     found: dict[str, Any] = {
-        "microbatch": micro,
-        "accumulation": accumulation,
-        "processes": processes,
-        "rows per optimizer step": batch,
+        "microbatch": b.microbatch,
+        "accumulation": b.accumulation,
+        "processes": b.processes,
+        "rows per optimizer step": b.step,
     }
-    if not isinstance(config, Policy):
-        return found
-    group = setting(config, "num_generations")
-    found["completions per prompt"] = group
-    steps, size = (
-        setting(config, "steps_per_generation"),
-        setting(config, "generation_batch_size"),
-    )
-    if steps is not None and size is not None:
-        wrong.append(
-            "train: state steps_per_generation or generation_batch_size, not both"
-        )
-    generation = (
-        size if size is not None else micro * processes * (steps or accumulation)
-    )
-    if group < 2 and config.method == "grpo":
-        wrong.append(
-            f"train.num_generations is {group}; a group needs at least 2 completions to"
-            " compare"
-        )
-    if generation % (micro * processes):
-        wrong.append(
-            f"train.generation_batch_size is {generation}, not divisible by"
-            f" per_device_train_batch_size x processes ({micro} x {processes} ="
-            f" {micro * processes})"
-        )
-    if generation % group:
-        wrong.append(
-            f"the generation batch is {generation} completions"
-            f" (per_device_train_batch_size {micro} x {processes} processes x"
-            f" {steps or accumulation} steps), not divisible by num_generations"
-            f" ({group}); make it a multiple of {group}"
-        )
-    vllm = config.generation.vllm if config.generation.engine == "vllm" else None
-    if vllm is not None and processes % vllm.tensor_parallel:
-        wrong.append(
-            f"generation.vllm.tensor_parallel ({vllm.tensor_parallel}) does not divide"
-            f" {processes} processes"
-        )
-    found["completions per generation"] = generation
-    found["prompts per generation"] = generation // group
-    found["optimizer steps per generation"] = round(
-        generation / batch * setting(config, "num_iterations"), 3
-    )
-    if config.generation.sampling.stop and setting(
-        config, "mask_truncated_completions"
-    ):
-        wrong.append(
-            "train.mask_truncated_completions with generation.stop: TRL counts every"
-            " completion that does not end with the end token as truncated, so those"
-            " ended by a stop string would be masked too; drop one of them"
+    if b.generation:
+        found["completions per prompt"] = b.group
+        found["completions per generation"] = b.generation
+        found["prompts per generation"] = b.generation // b.group
+        found["optimizer steps per generation"] = round(
+            b.generation / b.step * b.iterations, 3
         )
     return found
 
@@ -266,12 +203,14 @@ def _data(
             else data.render(prompt, rows[0])
         )
         _rewards(config, registry, rows)
+        held_out: Sequence[Mapping[str, Any]] = []
         if isinstance(config, Stepped) and config.data.validation is not None:
-            data.load_rows(
+            held_out = data.load_rows(
                 config.data.validation.model_dump(exclude_none=True),
                 registry,
                 seed=config.seed,
             )
+            _rewards(config, registry, held_out)
     except MissingError as error:
         found.missing += error.missing
         return None
@@ -290,21 +229,24 @@ def _data(
     elif steps <= 0:
         # TRL leaves an incomplete one out
         generated = found.arithmetic.get("prompts per generation")
-        batches = (
+        count = (
             len(rows) // generated
             if generated
             else -(-len(rows) // found.arithmetic["rows per optimizer step"])
         )
-        each = batches * found.arithmetic.get("optimizer steps per generation", 1)
+        each = count * found.arithmetic.get("optimizer steps per generation", 1)
         steps = math.ceil(setting(config, "num_train_epochs") * each)
     if config.method != "expert_iteration":
         found.arithmetic["optimizer steps"] = steps
     found.prompt["text"] = first
-    return (
-        _tokens(config, rows, prompt, tokenizer, found)
-        if tokenizer is not None
-        else None
-    )
+    if tokenizer is None:
+        return None
+    if held_out:
+        try:
+            _encoded(config, _sample(held_out), prompt, tokenizer)
+        except InputError as error:
+            found.wrong += [f"data.validation: {text}" for text in error.problems]
+    return _tokens(config, rows, prompt, tokenizer, found)
 
 
 def _rewards(
@@ -333,12 +275,10 @@ def _tokens(
     """
     from alignkit.data import encode
 
-    # evenly spread: counting every row of a large file takes minutes
-    sample = rows[:: max(1, len(rows) // 512)]
+    sample = _sample(rows)
     found.prompt |= {"eos": tokenizer.eos_token, "pad": tokenizer.pad_token}
     try:
         if config.method == "sft":
-            limit = config.train.get("max_length", 1024)
             masked = config.train.get("completion_only_loss") is not False
             before, response = data.render_pair(prompt, rows[0])
             ids, answer = encode.encode_pair(tokenizer, before, response)
@@ -346,52 +286,64 @@ def _tokens(
                 "tokens": len(ids),
                 "trained on": len(answer) + (0 if masked else len(ids)),
             }
-            dataset, kept = encode.supervised(
-                sample, prompt, tokenizer, max_length=limit, mask_prompt=masked
-            )
-            tokens = [len(ids) for ids in dataset["input_ids"]]
-        elif config.method == "dpo":
-            limit = config.train.get("max_length", 1024)
-            dataset, kept = encode.preferences(
-                sample, prompt, tokenizer, max_length=limit
-            )
-            texts = [
-                row["prompt"] + row[side]
-                for row in dataset
-                for side in ("chosen", "rejected")
-            ]
-            tokens = [
-                min(len(ids), limit or len(ids))
-                for ids in tokenizer(texts)["input_ids"]
-            ]
-        else:
-            assert isinstance(config, Sampled)
+        elif config.method != "dpo":
             found.prompt["tokens"] = len(
                 encode.prompt_ids(tokenizer, data.render(prompt, rows[0]))
             )
-            room = encode.prompt_room(
-                config.generation, min(tokenizer.model_max_length, 10**6)
-            )
-            dataset, kept = encode.problems(sample, prompt, tokenizer, max_prompt=room)
-            tokens = [
-                len(encode.prompt_ids(tokenizer, row["prompt"])) for row in dataset
-            ]
-            limit = (
-                setting(config, "max_length")
-                if config.method == "expert_iteration"
-                else None
-            )
+        dataset, kept, limit = _encoded(config, sample, prompt, tokenizer)
     except InputError as error:
         found.wrong += error.problems
         return None
+    if config.method == "sft":
+        tokens = [len(ids) for ids in dataset["input_ids"]]
+    elif config.method == "dpo":
+        texts = [
+            row["prompt"] + row[side]
+            for row in dataset
+            for side in ("chosen", "rejected")
+        ]
+        tokens = [
+            min(len(ids), limit or len(ids)) for ids in tokenizer(texts)["input_ids"]
+        ]
+    else:
+        tokens = [len(encode.prompt_ids(tokenizer, row["prompt"])) for row in dataset]
     found.rows["dropped for a long prompt"] = kept.dropped_long_prompts / len(sample)
     found.rows["cut at the maximum length"] = kept.truncated / len(sample)
     return estimate.Lengths(len(tokens), sum(tokens) / len(tokens), max(tokens), limit)
 
 
+def _sample(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Evenly spread: encoding every row of a large file takes minutes."""
+    return rows[:: max(1, len(rows) // 512)]
+
+
+def _encoded(
+    config: Stage, rows: Sequence[Mapping[str, Any]], prompt: Any, tokenizer: Any
+) -> tuple[Any, Any, int | None]:
+    """Rows as the method's trainer takes them, what became of them, and the limit of
+    their length.
+    """
+    from alignkit.data import encode
+
+    iterated = isinstance(config, ExpertIteration)
+    limit = None
+    if iterated or not isinstance(config, Sampled):
+        limit = setting(config, "max_length")
+    if isinstance(config, Sampled):
+        positions = min(tokenizer.model_max_length, 10**6)
+        room = encode.prompt_room(config.generation, positions)
+        return *encode.problems(rows, prompt, tokenizer, max_prompt=room), limit
+    if config.method == "dpo":
+        return *encode.preferences(rows, prompt, tokenizer, max_length=limit), limit
+    masked = config.train.get("completion_only_loss") is not False
+    return *encode.supervised(
+        rows, prompt, tokenizer, max_length=limit, mask_prompt=masked
+    ), limit
+
+
 def _evals(config: Stage, registry: Registry, found: Plan) -> None:
     """The evals' data and judges, so that nothing is missing only after the training."""
-    from alignkit.endpoint.judges import default_judge, resolve
+    from alignkit.endpoint.judges import resolve
     from alignkit.evaluate import plan_eval
     from alignkit.train.evals import request
 
@@ -399,11 +351,6 @@ def _evals(config: Stage, registry: Registry, found: Plan) -> None:
         try:
             planned = plan_eval(request(config, name, registry), registry)
             task = registry.get("eval", name).value.judge
-            if task is not None and entry.judge is None:
-                found.wrong.append(
-                    f"evals.{name} is judged by a model; say which: evals: {{{name}:"
-                    f" {{judge: {default_judge(registry)}}}}}"
-                )
             if entry.judge is not None:
                 judge = resolve(registry, entry.judge)
                 if judge.key is not None and not os.environ.get(judge.key):
@@ -428,17 +375,3 @@ def _evals(config: Stage, registry: Registry, found: Plan) -> None:
             found.missing += [f"evals.{name}: {text}" for text in error.missing]
         except InputError as error:
             found.wrong += [f"evals.{name}: {text}" for text in error.problems]
-    if isinstance(config, Stepped) and config.best is not None:
-        eval_name = config.best.metric.removeprefix("eval/").partition("/")[0]
-        if eval_name not in config.evals or config.best.metric.count("/") != 2:
-            known = (
-                ", ".join(
-                    f"eval/{n}/{registry.get('eval', n).value.metric}"
-                    for n in config.evals
-                )
-                or "none"
-            )
-            found.wrong.append(
-                f"best.metric is {config.best.metric!r}; the recipe's evals give:"
-                f" {known}"
-            )

@@ -9,13 +9,19 @@ import os
 import re
 from pathlib import Path
 
-from alignkit.machine import doctor
+from alignkit.machine import doctor, hub
 from alignkit.recipe.schema import Sampled, Stage
 
 # Which package holds an optimizer that transformers knows by name: import name, and
 # what pip installs.
 OPTIMIZER_PACKAGES = {
     r"adamw_torch_[48]bit": ("torchao", "'alignkit[torchao]'"),
+    r"adamw_torch_xla": ("torch_xla", "torch_xla"),
+    r"adamw_torch_npu_fused": ("torch_npu", "torch-npu"),
+    r"adamw_anyprecision": (
+        "torchdistx",
+        "git+https://github.com/pytorch/torchdistx",
+    ),
     r"galore_.*": ("galore_torch", "galore-torch"),
     r"apollo_.*": ("apollo_torch", "apollo-torch"),
     r"(ada)?lomo": ("lomo_optim", "lomo-optim"),
@@ -51,6 +57,11 @@ def missing(config: Stage) -> list[str]:
             found.append(
                 f"track: {tracker} is not installed: pip install 'alignkit[{tracker}]'"
             )
+    for name in ("push_to_hub", "log_completions_hub_repo"):
+        if config.train.get(name) and (
+            "HF_HUB_OFFLINE" in os.environ or not hub.reachable()
+        ):
+            found.append(f"train.{name}: the Hub is not reached from here")
     root = Path(config.output.root)
     parent = next(p for p in (root.absolute(), *root.absolute().parents) if p.exists())
     if not os.access(parent, os.W_OK):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import sys
 import traceback
@@ -66,11 +65,6 @@ class Plugin:
     def where(self) -> str:
         """`file:line` of the plugin's first function, or the file."""
         return place_of(self.functions[0]) if self.functions else str(self.file)
-
-    @property
-    def source_hash(self) -> str:
-        """sha256 of the plugin's file, for fingerprints."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
 
     def options(self) -> dict[str, inspect.Parameter]:
         """Keyword-only parameters by name: what a recipe may set."""

@@ -4,8 +4,9 @@ it was stated.
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from alignkit.errors import listing, nearest
-from alignkit.recipe import schema, trl
+from alignkit.recipe import rules, schema, trl
 from alignkit.recipe.paths import is_file, is_folder
 from alignkit.recipe.plugin_check import check_plugins, map_at, prompts_in
 from alignkit.recipe.schema import walk
@@ -48,10 +49,12 @@ class Checker:
         self.tree = tree
         self.registry = registry
         self.found: list[tuple[Origin, str]] = []
+        self.faulty: list[Key] = []
 
     def problem(self, key: Key, text: str, origin: Origin | None = None) -> None:
         """A fault at a key, placed at the nearest thing that was stated."""
         at = self._nearest(key) if origin is None else origin
+        self.faulty.append(key)
         self.found.append(
             (at, f"{at}: {'.'.join(key)}: {text}" if key else f"{at}: {text}")
         )
@@ -176,102 +179,47 @@ class Checker:
         if method not in schema.METHODS or method == "pipeline":
             return
         self._sections(config, at, str(method))
+        if not self._recorded(at):
+            self._rules(config, at)
         if self.registry is not None:
-            for key, text in check_plugins(config, str(method), self.registry):
+            for key, text in check_plugins(config, self.registry):
                 self.problem((*at, *key), text)
 
+    def _rules(self, config: Mapping[str, Any], at: Key) -> None:
+        """What the rules say of it without the values that are at fault themselves."""
+        size = len(at)
+        faulty = [key[size:] for key in self.faulty if key[:size] == at]
+        try:
+            cls = schema.METHODS[config["method"]]
+            sound = cls.model_validate(_without(config, faulty))
+        except ValidationError:
+            return
+        assert not isinstance(sound, schema.Pipeline)
+        for key, text in rules.check(sound, rules.Facts(registry=self.registry)):
+            self.problem((*at, *key), text)
+
     def _sections(self, config: Mapping[str, Any], at: Key, method: str) -> None:
-        model, loss, generation = (
-            map_at(config, name) for name in ("model", "loss", "generation")
-        )
-        path, build, lora = model.get("path"), map_at(model, "build"), model.get("lora")
-        is_map = isinstance(config.get("model"), dict)
-        if is_map and (path is None) == (model.get("build") is None):
-            given = "both are given" if path is not None else "neither is given"
-            self.problem((*at, "model"), f"needs either path or build; {given}")
+        model, loss = map_at(config, "model"), map_at(config, "loss")
+        path, lora = model.get("path"), model.get("lora")
         if isinstance(path, str) and path.startswith("stage:") and not at:
             self.problem(
                 (*at, "model", "path"),
                 f"given {path!r}, but only a stage of a pipeline can start from a"
                 " stage",
             )
-        hidden, heads = build.get("hidden_size", 64), build.get("heads", 4)
-        if (
-            isinstance(hidden, int)
-            and isinstance(heads, int)
-            and heads > 0
-            and hidden % (2 * heads)
-        ):
-            text = (
-                f"{hidden} is not divisible by 2 x heads ({heads}); each head needs an"
-                " even size"
-            )
-            self.problem((*at, "model", "build", "hidden_size"), text)
         for name, text in trl.check_lora(lora) if isinstance(lora, dict) else ():
             self.problem((*at, "model", "lora", *name.split(".")), text)
         quantize = model.get("quantize")
         for name, text in (
             trl.check_quantize(quantize) if isinstance(quantize, dict) else ()
         ):
-            self.problem((*at, "model", "quantize", name), text)
-        if quantize and not lora:
-            self.problem(
-                (*at, "model", "quantize"),
-                "quantized weights cannot be trained; add model.lora (QLoRA)",
-            )
-        if (
-            quantize
-            and method in ("grpo", "rloo")
-            and generation.get("engine", "auto") != "transformers"
-        ):
-            text = (
-                "vLLM cannot take over weights in training that are quantized; say"
-                " generation.engine: transformers"
-            )
-            self.problem((*at, "model", "quantize"), text)
-        if "constant" in loss and loss.get("normalize") != "constant":
-            self.problem(
-                (*at, "loss", "constant"), "is read only with normalize: constant"
-            )
-        self._stock_loss(config, at, method)
-        self._validation(config, at, method)
-        vllm = map_at(generation, "vllm")
-        if generation.get("engine") == "transformers":
-            unread = [
-                ("train", name)
-                for name in map_at(config, "train")
-                if str(name).startswith("vllm_")
-            ]
-            for place in [("generation", "vllm")] * bool(vllm) + unread:
-                self.problem(
-                    (*at, *place), "is read only where the engine is vllm or auto"
-                )
-        if (vllm.get("mode") == "server") != ("server" in vllm):
-            text = (
-                "is read only with mode: server"
-                if "server" in vllm
-                else "mode: server needs the server's URL"
-            )
-            self.problem((*at, "generation", "vllm", "server"), text)
-        low, high = (
-            generation.get("min_new_tokens", 0),
-            generation.get("max_new_tokens", 1024),
-        )
-        if isinstance(low, int) and isinstance(high, int) and low > high:
-            self.problem(
-                (*at, "generation", "min_new_tokens"),
-                f"{low} is more than max_new_tokens ({high})",
-            )
-        for name, stated in map_at(config, "evals").items():
-            if (
-                isinstance(stated, dict)
-                and "split" in stated
-                and "split" in map_at(stated, "data")
-            ):
-                self.problem(
-                    (*at, "evals", name, "data", "split"),
-                    "the eval's own split says it already",
-                )
+            self.problem((*at, "model", "quantize", *name.split(".")), text)
+        if loss.get("name", "trl") == "trl":
+            options = {
+                k: v for k, v in loss.items() if k not in schema.Loss.model_fields
+            }
+            for name, text in trl.check_loss(method, options):
+                self.problem((*at, "loss", name), text)
         for key, prompt in prompts_in(config):
             if isinstance(prompt, dict) and len(prompt) != 1:
                 self.problem(
@@ -293,8 +241,7 @@ class Checker:
                     )
         train = config.get("train", {})
         if isinstance(train, dict):
-            stated = loss.get("name")
-            own_loss = stated if isinstance(stated, str) else None
+            effective = trl.effective(config, method)
             places: list[tuple[Key, Any]] = [(("train",), train)]
             by_kept = map_at(map_at(config, "expert_iteration"), "train_by_kept")
             places += [
@@ -303,65 +250,22 @@ class Checker:
             ]
             for key, fields in places:
                 if isinstance(fields, dict):
-                    for field, text in trl.check(
-                        method, fields, own_loss, "advantage" in config
-                    ):
+                    for field, text in trl.check(method, fields):
                         self.problem((*at, *key, *field.split(".")), text)
+                    for field, text in trl.unread(method, fields, effective | fields):
+                        self._unread((*at, *key, field), text)
+            for key, text in trl.unread_keys(method, config, effective):
+                self._unread((*at, *key), text)
 
-    def _validation(self, config: Mapping[str, Any], at: Key, method: str) -> None:
-        """`data.validation` and `train.eval_strategy` belong together: one alone is
-        read by nothing, or fails.
-        """
-        stated = map_at(config, "data").get("validation") is not None
-        if method == "expert_iteration":
-            return
-        strategy = map_at(config, "train").get("eval_strategy", "no")
-        if stated and strategy == "no":
-            text = (
-                "is read only with train.eval_strategy: steps or epoch; for benchmarks"
-                " use evals"
-            )
-            self.problem((*at, "data", "validation"), text)
-        if not stated and strategy in ("steps", "epoch"):
-            self.problem(
-                (*at, "train", "eval_strategy"),
-                "needs data.validation; for benchmarks use evals",
-            )
+    def _unread(self, key: Key, text: str) -> None:
+        """A field that nothing reads."""
+        if not self._recorded(key):
+            self.problem(key, text)
 
-    def _stock_loss(self, config: Mapping[str, Any], at: Key, method: str) -> None:
-        """`loss: {name: trl}`, or none: TRL's own loss, which has its own normalisation
-        and advantages.
-        """
-        loss, advantage = map_at(config, "loss"), map_at(config, "advantage")
-        if loss.get("name", "trl") != "trl":
-            return
-        for key in ("normalize", "constant"):
-            if key in loss:
-                text = (
-                    "is for loss plugins; TRL's own loss normalises by its loss_type"
-                    f" ({key}: ~ takes it back)"
-                )
-                self.problem((*at, "loss", key), text)
-        options = {k: v for k, v in loss.items() if k not in schema.Loss.model_fields}
-        for name, text in trl.check_loss(method, options):
-            self.problem((*at, "loss", name), text)
-        if not advantage:
-            return
-        if not loss:
-            self.problem(
-                (*at, "advantage"),
-                "is read beside a loss; state one, such as loss: {name: trl}",
-            )
-        elif (
-            method != "grpo"
-            or advantage.get("name") != "group"
-            or set(advantage) - {"name", "scale"}
-        ):
-            text = (
-                "TRL's own loss has its own advantages; beside it only {name: group,"
-                " scale: …} of grpo (or ~)"
-            )
-            self.problem((*at, "advantage"), text)
+    def _recorded(self, key: Key) -> bool:
+        """Whether it stands in a run folder: it ran so, whatever is refused today."""
+        file = Path(self._nearest(key).file)
+        return file.name == "recipe.yaml" and is_file(file.with_name("manifest.json"))
 
     def _stage(self, name: str, stage: Mapping[str, Any], names: list[str]) -> None:
         if not re.fullmatch(r"[\w-]+", name):  # it names a folder
@@ -419,3 +323,20 @@ class Checker:
             self.problem(
                 key, f"there is no such key; {nearest(key[-1], known)}", origin
             )
+
+
+def _without(config: Mapping[str, Any], keys: Sequence[Key]) -> dict[str, Any]:
+    """A copy that lacks some keys; a list lacks all of its items where one is named."""
+    sound = copy.deepcopy(dict(config))
+    for key in keys:
+        section: Any = sound
+        for part in key[:-1]:
+            below = section.get(part)
+            if not isinstance(below, dict):
+                section.pop(part, None)
+                break
+            section = below
+        else:
+            if key:
+                section.pop(key[-1], None)
+    return sound

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 from alignkit.errors import PluginError, nearest
 from alignkit.recipe.schema import walk
 from alignkit.recipe.yaml import Key
-from alignkit.types import NORMALIZATIONS
 
 if TYPE_CHECKING:
-    from alignkit.plugins import Plugin, Registry
+    from alignkit.plugins import Registry
 
 TRL_LOSS = ("loss", "trl")  # TRL's own loss: known to the trainers, no plugin
 
 
 def check_plugins(
-    config: Mapping[str, Any], method: str, registry: Registry
+    config: Mapping[str, Any], registry: Registry
 ) -> Iterator[tuple[Key, str]]:
     """(key, problem) for every plugin of a recipe (not of its stages) that is not there
     or stated wrongly.
@@ -46,37 +45,6 @@ def check_plugins(
                 (*key, option),
                 text + (f"; {close}" if close.startswith("did you mean") else ""),
             )
-        if kind == "loss":
-            yield from _loss(
-                key, plugin.value, method, map_at(config, "loss").get("normalize")
-            )
-
-
-def _loss(
-    key: Key, loss: Any, method: str, normalize: Any
-) -> Iterator[tuple[Key, str]]:
-    trained = "sft" if method == "expert_iteration" else method
-    if trained not in loss.methods:
-        yield (
-            (
-                *key,
-                "name",
-            ),
-            f"loss '{loss.name}' is for {', '.join(loss.methods)}, not for {method}",
-        )
-    if normalize in NORMALIZATIONS and normalize not in loss.normalize:
-        takes = (
-            f"expected one of {', '.join(loss.normalize)}"
-            if loss.normalize
-            else "it takes none"
-        )
-        yield (
-            (
-                *key,
-                "normalize",
-            ),
-            f"loss '{loss.name}' cannot be normalised by {normalize}; {takes}",
-        )
 
 
 def named_plugins(
@@ -100,14 +68,6 @@ def named_plugins(
                     if walk.declared((*path, k)) is None
                 }
                 yield walk.Named(path, path, "dataset", dataset, options)
-
-
-def used(config: Mapping[str, Any], registry: Registry) -> list[Plugin]:
-    """The plugins that a resolved recipe (not its stages) names, in the order of its
-    keys.
-    """
-    named = dict.fromkeys((each.kind, each.name) for each in named_plugins(config))
-    return [registry.get(*each) for each in named if each != TRL_LOSS]
 
 
 def prompts_in(config: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:

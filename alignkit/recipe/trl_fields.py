@@ -1,186 +1,171 @@
-"""The fields of a config dataclass, read from its source.
+"""The fields of TRL's, PEFT's and transformers' config classes, as the installed
+classes state them.
 
-Read, not imported: importing TRL's configs takes over five seconds (torch comes along),
-parsing them 0.05.
+Importing the classes takes over five seconds, so a child process does it once for each
+set of versions (trl_classes.py), and its answer is kept in the user's cache folder.
 """
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import functools
-import importlib.util
-import re
-from collections.abc import Mapping
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, Optional, Union
+from typing import Any
 
 from alignkit.errors import MissingError
+from alignkit.recipe import trl_classes
+from alignkit.run.files import atomic_write
 
-_TYPES: dict[str, Any] = {
-    **{t.__name__: t for t in (int, float, str, bool, list, dict, tuple)},
-    "Any": Any,
-    "Optional": Optional,
-    "Union": Union,
-    "Literal": Literal,
+# The class that holds the `train` fields of a method. A further method is a line more.
+CONFIGS = {
+    "sft": "trl.SFTConfig",
+    "grpo": "trl.GRPOConfig",
+    "rloo": "trl.RLOOConfig",
+    "dpo": "trl.DPOConfig",
+    "expert_iteration": "trl.SFTConfig",
 }
+LORA, PEFT_BASE = "peft.LoraConfig", "peft.PeftConfig"
+QUANTIZE = "transformers.BitsAndBytesConfig"
+BATCHING = "transformers.generation.ContinuousBatchingConfig"
+CLASSES = (
+    *dict.fromkeys(CONFIGS.values()),
+    *(LORA, PEFT_BASE, QUANTIZE, BATCHING),
+)
+# Whose classes are read, or who decides what those hold (torch: the optimizer).
+PACKAGES = ("trl", "transformers", "peft", "accelerate", "torch")
+LARGEST = 20_000_000  # bytes of a cache file; a real one has some 300,000
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a config dataclass."""
+    """One field of a config class."""
 
     name: str
-    annotation: str  # as its author wrote it
-    type: Any  # for pydantic; an enum is the Literal of its values
-    default: str  # as its author wrote it
-    choices: tuple[str, ...]  # of a text; () where any will do
+    schema: Mapping[str, Any]  # JSON Schema of what a recipe may state
+    default: Any  # {} or [] where a factory makes it
     help: str
+    choices_in_help: bool  # the class states its choices in the help text only
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that are taken as text or in a list; () where any text will do."""
+        arms = [self.schema, *self.schema.get("anyOf", ())]
+        listed = [arm.get("items", {}) for arm in arms]
+        words = [word for arm in (*arms, *listed) for word in arm.get("enum", ())]
+        return tuple(dict.fromkeys(word for word in words if isinstance(word, str)))
 
 
-def package(name: str) -> Path:
-    """The folder of an installed package, without importing it."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise MissingError(
-            f"the package '{name}' is not installed: pip install alignkit"
-        )
-    return Path(spec.origin).parent
+def fields(config: str) -> dict[str, Field]:
+    """The fields of a class, by name.
+
+    Raises:
+        MissingError: a package is not installed, or its classes cannot be imported.
+    """
+    return _all_fields()[config]
 
 
 @functools.cache
-def _parsed(file: Path) -> dict[str, ast.ClassDef]:
-    module = ast.parse(file.read_text(encoding="utf-8"))
-    return {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
+def _all_fields() -> dict[str, dict[str, Field]]:
+    identity = _identity()
+    name = f"fields-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
+    for folder in _folders():
+        known = _load(folder / name)
+        if known is not None:
+            return known
+    text = _ask_classes()
+    # A file says by its first line that the rest is whole.
+    content = f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+    for folder in _folders():
+        with contextlib.suppress(MissingError):
+            atomic_write(folder / name, content)
+            break
+    return _parsed(text)
 
 
-def enums_in(*files: Path) -> dict[str, tuple[str, ...]]:
-    """The values of every ExplicitEnum (transformers' kind of choices) in some source
-    files.
-    """
-    found = {}
-    for file in files:
-        for name, node in _parsed(file).items():
-            if [ast.unparse(base) for base in node.bases] == ["ExplicitEnum"]:
-                assigned = [s.value for s in node.body if isinstance(s, ast.Assign)]
-                found[name] = tuple(
-                    v.value
-                    for v in assigned
-                    if isinstance(v, ast.Constant) and isinstance(v.value, str)
-                )
-    return found
-
-
-def dataclass_fields(
-    file: Path, name: str, enums: Mapping[str, tuple[str, ...]], unknown: Any
-) -> dict[str, Field]:
-    """The fields that one dataclass of a source file states itself, without those it
-    inherits.
-
-    `enums` are the choices known by name; `unknown` is the type for every other class.
-    """
-    found = {}
-    for statement in _parsed(file)[name].body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(
-            statement.target, ast.Name
-        ):
-            field = _field(
-                statement.target.id,
-                statement.annotation,
-                statement.value,
-                enums,
-                unknown,
-            )
-            found[field.name] = field
-    return found
-
-
-def _field(
-    name: str,
-    annotation: ast.expr,
-    value: ast.expr | None,
-    enums: Mapping[str, tuple[str, ...]],
-    unknown: Any,
-) -> Field:
-    default, metadata = value, dict[Any, ast.expr]()
-    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
-        keywords = {k.arg: k.value for k in value.keywords}
-        default = keywords.get("default", keywords.get("default_factory"))
-        stated_metadata = keywords.get("metadata")
-        if isinstance(stated_metadata, ast.Dict):
-            pairs = zip(stated_metadata.keys, stated_metadata.values, strict=True)
-            metadata = {k.value: v for k, v in pairs if isinstance(k, ast.Constant)}
-    if isinstance(default, ast.Lambda):
-        default = default.body
-    text = _literal(metadata.get("help")) or ""
-    stated = _literal(default)
-    stated = stated[0] if isinstance(stated, list) and stated else stated
-    named = [
-        n.id for n in ast.walk(annotation) if isinstance(n, ast.Name) and n.id in enums
-    ]
-    if named:
-        choices = tuple(dict.fromkeys(v for n in named for v in enums[n]))
-    elif "choices" in metadata:
-        choices = tuple(_literal(metadata["choices"]) or ())
-    else:
-        choices = (
-            _choices_in_help(text, stated)
-            if ast.unparse(annotation) in ("str", "list[str]")
-            else ()
-        )
-    written = (
-        " | ".join(p for p in ast.unparse(annotation).split(" | ") if p not in enums)
-        if named
-        else None
-    )
-    return Field(
-        name,
-        written or ast.unparse(annotation),
-        _type(annotation, enums, unknown),
-        "" if default is None else ast.unparse(default),
-        choices,
-        text.replace("%%", "%"),
-    )
-
-
-def _literal(node: ast.expr | None) -> Any:
+def _identity() -> str:
+    """What decides the answer: versions, interpreter, the reader itself, the classes."""
     try:
-        return None if node is None else ast.literal_eval(node)
-    except ValueError:
+        versions = {package: metadata.version(package) for package in PACKAGES}
+    except metadata.PackageNotFoundError as error:
+        raise MissingError(
+            f"the package '{error.name}' is not installed: pip install alignkit"
+        ) from error
+    reader = hashlib.sha256(Path(trl_classes.__file__).read_bytes()).hexdigest()
+    return json.dumps([versions, sys.version, sys.prefix, reader, CLASSES])
+
+
+def _folders() -> Iterator[Path]:
+    """Where answers are kept: in the user's cache folder, else in a folder of the
+    user's own among the temporary ones.
+    """
+    stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if stated.is_absolute():
+        yield stated / "alignkit"
+    else:
+        with contextlib.suppress(RuntimeError):  # no home at all
+            yield Path.home() / ".cache" / "alignkit"
+    shared = Path(tempfile.gettempdir()) / f"alignkit-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        shared.mkdir(mode=0o700, exist_ok=True)
+        status = shared.lstat()
+        private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022
+        if private and status.st_uid == os.getuid():
+            yield shared
+
+
+def _load(file: Path) -> dict[str, dict[str, Field]] | None:
+    """A kept answer; None where there is none, or it is damaged, or another's."""
+    try:
+        status = file.stat()
+        ours = stat.S_ISREG(status.st_mode) and status.st_uid in (os.getuid(), 0)
+        if not ours or status.st_size > LARGEST:
+            return None
+        checksum, _, text = file.read_text(encoding="utf-8").partition("\n")
+        if checksum != hashlib.sha256(text.encode()).hexdigest():
+            return None
+        return _parsed(text)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
-def _choices_in_help(text: str, default: Any) -> tuple[str, ...]:
-    """The quoted values of a help text, where the default is one of them: TRL states
-    most choices only so.
-    """
-    quoted = tuple(dict.fromkeys(re.findall(r"(?<!=)'(\w+)'", text)))
-    if default not in quoted:
-        listed = re.search(
-            r"(?:Possible|Supported) values are:?([^.]*)\.|Must be one of([^.]*)\.",
-            text,
-        )
-        quoted = (
-            tuple(dict.fromkeys(re.findall(r"`'?([a-z]\w*)'?`", listed[0])))
-            if listed
-            else ()
-        )
-    return quoted if default in quoted and len(quoted) > 1 else ()
+def _parsed(text: str) -> dict[str, dict[str, Field]]:
+    answer = json.loads(text)
+    return {
+        config: {name: Field(name, **record) for name, record in answer[config].items()}
+        for config in CLASSES
+    }
 
 
-def _type(node: ast.expr, enums: Mapping[str, tuple[str, ...]], unknown: Any) -> Any:
-    """The type that an annotation means, for pydantic."""
-    if isinstance(node, ast.Constant):
-        return NoneType if node.value is None else node.value
-    if isinstance(node, ast.BinOp):
-        return _type(node.left, enums, unknown) | _type(node.right, enums, unknown)
-    if isinstance(node, ast.Subscript):
-        parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        inner = tuple(_type(part, enums, unknown) for part in parts)
-        if any(isinstance(part, str) and "[" in part for part in inner):
-            # PEFT writes a pattern among its choices: 'pissa_niter_[number of iters]'
-            return str
-        return _type(node.value, enums, unknown)[inner if len(inner) > 1 else inner[0]]
-    name = ast.unparse(node)
-    return str if name in enums else _TYPES.get(name, unknown)
+def _ask_classes() -> str:
+    """What the child prints. It imports nothing from the current directory (-P)."""
+    if sys.stderr.isatty():
+        version = metadata.version("trl")
+        print(
+            f"Reading the settings of TRL {version}, once: some seconds.",
+            file=sys.stderr,
+        )
+    script = str(Path(trl_classes.__file__))
+    done = subprocess.run(
+        [sys.executable, "-P", script, *CLASSES],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[
+            -1
+        ]
+        raise MissingError(
+            f"the settings of TRL and PEFT cannot be read: {last}; see align doctor"
+        )
+    return done.stdout

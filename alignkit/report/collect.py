@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError, listing, nearest
-from alignkit.provenance import matters
+from alignkit.recipe.schema import walk
 from alignkit.report.runs import RunData, read_run
 
 NOT_WHAT_VARIES = frozenset({"seed", "budget.tokens", "budget.seconds"})
@@ -186,7 +186,7 @@ def _group(
         return {
             key: value
             for key, value in flat.items()
-            if key not in ignored and matters(key)
+            if key not in ignored and walk.matters(key.split("."))
         }
 
     labelled: dict[Any, list[_Read]] = {}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError, listing, nearest
+from alignkit.provenance import OLD, differences, is_old, measured_by
 from alignkit.report import stats
 from alignkit.report.collect import Collection, Variant
 from alignkit.report.runs import RunData
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 MEASURED_BY = ("prompt", "grader", "data", "sampling", "judge")
 # What may differ all the same: another draw by the same settings, the same content (by
 # its hash) in another place.
-_MAY_DIFFER = {"sampling": ("seed",), "data": ("path",)}
+_MAY_DIFFER = {"sampling": ("seed",), "data": ("path",), "prompt": ("name",)}
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ def _measured_differently(metric: str, runs: Sequence[RunData]) -> list[str]:
             "train/reward was measured differently in its grader: the runs have other"
             " rewards or weights"
         )
+    elif metric == "train/reward":
+        problems += _other_rewards(runs)
     evals = [
         (run.folder.name, result)
         for run in runs
@@ -199,6 +202,8 @@ def _measured_differently(metric: str, runs: Sequence[RunData]) -> list[str]:
             for key in value
             if any(value[key] != v.get(key) for v in values)
         }
+        # then nothing else can be compared
+        unlike = unlike & {"identity"} or unlike
         said: dict[str, list[str]] = {}
         for (folder, _), value in zip(evals, values, strict=True):
             text = ", ".join(
@@ -217,6 +222,30 @@ def _measured_differently(metric: str, runs: Sequence[RunData]) -> list[str]:
     return problems
 
 
+def _other_rewards(runs: Sequence[RunData]) -> Iterator[str]:
+    """In what the code of the rewards differs from the first run's."""
+    first, *others = runs
+    for run in others:
+        both = f"{first.folder.name} and {run.folder.name}"
+        said = differences(_code(first, "reward"), _code(run, "reward"))
+        if is_old(first.manifest) != is_old(run.manifest):
+            said = iter([f"one is of {OLD}"])
+        for text in said:
+            yield (
+                f"train/reward was measured differently in its grader by {both}: {text}"
+            )
+
+
+def _code(run: RunData, kind: str = "") -> dict[str, Any]:
+    """The code of a run's plugins, by plugin and file; of those of one kind."""
+    parts = run.manifest.get("identity", {}).get("parts", {})
+    return {
+        name: part
+        for name, part in parts.items()
+        if isinstance(part, dict) and name.rpartition(", ")[2].startswith(kind)
+    }
+
+
 def _rewards(run: RunData) -> Any:
     """The rewards that the logged reward is made of; a pipeline logs those of its last
     stage.
@@ -230,7 +259,7 @@ def _measured_by(name: str, provenance: Mapping[str, Any]) -> dict[str, str]:
     belongs to the sampling.
     """
     value = provenance.get(name)
-    parts = value if isinstance(value, dict) else {"": value}
+    parts = measured_by(value) if isinstance(value, dict) else {"": value}
     if name == "sampling":
         parts = {**parts, "samples": provenance.get("samples")}
     kept = {
@@ -384,4 +413,12 @@ def _other_differences(runs: Sequence[RunData]) -> list[str]:
                 f"The runs differ in their {key} too; see each manifest.json, or `align"
                 " diff RUN RUN`."
             )
+    first, *others = [_code(run) for run in runs]
+    changed = dict.fromkeys(
+        text
+        for code in others
+        for text in differences(first, {**first, **code})
+        if text.partition(":")[0] in first
+    )
+    notes += [f"The runs differ in their code too: {text}." for text in changed]
     return notes

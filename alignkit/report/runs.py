@@ -12,7 +12,7 @@ from typing import Any
 
 from alignkit.errors import InputError, listing
 from alignkit.recipe import yaml
-from alignkit.run import Run, read_jsonl
+from alignkit.run import Run, read_rows
 
 NOT_METRICS = frozenset({"step", "time", "seconds", "tokens"})
 _NUMBER = (int, float, type(None))
@@ -58,10 +58,8 @@ class EvalResult:
         if not path.is_file():
             raise InputError(f"{path} is missing")
         found: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
-        for row in read_jsonl(path):
-            found.setdefault(str(row.get("id")), []).append(
-                (row.get("reward"), row.get("parts") or {})
-            )
+        for row in read_rows(path):
+            found.setdefault(str(row["id"]), []).append((row["reward"], row["parts"]))
         if len(found) < self.summary["n"]:
             raise InputError(
                 f"{path} holds {len(found)} questions, the summary counts"

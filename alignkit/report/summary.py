@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.report.figures import learning_curve
-from alignkit.run import Run, atomic_write, read_jsonl
+from alignkit.run import Run, atomic_write, read_rows
+from alignkit.run.rows import Row
 from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _answers(
         if all(home.is_dir() for home in homes.values())
         else dict.fromkeys(stages, folder)
     )
-    series: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    series: dict[str, list[tuple[str, dict[str, Row]]]] = {}
     for stage, home in homes.items():
         for path in sorted(home.glob("evals/*/samples.jsonl"), key=_step):
             when = (
@@ -120,7 +121,7 @@ def _answers(
                 if _step(path) == 0
                 else f"{stage}, step {_step(path)}"
             )
-            rows = {row["id"]: row for row in read_jsonl(path)}
+            rows = {str(row["id"]): row for row in read_rows(path)}
             series.setdefault(path.parent.name.rpartition("@")[0], []).append(
                 (when, rows)
             )

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,15 +44,20 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     text = "".join(
         json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows
     )
+    # Lone surrogates of a hostile model's output cannot be encoded; they are written
+    # escaped.
+    append_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def append_bytes(path: Path, lines: bytes) -> None:
+    """Append whole lines; a torn last line of an earlier process is cut off first."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
             if end and (file.seek(end - 1), file.read(1))[1] != b"\n":
                 file.truncate(_last_newline(file, end))
-            # Lone surrogates of a hostile model's output cannot be encoded; they are
-            # written escaped.
-            file.write(text.encode("utf-8", "backslashreplace"))
+            file.write(lines)
 
 
 def _last_newline(file: BinaryIO, end: int) -> int:
@@ -98,3 +104,8 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror}; free space or choose another"
             " folder (--out or output.root)"
         ) from error
+
+
+def now() -> str:
+    """The time in UTC, ISO format, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

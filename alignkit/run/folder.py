@@ -21,23 +21,35 @@ from alignkit.errors import AlignError, InputError
 from alignkit.run.files import (
     append_jsonl,
     atomic_write,
+    now,
     read_jsonl,
     write_json,
     writing,
 )
+from alignkit.run.locks import Lock, alive, lock
+from alignkit.run.rows import append_rows
 
 
 class Run:
     """One run's folder. Only one process writes to it; on the others every write is
     left out (`writes` False).
+
+    `held` is the lock of a run that is worked on; `finish`, `release` or the death of
+    the process give it back. A run that is only read holds none.
     """
 
     def __init__(
-        self, folder: Path, manifest: dict[str, Any], *, writes: bool = True
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        *,
+        writes: bool = True,
+        held: Lock | None = None,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.writes = writes
+        self._held = held
         self.outcome = "done"  # the status that `recorded` closes with
         self._started = time.monotonic()
         self._log: logging.Handler | None = None
@@ -56,13 +68,15 @@ class Run:
             safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
             stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
             folder = root / f"{safe}-{stamp}-{secrets.token_hex(2)}"
-        if folder.exists():
-            raise InputError(
-                f"{folder} is there already, and a run never overwrites another; name a"
-                " new folder"
-            )
         with writing(folder):
-            folder.mkdir(parents=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir()
+            except FileExistsError as error:
+                raise InputError(
+                    f"{folder} is there already, and a run never overwrites another;"
+                    " name a new folder"
+                ) from error
         run = cls(
             folder,
             {
@@ -72,6 +86,7 @@ class Run:
                 "pid": os.getpid(),
                 **manifest,
             },
+            held=lock(folder),
         )
         run.update(
             host=platform.node(), command=[Path(sys.argv[0]).name, *sys.argv[1:]]
@@ -99,10 +114,11 @@ class Run:
 
     @classmethod
     def join(cls, folder: Path | str) -> Run:
-        """The run of which this is one of several training processes; the first of them
-        writes.
+        """The run of which this is one of several training processes, which share its
+        lock; the first of them writes.
         """
         run = cls.open(folder)
+        run._held = lock(run.folder, shared=True)
         run.writes = os.environ.get("RANK", "0") == "0"
         run.update(pid=os.getpid(), host=platform.node())
         return run
@@ -115,15 +131,23 @@ class Run:
         Raises:
             InputError: it is done, or another process is still at work on it.
         """
-        run = cls.open(folder)
-        if run.status == "done" and not redo:
-            raise InputError(f"{folder} is done; there is nothing to resume")
-        # a restarted container counts anew
-        if run.status == "running" and run.manifest["pid"] != os.getpid():
-            raise InputError(
-                f"{folder} is still being worked on by process {run.manifest['pid']};"
-                " wait, or stop it"
-            )
+        path = cls.open(folder).folder
+        # A run of 0.1 holds no lock: of its process the manifest knows.
+        unlocked = not (path / ".lock").exists()
+        with contextlib.ExitStack() as undo:
+            held = undo.enter_context(lock(path))
+            run = cls.open(path)  # as the holder before left it
+            if run.status == "done" and not redo:
+                raise InputError(f"{folder} is done; there is nothing to resume")
+            # a restarted container counts anew
+            known = run.manifest.get("pid") == os.getpid()
+            if unlocked and run.status == "running" and not known:
+                raise InputError(
+                    f"{folder} is still being worked on by process"
+                    f" {run.manifest.get('pid')}; wait, or stop it"
+                )
+            undo.pop_all()
+        run._held = held
         times = [*run.manifest.get("resumed", []), now()]
         run.update(
             status="running",
@@ -141,13 +165,8 @@ class Run:
         """
         status = str(self.manifest.get("status"))
         here = self.manifest.get("host") == platform.node()
-        return (
-            "died"
-            if status == "running"
-            and here
-            and not _alive(int(self.manifest.get("pid", 0)))
-            else status
-        )
+        gone = here and not alive(int(self.manifest.get("pid", 0)))
+        return "died" if status == "running" and gone else status
 
     @property
     def model(self) -> Path:
@@ -170,6 +189,17 @@ class Run:
         if self._log is not None:
             logging.getLogger().removeHandler(self._log)
             self._log.close()
+        self.release()
+
+    def share(self) -> None:
+        """Let the training processes of this run in: see `join`."""
+        if self._held is not None:
+            self._held.share()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._held is not None:
+            self._held.release()
 
     def write(self, name: str, text: str) -> None:
         """Write one of the run's text files."""
@@ -227,7 +257,7 @@ class Run:
         on.
         """
         own = "" if self.writes else f".{os.environ['RANK']}"
-        append_jsonl(self.folder / "rollouts" / f"{kind}-{step:06d}{own}.jsonl", rows)
+        append_rows(self.folder / "rollouts" / f"{kind}-{step:06d}{own}.jsonl", rows)
 
     def log_to_file(self) -> None:
         """Send Python's logging and warnings to log.txt."""
@@ -264,62 +294,3 @@ class Run:
             self.finish("failed", error=f"{type(error).__name__}: {error}")
             raise
         self.finish(self.outcome)
-
-
-def find_runs(root: Path) -> list[Run]:
-    """The run folders directly in `root`, oldest first; folders without a readable
-    manifest are left out.
-    """
-    runs = []
-    for manifest in sorted(root.glob("*/manifest.json")):
-        with contextlib.suppress(InputError):
-            runs.append(Run.open(manifest.parent))
-    return sorted(runs, key=lambda run: str(run.manifest.get("created")))
-
-
-def newest_finished(root: Path) -> Run:
-    """The newest run that is done and has a model; a stage of a pipeline is a run too.
-
-    Raises:
-        InputError: when there is none.
-    """
-    found = [
-        run for folder in (root, *root.glob("*/stages")) for run in find_runs(folder)
-    ]
-    done = [run for run in found if run.status == "done" and run.model.is_dir()]
-    if not done:
-        raise InputError(
-            f"no finished run in {root}; pass --model with a folder, a hub id or a run,"
-            " or `align run` first"
-        )
-    return max(done, key=lambda run: str(run.manifest.get("created")))
-
-
-def eval_summaries(folder: Path) -> dict[str, Any]:
-    """The summaries of a run's evals by name, at the first and at the last step they
-    ran.
-    """
-    found: dict[str, Any] = {}
-    for path in sorted(
-        folder.glob("evals/*@*/summary.json"),
-        key=lambda p: int(p.parent.name.rpartition("@")[2]),
-    ):
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        entry = found.setdefault(summary["eval"], {"first": summary})
-        entry["last"] = summary
-    return found
-
-
-def now() -> str:
-    """The time in UTC, ISO format, seconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit import plan, recipe
 from alignkit.errors import InputError, MissingError
-from alignkit.provenance import matters
-from alignkit.recipe.schema import Sampled
+from alignkit.recipe.schema import Sampled, walk
 from alignkit.recipe.yaml import Node
 from alignkit.sweep.spec import Spec, put
 
@@ -164,7 +163,7 @@ def _variant(
                 f" {key}; drop it here"
             )
     stated = load(change, base.config.seed, base.config.name)
-    differences = [d for d in base.diff(stated) if matters(d.key)]
+    differences = [d for d in base.diff(stated) if walk.matters(d.key.split("."))]
     plans = plan.plan(stated, registry)
     steps = _steps(plans)
     if spec.budget and base_steps and steps and differences:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alignkit import kits
-from alignkit.errors import InputError
+from alignkit import kits, provenance, recipe
+from alignkit.errors import InputError, listing
 from alignkit.recipe import ABSENT, to_yaml
 from alignkit.run import Run, atomic_write, write_json
 from alignkit.sweep.spec import Rule
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
+    from alignkit.provenance import RowHashes
     from alignkit.recipe import Recipe
     from alignkit.sweep.check import Checked
 
@@ -58,13 +58,14 @@ class Sweep:
     stop: list[Rule] = field(default_factory=list)
     kits: list[str] = field(default_factory=list)
     processes: int = 1
+    notes: list[str] = field(default_factory=list)  # of this call alone
 
     def save(self) -> None:
         """Write sweep.json."""
         plain = {
             key: value
             for key, value in self.__dict__.items()
-            if key not in ("folder", "jobs", "stop")
+            if key not in ("folder", "jobs", "stop", "notes")
         }
         plain["stop"] = [rule.model_dump(exclude_none=True) for rule in self.stop]
         write_json(
@@ -99,7 +100,7 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
         [str(kit.root) for kit in registry.kits if kit != kits.builtin()],
         first.config.launch.processes,
     )
-    earlier = finished_runs(root)
+    earlier, hashes = finished_runs(root), provenance.RowHashes(registry)
     # Seed by seed, so that every variant has been seen once before any is seen twice.
     for seed in checked.variants[0].recipes:
         for variant in checked.variants:
@@ -117,11 +118,15 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
                 and variant is not checked.variants[0]
             )
             if not awaits_base:
-                reuse(job, variant.recipes[seed], registry, earlier)
+                reuse(job, variant.recipes[seed], hashes, earlier)
             atomic_write(
                 made.folder / job.recipe, to_yaml(variant.recipes[seed].resolved)
             )
             sweep.jobs.append(job)
+    if old := sum(provenance.is_old({"fingerprint": text}) for text in earlier):
+        sweep.notes.append(
+            f"not reused: {old} of the finished runs in {root}, of {provenance.OLD}"
+        )
     sweep.save()
     return sweep, made
 
@@ -139,38 +144,67 @@ def reopen(folder: Path) -> tuple[Sweep, Run]:
             f"{folder} is no sweep: it has no sweep.json; sweeps are made by `align"
             " sweep`"
         )
-    made = Run.open(folder)
-    if made.status == "running":
-        raise InputError(
-            f"{folder} is being worked on by process {made.manifest['pid']}; wait, or"
-            " stop it"
-        )
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        stop = [Rule.model_validate(rule) for rule in state.pop("stop")]
-        sweep = Sweep(
-            folder=folder,
-            **{**state, "stop": stop, "jobs": [Job(**job) for job in state["jobs"]]},
-        )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} is damaged: {type(error).__name__}: {error}"
-        ) from error
+    _read(folder)  # says so when it is damaged, before anything is changed
+    made = Run.reopen(folder, redo=True)
+    sweep = _read(folder)
     for job in sweep.jobs:
         if job.status in ("running", "failed"):
             job.status, job.note = "waiting", ""
-    made.update(status="running", pid=os.getpid())
     sweep.save()
     return sweep, made
 
 
+def _read(folder: Path) -> Sweep:
+    path = folder / "sweep.json"
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        stop = [Rule.model_validate(rule) for rule in state.pop("stop")]
+        jobs = [Job(**job) for job in state["jobs"]]
+        return Sweep(folder=folder, **{**state, "stop": stop, "jobs": jobs})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is damaged: {type(error).__name__}: {error}"
+        ) from error
+
+
+def go_on(sweep: Sweep, registry: Registry) -> None:
+    """Start to work on a reopened sweep.
+
+    Raises:
+        InputError: something waits, and what is done was done with other data, plugins
+            or versions than are here now.
+    """
+    changed: dict[str, list[str]] = {}
+    old, hashes = 0, provenance.RowHashes(registry)
+    for job in sweep.of("done") + sweep.of("collapsed"):
+        if not sweep.of("waiting") or not (Path(job.run) / "manifest.json").is_file():
+            continue
+        loaded = recipe.load(sweep.folder / job.recipe, registry=registry)
+        manifest = Run.open(job.run).manifest
+        old += provenance.is_old(manifest)
+        for text in provenance.changes(
+            manifest, provenance.of_run(loaded, registry, hashes)
+        ):
+            changed.setdefault(text, []).append(job.name)
+    if changed:
+        raise InputError(
+            *(
+                f"{text} since these were run: {listing(jobs, 3)}"
+                for text, jobs in changed.items()
+            ),
+            f"so going on with {sweep.folder} would compare two experiments; start the"
+            " sweep anew",
+        )
+    if old:
+        sweep.notes.append(f"{old} runs were done by {provenance.OLD}; they are kept")
+    sweep.save()
+
+
 def reuse(
-    job: Job, loaded: Recipe, registry: Registry, earlier: dict[str, Path]
+    job: Job, loaded: Recipe, hashes: RowHashes, earlier: dict[str, Path]
 ) -> None:
     """Take over an earlier run that did the same."""
-    from alignkit.train.training import fingerprint
-
-    found = earlier.get(fingerprint(loaded, registry))
+    found = earlier.get(provenance.of_run(loaded, hashes.registry, hashes).text)
     if found is not None:
         job.run, job.status, job.reused = str(found.resolve()), "done", True
 

@@ -5,6 +5,7 @@ on disk.
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import recipe
+from alignkit.provenance import RowHashes
 from alignkit.recipe import to_yaml
 from alignkit.recipe.yaml import Node, Origin
 from alignkit.run import Run, atomic_write
@@ -100,8 +102,8 @@ class Runner:
                 return
             what = ["--resume", str(folder)]
         else:
-            if folder.is_dir():  # killed before its first file
-                folder.rmdir()
+            # killed before its manifest
+            shutil.rmtree(folder, ignore_errors=True)
             what = [str(self.sweep.folder / job.recipe), "--folder", str(folder)]
         kit = [part for root in self.sweep.kits for part in ("--kit", root)]
         command = [sys.executable, "-m", "alignkit.cli", "run", *what, *kit]
@@ -177,9 +179,8 @@ class Runner:
         )
         loaded = recipe.load(file, registry=self.registry, change=change)
         atomic_write(file, to_yaml(loaded.resolved))
-        jobs.reuse(
-            job, loaded, self.registry, jobs.finished_runs(self.sweep.folder.parent)
-        )
+        rows = RowHashes(self.registry)
+        jobs.reuse(job, loaded, rows, jobs.finished_runs(self.sweep.folder.parent))
         if job.status == "done":
             self._set(job, "done")
 

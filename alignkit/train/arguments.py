@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from alignkit.errors import InputError
+from alignkit.recipe.rules.settings import ALWAYS, WITHOUT_GPU
 from alignkit.recipe.schema import GRPO, Loss, Policy, Stage, walk
+from alignkit.recipe.trl import built
 
 
 def arguments(config: Stage, folder: Path, *, engine: str, cuda: bool) -> Any:
@@ -14,6 +17,9 @@ def arguments(config: Stage, folder: Path, *, engine: str, cuda: bool) -> Any:
     `train:` holds TRL's own fields; the recipe's core keys fill in the rest. Without a
     GPU, what TRL turns on by default and a CPU cannot do (bf16, gradient checkpointing,
     pinned memory) is off unless asked for.
+
+    Raises:
+        InputError: TRL refuses a setting, which the recipe's rules should have said.
     """
     from trl import DPOConfig, GRPOConfig, RLOOConfig, SFTConfig
 
@@ -21,16 +27,10 @@ def arguments(config: Stage, folder: Path, *, engine: str, cuda: bool) -> Any:
         "output_dir": str(folder / "checkpoints"),
         "run_name": folder.name,
         "report_to": list(config.track) or "none",
-        "disable_tqdm": True,
-        "logging_steps": 1,
+        **ALWAYS,
     }
     if not cuda:
-        fields |= {
-            "use_cpu": True,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "dataloader_pin_memory": False,
-        }
+        fields |= WITHOUT_GPU
         if config.launch.processes > 1:
             fields["ddp_backend"] = "gloo"
     fields |= _declared(config, engine)
@@ -45,8 +45,12 @@ def arguments(config: Stage, folder: Path, *, engine: str, cuda: bool) -> Any:
     fields |= config.train
     if extra:
         fields["generation_kwargs"] = extra
-    kind = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig, "dpo": DPOConfig}
-    return kind[config.method](**fields)
+    kinds = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig, "dpo": DPOConfig}
+    kind = kinds[config.method]
+    try:
+        return kind(**built(kind, fields))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"train: {kind.__name__} refuses this: {error}") from error
 
 
 def _declared(config: Stage, engine: str) -> dict[str, Any]:

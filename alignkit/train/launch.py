@@ -41,19 +41,26 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> int:
         for part in ("--kit", str(kit.root))
     ]
     command += ["--continue"] if resume else []
-    child = subprocess.Popen(command)
+    run.share()
     try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        child.wait()  # the terminal has interrupted it too
-        raise
-    finished = Run.open(run.folder)
-    if finished.manifest["status"] == "running":
-        finished.finish(
-            "failed", error=f"the training processes ended with exit code {code}"
-        )
+        code = _wait(subprocess.Popen(command))
+        finished = Run.open(run.folder)
+        if finished.manifest["status"] == "running":
+            finished.finish(
+                "failed", error=f"the training processes ended with exit code {code}"
+            )
+    finally:
+        run.release()
     if code:
         raise WorkError(
             f"{finished.manifest.get('error')}\nthe log: {run.folder / 'log.txt'}"
         )
     return 0
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        child.wait()  # the terminal has interrupted it too
+        raise

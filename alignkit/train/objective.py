@@ -10,12 +10,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError, PluginError, WorkError, place_of
-from alignkit.recipe.trl import STOCK_ADVANTAGE_FIELDS, STOCK_LOSS_FIELDS
 from alignkit.types import Advantage, Loss
 
 if TYPE_CHECKING:
@@ -85,98 +84,26 @@ class Objective:
         """`file:line` of the loss."""
         return place_of(self.loss.function)
 
-    def check(self, method: str, config: Any) -> Objective:
-        """This objective for a method and its TRL config, with the constant filled in.
+    def settled(self, method: str, config: Any) -> Objective:
+        """This objective beside a TRL config, with the constant filled in.
 
-        Raises:
-            InputError: the loss is not for the method, or the config sets what the
-                plugin would ignore.
+        What a recipe can get wrong is refused by `recipe.rules`, before a model is
+        loaded; here stands only what a loss would be wrong without.
         """
-        if method not in self.loss.methods:
-            raise InputError(
-                f"loss '{self.loss.name}' is for {', '.join(self.loss.methods)}, not"
-                f" for {method} ({self.where})"
-            )
-        problems = [
-            f"train.{name}: {value!r} acts in TRL's own loss only; loss"
-            f" '{self.loss.name}' does not read it. Leave it out, use the loss's own"
-            " options, or say `loss: {name: trl}`"
-            for name, value in _changed(
-                config, {*STOCK_LOSS_FIELDS[method], "loss_type"}
-            )
-        ]
-        if self.advantage is not None:
-            problems += [
-                f"train.{name}: {value!r} acts in TRL's own advantages only; advantage"
-                f" '{self.advantage.name}' does not read it. Leave it out, or leave out"
-                " `advantage`"
-                for name, value in _changed(config, STOCK_ADVANTAGE_FIELDS)
-            ]
-        if config.use_liger_kernel:
-            problems.append(
-                f"train.use_liger_kernel with loss '{self.loss.name}': Liger replaces"
-                " parts of the forward pass on which plugin losses were never proven,"
-                " and TRL deprecates it; leave it out, or say `loss: {name: trl}`"
-            )
-        if method in ("grpo", "rloo"):
-            problems += self._policy_problems(method, config)
-        elif method == "sft" and self.normalize != "token" and _padding_free(config):
-            problems.append(
-                f"loss.normalize: {self.normalize} needs rows that are sequences, but"
-                " packing joins many into one row; use `normalize: token`, or"
-                " train.packing_strategy: wrapped, or no packing"
-            )
-        if problems:
-            raise InputError(*problems)
+        assert method in self.loss.methods, self.loss
+        assert not config.use_liger_kernel, "Liger goes around the loss"
+        if method == "sft":
+            assert self.normalize == "token" or not _padding_free(config), config
+        if method in ("grpo", "rloo") and self.normalize == "token":
+            # every response of a step must be known before its first backward
+            slices = config.steps_per_generation * config.num_iterations
+            assert slices % config.gradient_accumulation_steps == 0, config
+        if method == "grpo" and not self.loss.normalize:
+            assert not config.beta, "a KL term per token needs a loss per token"
         if self.normalize != "constant" or self.constant is not None:
             return self
-        return dataclasses.replace(
-            self,
-            constant=1.0 if method == "sft" else float(config.max_completion_length),
-        )
-
-    def _policy_problems(self, method: str, config: Any) -> list[str]:
-        problems = []
-        if (
-            self.normalize == "constant"
-            and self.constant is None
-            and config.max_completion_length is None
-        ):
-            problems.append(
-                "loss.normalize: constant needs loss.constant, as"
-                " train.max_completion_length is not set"
-            )
-        # `token` must know every response of the optimizer step before its first
-        # backward.
-        per_step = config.gradient_accumulation_steps
-        if (
-            self.normalize == "token"
-            and config.steps_per_generation * config.num_iterations % per_step
-        ):
-            problems.append(
-                "loss.normalize: token needs all responses of an optimizer step at its"
-                " start, but with train.steps_per_generation"
-                f" {config.steps_per_generation} x train.num_iterations"
-                f" {config.num_iterations} some of its {per_step} microbatches are"
-                " generated later; make that product a multiple of"
-                " train.gradient_accumulation_steps"
-            )
-        if method == "grpo" and not self.loss.normalize:
-            if config.beta:
-                problems.append(
-                    f"train.beta: {config.beta} adds a KL term per token, but loss"
-                    f" '{self.loss.name}' returns one value per sequence; set"
-                    " train.beta to 0, or use method rloo, whose KL is in the reward"
-                )
-            correction = config.use_vllm and config.vllm_importance_sampling_correction
-            if correction and config.vllm_importance_sampling_mode.startswith("token"):
-                problems.append(
-                    "train.vllm_importance_sampling_mode:"
-                    f" {config.vllm_importance_sampling_mode} weighs tokens, but loss"
-                    f" '{self.loss.name}' returns one value per sequence; use"
-                    " sequence_mask or sequence_truncate"
-                )
-        return problems
+        constant = 1.0 if method == "sft" else float(config.max_completion_length)
+        return dataclasses.replace(self, constant=constant)
 
     def __call__(self, batch: Any) -> tuple[Tensor, Mapping[str, Any]]:
         """The loss (B, T) or (B,) of a batch, and metrics.
@@ -309,17 +236,3 @@ def _padding_free(config: Any) -> bool:
     return config.padding_free or (
         config.packing and config.packing_strategy != "wrapped"
     )
-
-
-def _changed(config: Any, names: Collection[str]) -> list[tuple[str, Any]]:
-    """Those of the named fields that the config has, with another value than their
-    default.
-    """
-    changed = []
-    for spec in dataclasses.fields(config):
-        if spec.name in names:
-            factory = spec.default_factory
-            default = spec.default if factory is dataclasses.MISSING else factory()
-            if (value := getattr(config, spec.name)) != default:
-                changed.append((spec.name, value))
-    return changed

@@ -17,10 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit import run
+from alignkit import provenance, run
 from alignkit.errors import InputError, WorkError, nearest
 from alignkit.recipe import to_yaml
-from alignkit.train import training
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,18 +65,15 @@ def check(
                 f"stage {name} comes before {first} and is not done; go on with align"
                 f" run --resume {folder}"
             )
-        now = training.fingerprint(
-            replace(
-                recipe.stages[name],
-                resolved=_resolved(recipe.stages[name], folder, name),
-            ),
-            registry,
+        stage = recipe.stages[name]
+        now = provenance.of_run(
+            replace(stage, resolved=_resolved(stage, folder, name)), registry
         )
-        if now != run.Run.open(inside).manifest.get("fingerprint"):
+        if changed := provenance.changes(run.Run.open(inside).manifest, now):
             raise InputError(
                 f"stage {name} was done with other data, plugins or versions than are"
-                f" here now, so {first} would not follow from it; start anew: align run"
-                f" {folder / 'recipe.yaml'}"
+                f" here now ({'; '.join(changed)}), so {first} would not follow from"
+                f" it; start anew: align run {folder / 'recipe.yaml'}"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,11 +12,10 @@ from transformers import StoppingCriteriaList
 from trl import GRPOTrainer, RLOOTrainer
 
 from alignkit.engines.stopping import StopCriterion, StopStrings
-from alignkit.errors import InputError
 from alignkit.sampling import DEFAULTS, OPTIONS, Option
 from alignkit.train.objective import Objective, Step, in_force
+from alignkit.train.rollouts import Rollouts, own_tokens
 from alignkit.train.seam import Seam
-from alignkit.train.vllm_sync import SyncedRollouts
 from alignkit.types import PolicyBatch
 
 if TYPE_CHECKING:
@@ -36,17 +35,8 @@ _MODALITIES = (
 )
 
 
-class _Policy(Seam, SyncedRollouts):
-    """What GRPO and RLOO share.
-
-    `completions_ready(rows, completions)` is called as soon as a batch is generated:
-    grading can begin while TRL computes log-probs.
-    """
-
-    completions_ready: (
-        Callable[[Sequence[Mapping[str, Any]], Sequence[Any]], None] | None
-    ) = None
-    _asked: Sequence[Mapping[str, Any]] = ()
+class _Policy(Seam, Rollouts):
+    """What GRPO and RLOO share."""
 
     def __init__(
         self, *args: Any, objective: Objective | None = None, **kwargs: Any
@@ -60,12 +50,8 @@ class _Policy(Seam, SyncedRollouts):
         )
         if stops := given.get("stop" if self.use_vllm else "stop_strings"):
             self._stops = (stops,) if isinstance(stops, str) else tuple(stops)
-            if self.mask_truncated_completions:
-                raise InputError(
-                    "train.mask_truncated_completions masks every response that does"
-                    " not end with the EOS token, so also those ended by"
-                    f" generation.stop {list(self._stops)}; leave one of the two out"
-                )
+            # it would mask every response that a stop string ends
+            assert not self.mask_truncated_completions, self._stops
             shielded = (
                 given.get("min_tokens" if self.use_vllm else "min_new_tokens") or 0
             )
@@ -99,18 +85,16 @@ class _Policy(Seam, SyncedRollouts):
     def _generate(self, prompts: Any) -> Any:
         started = time.perf_counter()
         generated = super()._generate(prompts)  # type: ignore[misc]
+        seconds = self._spent(started)
         metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["seconds/generation"].append(self._spent(started))
+        metrics["seconds/generation"].append(seconds)
         # GRPO returns more beside these than RLOO
-        if self.completions_ready is not None:
-            self.completions_ready(
-                self._asked, generated[2] if len(generated) == 3 else generated[3]
-            )
+        responses = generated[2] if len(generated) == 3 else generated[3]
+        rows = self._begin(responses, generated[1], round(seconds, 3))
+        ended = [self._has_ended(ids) for ids in generated[1]]
+        for row, done in zip(rows, ended, strict=bool(rows)):
+            row["finish_reason"] = "stop" if done else "length"
         if self._stops:  # TRL counts a response as cut off unless EOS ends it
-            ended = [
-                row[-1] in self.eos_token_ids or self._stopping.end(row) > 0
-                for row in generated[1]
-            ]
             cut = torch.tensor(
                 [not done for done in ended], device=self.accelerator.device
             )
@@ -120,6 +104,12 @@ class _Policy(Seam, SyncedRollouts):
             for name in ("mean", "min", "max"):
                 metrics.pop(f"completions/{name}_terminated_length")
         return generated
+
+    def _has_ended(self, ids: Sequence[int]) -> bool:
+        """By EOS or a stop string, and not by the limit of tokens."""
+        if ids[-1] in self.eos_token_ids:
+            return True
+        return bool(self._stops) and self._stopping.end(ids) > 0
 
     def _spent(self, started: float) -> float:
         seconds = time.perf_counter() - started
@@ -171,34 +161,33 @@ class _Policy(Seam, SyncedRollouts):
         )
         return total.masked_fill(self._rewards.isnan().all(dim=1), torch.nan)
 
-    def _own(self, count: int) -> slice:
-        return slice(
-            self.accelerator.process_index * count,
-            (self.accelerator.process_index + 1) * count,
-        )
-
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         self._asked = inputs
-        output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
-        if self.objective is None:
-            return output
+        self._scored = []
+        try:
+            output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+            if self.objective is not None:
+                self._apply_objective(self.objective, inputs, output)
+            if self.board is not None:
+                self._finish(self.board, output)
+        finally:
+            self._scored = None
+        return output
+
+    def _apply_objective(
+        self, objective: Objective, inputs: Sequence[Any], output: dict[str, Any]
+    ) -> None:
         rewards = self._with_penalty(self._total_rewards(), output)
         own = self._own(len(inputs))
         output["rewards"] = rewards[own].nan_to_num(0)
-        if self.objective.advantage is not None:
-            advantages = self.objective.advantages(rewards, self._group_size())
+        if objective.advantage is not None:
+            advantages = objective.advantages(rewards, self._group_size())
             output["advantages"] = advantages[own]
             # TRL's own, of this batch, stand at the end
             logged = self._logs["advantages"]
             for _ in range(min(len(advantages), len(logged))):
                 logged.pop()
             logged.extend(advantages.tolist())
-        return output
-
-    def _group_size(self) -> int:
-        return (
-            self.num_generations if self.model.training else self.num_generations_eval
-        )
 
     def _with_penalty(self, rewards: Tensor, output: dict[str, Any]) -> Tensor:
         return rewards
@@ -208,12 +197,12 @@ class _Policy(Seam, SyncedRollouts):
     def _measure(self, rows: int, mask: Tensor) -> Step:
         if self.model.training:
             # Every microbatch of this optimizer step is generated already
-            # (`Objective.check` saw to that for `token`).
+            # (`Objective.settled` saw to that for `token`).
             buffered = self._buffered_inputs
             window = [
                 buffered[(self._step + i) % len(buffered)] for i in range(self._window)
             ]
-            tokens = torch.stack([_mask(inputs).sum() for inputs in window]).sum()
+            tokens = torch.stack([own_tokens(inputs).sum() for inputs in window]).sum()
             rows *= self._window
         else:
             tokens = mask.sum()
@@ -223,7 +212,7 @@ class _Policy(Seam, SyncedRollouts):
         """The seam: the plugin's loss on (B, T) log-probs of the completion tokens."""
         if self.objective is None:
             return super()._compute_loss(model, inputs)  # type: ignore[misc]
-        mask = _mask(inputs)
+        mask = own_tokens(inputs)
         logps, entropies, aux_loss = self._get_per_token_logps_and_entropies(
             model,
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
@@ -324,32 +313,19 @@ class AlignRLOOTrainer(_Policy, RLOOTrainer):
 
     method = "rloo"
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if self._scored is not None:
-            self._scored.append(result[0])
-        return result
-
-    _scored: list[Tensor] | None = None
-
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        # TRL keeps sums per sequence; a plugin gets the old log-probs per token.
-        self._scored = []
-        try:
-            return super()._generate_and_score_completions(inputs)
-        finally:
-            self._scored = None
+    def _old_logps(self, output: Mapping[str, Any]) -> Tensor | None:
+        assert self._scored
+        return self._scored[0][0]
 
     def _with_penalty(self, rewards: Tensor, output: dict[str, Any]) -> Tensor:
+        # TRL keeps sums per sequence; a plugin gets the old log-probs per token.
         assert self._scored
-        output["old_per_token_logps"] = self._scored[0]
+        old = output["old_per_token_logps"] = self._scored[0][0]
         if self.reward_clip_range:
             rewards = rewards.clamp(*self.reward_clip_range)
         if self.beta != 0.0:
-            output["ref_per_token_logps"] = self._scored[1]
-            kl = ((self._scored[0] - self._scored[1]) * output["completion_mask"]).sum(
-                -1
-            )
+            reference = output["ref_per_token_logps"] = self._scored[1][0]
+            kl = ((old - reference) * output["completion_mask"]).sum(-1)
             rewards = rewards - self.beta * self.accelerator.gather(kl)
         return rewards
 
@@ -363,9 +339,3 @@ def _clip_range(trainer: Any) -> dict[str, float]:
         "train.epsilon": trainer.epsilon_low,
         "train.epsilon_high": trainer.epsilon_high,
     }
-
-
-def _mask(inputs: Mapping[str, Any]) -> Tensor:
-    """(B, T) bool: completion tokens of the model, without those of a tool."""
-    mask = inputs["completion_mask"]
-    return (mask * inputs["tool_mask"] if "tool_mask" in inputs else mask).bool()

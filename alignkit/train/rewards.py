@@ -4,16 +4,18 @@ rollouts.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignkit.data import encode
 from alignkit.errors import WorkError
 from alignkit.recipe.schema import Sampled
+from alignkit.run import new_row
+from alignkit.run.rows import Row, plain
 from alignkit.types import STATUSES, Score
 
 if TYPE_CHECKING:
@@ -21,12 +23,44 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
     from alignkit.run import Run
 
+LogExtra = Callable[[str, list[Any]], None]  # TRL's: a column of its table
+LogMetric = Callable[[str, float], None]  # TRL's
 _WORST_FIRST = ("error", "timeout", "unparsed", "wrong", "ok")
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What the rewards need to know of the rows that a trainer draws prompts from."""
+
+    rows: Sequence[Mapping[str, Any]]
+    spec: Mapping[str, Any]  # what the recipe says of the data set
+
+    def fields(self, number: int) -> Row:
+        """The part of a rollout's row that comes from the data set."""
+        row = self.rows[number]
+        known: Row = {"truth": row.get("truth"), "metadata": encode.metadata(row)}
+        return {**plain(known), "source": encode.source(row, number, self.spec)}
+
+
+@dataclass
+class _Batch:
+    """A generation batch on its way through grading."""
+
+    step: int
+    kind: str
+    rows: list[Row]
+    grading: dict[str, Grading]
+    scores: dict[str, list[Score]] = field(default_factory=dict)
+    seconds: float = 0.0  # waited for grades
+
+
 class RewardBoard:
-    """The rewards of a run. `functions` are what TRL gets; each call grades the whole
-    batch.
+    """The rewards of a run, and its rollouts. A trainer calls `begin` once a batch is
+    generated, TRL the `functions`, each of which grades the whole batch, and the
+    trainer `finish` once it has the advantages.
+
+    Args:
+        answers: of the kinds of rollouts, `step` (trained on) and `validation`.
 
     Raises:
         WorkError: a reward failed on a sample and the recipe says `on_error: stop`; the
@@ -40,94 +74,96 @@ class RewardBoard:
         zero_on_error: Mapping[str, bool],
         grader: Grader,
         run: Run,
+        answers: Mapping[str, Answers],
     ) -> None:
         self.rewards = list(rewards)
         self.weights = list(weights)
         self.zero_on_error = dict(zero_on_error)
         self.grader = grader
         self.run = run
+        self.answers = answers
         self.functions = [self._as_trl(reward) for reward in self.rewards]
-        self.trainer: Any = None  # made later
-        self._started: dict[str, Grading] = {}
-        self._scores: dict[str, list[Score]] = {}
-        self._seconds = 0.0
+        self._batch: _Batch | None = None
+        self._groups: Counter[tuple[str, int]] = Counter()  # written of kind and step
 
     def _as_trl(self, reward: BoundReward) -> Any:
-        def function(
-            prompts: list[Any], completions: list[Any], **columns: Any
-        ) -> list[float]:
-            return self._grade(reward, prompts, completions, columns)
+        def function(prompts: list[Any], **columns: Any) -> list[float]:
+            return self._grade(reward, columns["log_extra"], columns["log_metric"])
 
         function.__name__ = reward.name
         return function
 
     def begin(
-        self, rows: Sequence[Mapping[str, Any]], completions: Sequence[Any]
-    ) -> None:
-        """Start to grade a batch; TRL asks for the rewards after its log-prob passes."""
-        truths = [json.loads(row["truth"]) for row in rows]
-        metadatas = [json.loads(row["metadata"]) for row in rows]
-        prompts = [row["prompt"] for row in rows]
-        for reward in self.rewards:
-            self._started[reward.name] = self.grader.submit(
-                reward, _texts(completions), truths, prompts, metadatas
+        self,
+        inputs: Sequence[Mapping[str, Any]],
+        completions: Sequence[Row],
+        step: int,
+        kind: str,
+    ) -> list[Row]:
+        """Start to grade a batch; TRL asks for the rewards after its log-prob passes.
+
+        Args:
+            inputs: TRL's, with the prompt and the number of its `row`.
+            completions: what is known of each, its response among it.
+
+        Returns:
+            The rollouts as they will be written.
+        """
+        answers = self.answers[kind]
+        known = {n: answers.fields(n) for n in {given["row"] for given in inputs}}
+        batch = [
+            new_row(
+                {
+                    "step": step,
+                    "prompt": given["prompt"],
+                    **known[given["row"]],
+                    **completion,
+                }
             )
+            for given, completion in zip(inputs, completions, strict=True)
+        ]
+        responses = [row["response"] for row in batch]
+        truths = [row["truth"] for row in batch]
+        prompts = [row["prompt"] for row in batch]
+        metadatas = [row["metadata"] for row in batch]
+        grading = {
+            reward.name: self.grader.submit(
+                reward, responses, truths, prompts, metadatas
+            )
+            for reward in self.rewards
+        }
+        self._batch = _Batch(step, kind, batch, grading)
+        return batch
 
     def _grade(
-        self,
-        reward: BoundReward,
-        prompts: list[Any],
-        completions: list[Any],
-        columns: dict,
+        self, reward: BoundReward, log_extra: LogExtra, log_metric: LogMetric
     ) -> list[float]:
-        responses = _texts(completions)
-        truths = [json.loads(text) for text in columns["truth"]]
-        metadatas = [json.loads(text) for text in columns["metadata"]]
+        batch = self._batch
+        assert batch is not None, "TRL asks for rewards of a batch that has begun"
         started = time.perf_counter()
-        graded = self._started.pop(reward.name).result()
-        self._seconds += time.perf_counter() - started
-        self._scores[reward.name] = [g.score for g in graded]
-        if len(self._scores) == len(self.rewards):
-            self._finish(prompts, responses, truths, metadatas, columns)
+        graded = batch.grading[reward.name].result()
+        batch.seconds += time.perf_counter() - started
+        batch.scores[reward.name] = [g.score for g in graded]
+        if len(batch.scores) == len(self.rewards):
+            self._combine(batch, log_extra, log_metric)
         return [g.score.reward for g in graded]
 
-    def _finish(
-        self,
-        prompts: list[Any],
-        responses: list[str],
-        truths: list[Any],
-        metadatas: list[Any],
-        columns: dict[str, Any],
+    def _combine(
+        self, batch: _Batch, log_extra: LogExtra, log_metric: LogMetric
     ) -> None:
-        """All rewards of the batch are in: log, write, and stop if one of them failed."""
-        scores, self._scores = self._scores, {}
-        seconds, self._seconds = self._seconds, 0.0
-        # TRL's own way to tell
-        validation = self.trainer is not None and not self.trainer.model.training
-        step = columns["trainer_state"].global_step + (0 if validation else 1)
-        log_metric = columns["log_metric"]
-        log_metric("seconds/reward", seconds)
-        rows, failed = [], None
-        for i, response in enumerate(responses):
-            each = {reward.name: scores[reward.name][i] for reward in self.rewards}
-            row = {
-                "step": step,
-                "prompt": prompts[i],
-                "response": response,
-                "truth": truths[i],
-                **combine(each, self.weights),
-                "tokens": len(columns["completion_ids"][i]),
-                "metadata": metadatas[i],
+        """All rewards of the batch are in: log, and stop if one of them failed."""
+        rows, failed = batch.rows, None
+        for i, row in enumerate(rows):
+            each = {
+                reward.name: batch.scores[reward.name][i] for reward in self.rewards
             }
+            row.update(combine(each, self.weights))
             for name, score in each.items():
-                if (
-                    score.status == "error"
-                    and not self.zero_on_error.get(name, False)
-                    and failed is None
-                ):
+                fatal = score.status == "error" and not self.zero_on_error.get(name)
+                if fatal and failed is None:
                     failed = (name, score)
-            rows.append(row)
-        columns["log_extra"]("status", [row["status"] for row in rows])
+        log_metric("seconds/reward", batch.seconds)
+        log_extra("status", [row["status"] for row in rows])
         counts = Counter(row["status"] for row in rows)
         for status in STATUSES:
             log_metric(f"status/{status}", counts[status] / len(rows))
@@ -137,11 +173,27 @@ class RewardBoard:
                 f"parts/{part}",
                 sum(row["parts"].get(part, 0.0) for row in rows) / len(rows),
             )
-        self.run.write_rollouts(step, rows, "validation" if validation else "step")
         if failed is not None:
+            self.run.write_rollouts(batch.step, rows, batch.kind)
             raise WorkError(
-                failure(*failed, f"at step {step}", self.run.folder / "rollouts")
+                failure(*failed, f"at step {batch.step}", self.run.folder / "rollouts")
             )
+
+    def finish(self, rows: Sequence[Row], groups: int) -> None:
+        """Write the batch with what was not known before, such as advantages.
+
+        Args:
+            rows: the further fields of each completion, `group` counted in this batch.
+            groups: how many the batch has, on all processes.
+        """
+        batch, self._batch = self._batch, None
+        assert batch is not None, "a batch is finished once"
+        written = self._groups[batch.kind, batch.step]
+        self._groups[batch.kind, batch.step] += groups
+        for row, further in zip(batch.rows, rows, strict=True):
+            row.update(further)
+            row["group"] = written + (row["group"] or 0)
+        self.run.write_rollouts(batch.step, batch.rows, batch.kind)
 
 
 def failure(name: str, score: Score, when: str, place: Path) -> str:
@@ -168,30 +220,32 @@ def bound_rewards(config: Sampled, registry: Registry) -> dict[str, BoundReward]
     return found
 
 
-def combine(scores: Mapping[str, Score], weights: Sequence[float]) -> dict[str, Any]:
-    """The rewards of one completion as fields of its row: weighted sum, worst status,
-    parts, each reward.
+def combine(scores: Mapping[str, Score], weights: Sequence[float]) -> Row:
+    """The rewards of one completion as fields of its row: weighted sum, parts, each
+    reward; status, stage and explanation of the worst.
     """
-    found = {
+    worst = min(scores.values(), key=lambda s: _WORST_FIRST.index(str(s.status)))
+    several = len(scores) > 1
+    of = next(name for name, score in scores.items() if score is worst)
+    said = worst.explanation
+    return {
         "reward": sum(
             w * s.reward for w, s in zip(weights, scores.values(), strict=True)
         ),
-        "status": min((str(s.status) for s in scores.values()), key=_WORST_FIRST.index),
+        "status": worst.status,
+        "stage": worst.stage,
+        "explanation": f"{of}: {said}" if several and said else said,
         "parts": {
             part: value for s in scores.values() for part, value in s.parts.items()
         },
         "rewards": {
-            n: {"reward": s.reward, "status": s.status, "stage": s.stage}
-            for n, s in scores.items()
+            name: {
+                "reward": s.reward,
+                "status": s.status,
+                "parts": dict(s.parts),
+                "stage": s.stage,
+                "explanation": s.explanation,
+            }
+            for name, s in scores.items()
         },
     }
-    failed = [
-        f"{n}: {s.explanation}"
-        for n, s in scores.items()
-        if s.status in ("error", "timeout")
-    ]
-    return {**found, "explanation": failed[0]} if failed else found
-
-
-def _texts(completions: Sequence[Any]) -> list[str]:
-    return [c if isinstance(c, str) else c[-1]["content"] for c in completions]

@@ -51,7 +51,7 @@ class Seam:
             self.loss_is_scaled_for_ga = True
         super().__init__(*args, **kwargs)
         if objective is not None:
-            self.objective = objective.check(self.method, self.args)
+            self.objective = objective.settled(self.method, self.args)
 
     # -- one optimizer step ------------------------------------------------------------
 

@@ -14,10 +14,11 @@ from alignkit.errors import InputError
 from alignkit.machine import here
 from alignkit.machine.gpus import cuda_available
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
-from alignkit.recipe.plugin_check import used
 from alignkit.recipe.schema import Policy, Sampled, Stage, Stepped
+from alignkit.recipe.trl import setting
 from alignkit.train import arguments
 from alignkit.train.evals import TrainingEvals, given, given_prompt
+from alignkit.train.rewards import Answers, RewardBoard
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
     from alignkit.train.objective import Objective
-    from alignkit.train.rewards import RewardBoard
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def create_run(
         folder,
         method=config.method,
         seed=config.seed,
-        fingerprint=fingerprint(recipe, registry),
+        **provenance.of_run(recipe, registry).record(),
         versions=here.versions(),
         git=here.git_state(recipe.path.parent),
         hardware=here.hardware(),
@@ -79,41 +79,32 @@ def create_run(
     return made
 
 
-def fingerprint(recipe: Recipe, registry: Registry) -> str:
-    """One hash for all that decides the result: the recipe, its plugins' sources, its
-    rows, the versions.
-    """
-    sources, datasets = {}, {}
-    for name, stage in (recipe.stages or {"": recipe}).items():
-        for plugin in used(stage.resolved, registry):
-            sources[f"{plugin.kind} {plugin.name}"] = plugin.source_hash
-        for part, spec in stage.stage.data.parts().items():
-            loaded = data.load_rows(given(spec), registry, seed=stage.stage.seed)
-            datasets[f"{name} {part}"] = data.fingerprint(loaded)
-    decisive = {
-        package: version
-        for package, version in here.versions().items()
-        if package != "vllm"
-    }
-    return provenance.fingerprint(recipe.resolved, sources, datasets, decisive)
-
-
-def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> None:
+def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> list[str]:
     """Refuse to go on with a run whose data, plugins or versions have changed since.
 
+    Returns:
+        What cannot be told.
+
     Raises:
-        InputError: the fingerprint differs.
+        InputError: what has changed, each part by its name.
     """
-    if fingerprint(recipe, registry) != begun.manifest.get("fingerprint"):
+    now = provenance.of_run(recipe, registry)
+    if changed := provenance.changes(begun.manifest, now):
         stage = (
             f", or at the first stage concerned: align run --resume {begun.folder}"
             " --from STAGE"
         )
         raise InputError(
             f"{begun.folder} was begun with other data, plugins or versions than are"
-            " here now, so going on would mix two experiments; start anew: align run"
-            f" {begun.folder / 'recipe.yaml'}" + (stage if recipe.stages else "")
+            f" here now ({'; '.join(changed)}), so going on would mix two experiments;"
+            f" start anew: align run {begun.folder / 'recipe.yaml'}"
+            + (stage if recipe.stages else "")
         )
+    if not provenance.is_old(begun.manifest):
+        return []
+    return [
+        f"{begun.folder} was begun by {provenance.OLD}; its data and versions agree"
+    ]
 
 
 def objective(config: Stage, registry: Registry) -> Objective | None:
@@ -156,6 +147,7 @@ class Job:
         ]
         self.prompt = data.load_prompt(given_prompt(self.config.data.prompt), registry)
         self.grader: Grader | None = None
+        self.answers: dict[str, Answers] = {}
         self.progress: Any = None
         self.trainer: Any = None
         self.evals = TrainingEvals(
@@ -274,11 +266,11 @@ class Job:
                 loaded,
                 self.prompt,
                 self.tokenizer,
-                max_length=train.get("max_length", 1024),
+                max_length=setting(self.config, "max_length"),
                 mask_prompt=train.get("completion_only_loss") is not False,
             )
         elif method == "dpo":
-            limit = train.get("max_length", 1024)
+            limit = setting(self.config, "max_length")
             dataset, kept = encode.preferences(
                 loaded, self.prompt, self.tokenizer, max_length=limit
             )
@@ -289,6 +281,8 @@ class Job:
             dataset, kept = encode.problems(
                 loaded, self.prompt, self.tokenizer, max_prompt=room
             )
+            rollouts = "step" if part == "train" else part
+            self.answers[rollouts] = Answers(loaded, given(spec))
         self.run.update(rows={**self.run.manifest.get("rows", {}), part: kept.record()})
         return dataset
 
@@ -336,10 +330,11 @@ class Job:
             vllm = config.generation.vllm
             tolerance = vllm.sync_tolerance if vllm is not None else None
             self.trainer = kind(
-                reward_funcs=board.functions, sync_tolerance=tolerance, **common
+                reward_funcs=board.functions,
+                board=board,
+                sync_tolerance=tolerance,
+                **common,
             )
-            self.trainer.completions_ready = board.begin
-            board.trainer = self.trainer
         elif config.method == "sft":
             from alignkit.train.sft import AlignSFTTrainer
 
@@ -367,7 +362,7 @@ class Job:
 
     def _reward_board(self, config: Policy) -> RewardBoard:
         from alignkit.grading import Grader
-        from alignkit.train.rewards import RewardBoard, bound_rewards
+        from alignkit.train.rewards import bound_rewards
 
         self.grader = Grader()
         entries, bound = config.rewards, bound_rewards(config, self.registry)
@@ -376,4 +371,6 @@ class Job:
             for name, reward in bound.items()
         }
         weights = [entry.weight for entry in entries.values()]
-        return RewardBoard(list(bound.values()), weights, zero, self.grader, self.run)
+        return RewardBoard(
+            list(bound.values()), weights, zero, self.grader, self.run, self.answers
+        )

@@ -316,4 +316,4 @@ def test_processes_that_tensor_parallel_does_not_divide_are_refused(folder: Path
         "engine: transformers, max_new_tokens: 8",
         "engine: vllm, vllm: {tensor_parallel: 2}",
     )
-    refused(folder, text, 2, "generation.vllm.tensor_parallel (2)", "1 processes")
+    refused(folder, text, 2, "generation.vllm.tensor_parallel: 2", "1 processes")

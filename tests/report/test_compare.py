@@ -491,3 +491,76 @@ def test_another_number_of_samples_for_a_question_is_another_sampling(make):
 
 def test_a_metric_named_twice_is_one_column(make):
     assert compare(collect([make.run("a")]), [METRIC, METRIC]).metrics == [METRIC]
+
+
+def graded(name, **parts):
+    sha256 = f"2:{name}"
+    return {"grader": {"name": "math", "sha256": sha256, "options": {}, "parts": parts}}
+
+
+def test_two_graders_that_differ_in_a_helper_are_never_set_side_by_side(make):
+    one, two = ({"evals/math.py": "0", "evals/_rules.py": h} for h in ("aa", "bb"))
+    runs = [
+        make.run("a", provenance=graded("x", **one)),
+        make.run("b", provenance=graded("y", **two), recipe={"x": 1}),
+    ]
+    with pytest.raises(InputError) as caught:
+        compare(collect(runs))
+    said = 'in its grader: evals/_rules.py "aa" in a-s0; evals/_rules.py "bb" in b-s0'
+    assert said in str(caught.value)
+
+
+def test_grades_of_0_1_compare_with_each_other_and_not_with_todays(make):
+    old = {"grader": {"name": "math", "sha256": "ab" * 32, "options": {}}}
+    new = graded("x", **{"evals/math.py": "0"})
+    same = [
+        make.run("a", provenance=old),
+        make.run("b", provenance=old, recipe={"x": 1}),
+    ]
+    assert compare(collect(same))
+    with pytest.raises(InputError) as caught:
+        compare(collect([same[0], make.run("c", provenance=new, recipe={"x": 1})]))
+    said = (
+        'in its grader: identity "of 0.1, which hashed fewer files" in a-s0; identity'
+    )
+    assert said in str(caught.value) and "evals/math.py" not in str(caught.value)
+
+
+def begun(name, **parts):
+    identity = {"version": 2, "parts": parts}
+    return {"fingerprint": f"2:{name}", "identity": identity}
+
+
+@pytest.mark.parametrize("kind", ["helper", "0.1", "loss"])
+def test_rewards_of_other_code_are_measured_differently(make, kind):
+    one = begun(
+        "x", **{"reward near": {"rewards/_rules.py": "aa"}, "loss l": {"l.py": "1"}}
+    )
+    other = begun(
+        "y", **{"reward near": {"rewards/_rules.py": "bb"}, "loss l": {"l.py": "1"}}
+    )
+    if kind == "0.1":
+        other = {"fingerprint": "ab" * 32}
+    if kind == "loss":
+        parts = {**one["identity"]["parts"], "loss l": {"l.py": "2"}}
+        other = begun("z", **parts)
+    runs = [
+        make.run("a", manifest=one),
+        make.run("b", manifest=other, recipe={"x": 1}),
+    ]
+    if kind == "loss":
+        notes = compare(collect(runs), ["train/reward"]).notes
+        assert "The runs differ in their code too: loss l: l.py changed." in notes
+        return
+    with pytest.raises(InputError) as caught:
+        compare(collect(runs), ["train/reward"])
+    said = (
+        "its helper rewards/_rules.py changed"
+        if kind == "helper"
+        else "of alignkit 0.1"
+    )
+    assert (
+        "train/reward was measured differently in its grader by a-s0 and b-s0"
+        in str(caught.value)
+    )
+    assert said in str(caught.value)

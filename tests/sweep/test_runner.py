@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from alignkit import kits, plugins
+from alignkit import kits, plugins, provenance
 from alignkit.errors import InputError, MissingError
 from alignkit.machine import gpus
 from alignkit.run import Run
 from alignkit.sweep import check, jobs, runner, spec
 from alignkit.sweep.executor import LocalExecutor
 from alignkit.sweep.runner import Runner
-from alignkit.train.training import fingerprint
 
 VARIANTS = (
     "variants:\n  a: {}\n  b: {loss: {normalize: token}}\n  c: {loss: {normalize:"
@@ -45,7 +44,8 @@ def start(sweep_file, registry, tmp_path):
         checked = check.check_sweep(
             spec.read(sweep_file(text), seeds=seeds, overlays=(), sets=()), registry
         )
-        return jobs.create(checked, registry, tmp_path / "runs")[0]
+        sweep, make.run = jobs.create(checked, registry, tmp_path / "runs")
+        return sweep
 
     return make
 
@@ -58,7 +58,7 @@ class Cluster:
     def __init__(self, registry, slots=2, fail=(), rows=()):
         self.registry, self.slots, self.fail, self.rows = registry, slots, fail, rows
         self.submitted, self.cancelled, self.most = [], [], 0
-        self.left = {}
+        self.left, self.runs = {}, {}
 
     def submit(self, command, log):
         what = command[command.index("run") + 1 :]
@@ -69,13 +69,13 @@ class Cluster:
         self.left[name] = 2
         self.most = max(self.most, sum(left > 0 for left in self.left.values()))
         if "--resume" in what:
-            Run.reopen(what[1])
+            self.runs[name] = Run.reopen(what[1])
         else:
             folder = Path(what[what.index("--folder") + 1])
-            run = Run.create(folder.parent, name, folder)
+            run = self.runs[name] = Run.create(folder.parent, name, folder)
             loaded = check.recipe.load(what[0], registry=self.registry)
             run.write("recipe.yaml", check.recipe.to_yaml(loaded.resolved))
-            run.update(fingerprint=fingerprint(loaded, self.registry))
+            run.update(**provenance.of_run(loaded, self.registry).record())
             for step, row in enumerate(self.rows, 1):
                 run.append_metrics({"step": step, **row})
         return Path(what[what.index("--folder") + 1] if "--folder" in what else what[1])
@@ -86,7 +86,7 @@ class Cluster:
             return None
         if Run.open(handle).manifest["status"] == "running":
             failed = any(word in handle.name for word in self.fail)
-            Run.open(handle).finish(
+            self.runs[handle.name].finish(
                 "failed" if failed else "done",
                 error="out of memory" if failed else None,
             )
@@ -94,7 +94,7 @@ class Cluster:
 
     def cancel(self, handle):
         self.cancelled.append(handle.name)
-        Run.open(handle).finish("interrupted")
+        self.runs[handle.name].finish("interrupted")
         self.left[handle.name] = 0
 
 
@@ -131,7 +131,7 @@ def test_resuming_repeats_nothing_that_is_done_and_tries_again_what_failed(
 ):
     sweep = start()
     work(sweep, Cluster(registry, fail=["b"]), registry)
-    Run.open(sweep.folder).finish("failed")
+    start.run.finish("failed")
     again, _ = jobs.reopen(sweep.folder)
     cluster = Cluster(registry)
     assert set(work(again, cluster, registry).values()) == {"done"}
@@ -167,6 +167,92 @@ def test_what_an_earlier_sweep_or_run_did_is_reused(start, registry):
     cluster = Cluster(registry)
     work(second, cluster, registry)
     assert cluster.submitted == ["a-seed1", "b-seed1", "c-seed1"]
+
+
+REWARD = """\
+from alignkit import Reward, hookimpl
+from ._rules import near
+
+
+def nearest(response: str, truth: str) -> float:
+    return near(response, truth)
+
+
+@hookimpl
+def align_rewards():
+    yield Reward("nearest", nearest)
+"""
+
+
+@pytest.fixture
+def helped(tmp_path, tiny):
+    """The recipe with a reward of a kit that has a helper: the helper, and a function
+    that loads the plugins.
+    """
+    helper = tmp_path / "mine/rewards/_rules.py"
+    helper.parent.mkdir(parents=True)
+    helper.write_text("def near(a, b):\n    return float(a == b)\n")
+    (helper.parent / "nearest.py").write_text(REWARD)
+    tiny.write_text(tiny.read_text().replace("drgrpo: {}", "nearest: {}"))
+
+    def load():
+        return plugins.load([kits.builtin(), kits.at(tmp_path / "mine", "here")])
+
+    return helper, load
+
+
+@pytest.fixture
+def begin(sweep_file, helped, tmp_path):
+    """Makes a sweep in `runs/` with plugins as they are now."""
+
+    def make():
+        registry = helped[1]()
+        read = spec.read(sweep_file(VARIANTS), seeds=(0,), overlays=(), sets=())
+        checked = check.check_sweep(read, registry)
+        return jobs.create(checked, registry, tmp_path / "runs")[0], registry
+
+    return make
+
+
+def test_a_run_of_another_helper_is_not_reused(begin, helped):
+    first, registry = begin()
+    work(first, Cluster(registry), registry)
+    helped[0].write_text("def near(a, b):  # the same\n    return float(a == b)\n")
+    assert len(begin()[0].of("done")) == 3
+    helped[0].write_text("def near(a, b):\n    return float(a != b)\n")
+    assert begin()[0].of("done") == []
+
+
+def test_a_sweep_is_not_gone_on_with_when_a_helper_has_changed(begin, helped):
+    sweep, registry = begin()
+    work(sweep, Cluster(registry, fail=["b-"]), registry)
+    Run.open(sweep.folder).finish("failed")
+    again, _ = jobs.reopen(sweep.folder)
+    jobs.go_on(again, registry)
+    made.finish("failed")
+    helped[0].write_text("def near(a, b):\n    return float(a != b)\n")
+    again, _ = jobs.reopen(sweep.folder)
+    with pytest.raises(InputError) as caught:
+        jobs.go_on(again, registry)
+    said = "reward nearest: its helper rewards/_rules.py changed since these were run"
+    assert f"{said}: a-seed0, c-seed0" in str(caught.value)
+    assert Run.open(sweep.folder).status == "failed"
+
+
+def test_runs_of_0_1_are_kept_in_their_sweep_not_reused_in_others_and_said(begin):
+    sweep, registry = begin()
+    work(sweep, Cluster(registry, fail=["b-"]), registry)
+    Run.open(sweep.folder).finish("failed")
+    for job in sweep.of("done"):
+        run = Run.open(job.run)
+        del run.manifest["identity"]
+        run.update(fingerprint="ab" * 32)
+    again, _ = jobs.reopen(sweep.folder)
+    jobs.go_on(again, registry)
+    assert [job.status for job in again.jobs] == ["done", "waiting", "done"]
+    assert "2 runs were done by alignkit 0.1" in again.notes[0]
+    other = begin()[0]
+    assert other.of("done") == [] and "not reused" in other.notes[0]
 
 
 def test_an_unfinished_run_is_not_reused(start, registry):
@@ -252,10 +338,7 @@ def test_a_folder_that_is_no_sweep_is_not_resumed(tmp_path):
 )
 def test_a_damaged_sweep_is_named_when_it_is_resumed(start, text):
     sweep = start()
-    manifest = sweep.folder / "manifest.json"
-    manifest.write_text(
-        json.dumps({**json.loads(manifest.read_text()), "status": "interrupted"})
-    )
+    start.run.finish("interrupted")
     (sweep.folder / "sweep.json").write_text(text)
     with pytest.raises(InputError, match=r"sweep.json is damaged"):
         jobs.reopen(sweep.folder)

@@ -110,6 +110,9 @@ def test_rollouts_ended_by_a_stop_string_count_as_finished(grpo):
     ]
     assert rollouts
     stopped = sum(row["response"].endswith("</answer>") for row in rollouts)
+    assert sum(row["finish_reason"] == "stop" for row in rollouts) >= stopped
+    # the trainer computes both for the importance correction
+    assert all(row["mean_logprob"] < 0 < row["mean_entropy"] for row in rollouts)
     assert stopped > 0.5 * len(rollouts)
     truncated = [row["train/truncated"] for row in rows if "train/truncated" in row]
     assert sum(truncated) / len(truncated) == pytest.approx(

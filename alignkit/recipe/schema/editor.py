@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from alignkit.recipe import trl
 from alignkit.recipe.schema import METHODS, walk
 
@@ -73,8 +71,5 @@ def _train(method: str) -> dict[str, Any]:
     for field in trl.fields(method).values():
         if field.name in owned:
             continue
-        schema = TypeAdapter(field.type).json_schema()
-        if field.choices and field.annotation == "str":
-            schema = {"enum": list(field.choices)}
-        properties[field.name] = _or_null({**schema, "description": field.help})
+        properties[field.name] = _or_null({**field.schema, "description": field.help})
     return {"type": "object", "properties": properties, "additionalProperties": False}

@@ -43,7 +43,9 @@ class Named(Section):
 class Started(Section):
     """How a run is started, watched and kept."""
 
-    callbacks: Annotated[list[str], Key(plugin="callback", shared=True)] = []
+    callbacks: Annotated[
+        list[str], Key(plugin="callback", shared=True, identity=False)
+    ] = []
     track: Annotated[
         list[Literal["wandb", "trackio", "tensorboard"]],
         Key(owns=("report_to",), shared=True, identity=False),

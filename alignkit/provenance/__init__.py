@@ -1,0 +1,24 @@
+"""What decides a result: the identity of plugins and graders, fingerprints of runs, and
+how two of them differ.
+"""
+
+from alignkit.provenance.changes import OLD, changes, differences, is_old, measured_by
+from alignkit.provenance.fingerprint import Fingerprint, RowHashes, of_run
+from alignkit.provenance.identity import Identity, identity, identity_of_function
+from alignkit.provenance.named import Named, named
+
+__all__ = [
+    "OLD",
+    "Fingerprint",
+    "Identity",
+    "Named",
+    "RowHashes",
+    "changes",
+    "differences",
+    "identity",
+    "identity_of_function",
+    "is_old",
+    "measured_by",
+    "named",
+    "of_run",
+]
