@@ -109,7 +109,7 @@ class _Policy(Seam, Rollouts):
         """By EOS or a stop string, and not by the limit of tokens."""
         if ids[-1] in self.eos_token_ids:
             return True
-        return bool(self._stops) and self._stopping.end(ids) > 0
+        return bool(self._stops) and self._stopping.end(list(ids)) > 0
 
     def _spent(self, started: float) -> float:
         seconds = time.perf_counter() - started
