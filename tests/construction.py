@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from alignkit import models, plan, recipe
+from alignkit.data.datasets import Datasets
 from alignkit.plan import verdict
 from alignkit.recipe import rules, to_yaml
 from alignkit.recipe.rules import Problem
@@ -130,26 +131,28 @@ class Workshop:
 
         Nothing of what is checked first is asked.
         """
-        from alignkit.train import training
+        from alignkit.train.start import create_run
+        from alignkit.train.training import prepared
+        from alignkit.train.watchers import Watchers
 
         self.count += 1
-        run = training.create_run(
-            loaded, self.registry, folder=self.folder / f"run{self.count}"
+        datasets = Datasets(self.registry)
+        run = create_run(
+            loaded, self.registry, datasets, folder=self.folder / f"run{self.count}"
         )
-        job = training.Job(loaded, self.registry, Console(file=io.StringIO()), run)
+        console = Console(file=io.StringIO())
+        watchers = Watchers.of(loaded, self.registry, run)
+        parts = (loaded, self.registry, datasets, console, run, watchers)
         try:
-            job._configure()
-            job._load_model()
-            job._make_trainer()
-            if steps:
-                job.trainer.train()
-                model = job.trainer.accelerator.unwrap_model(job.trainer.model)
-                models.save(model, job.tokenizer, run.model)
-            else:
-                job.trainer.get_train_dataloader()
-                job.trainer.create_optimizer_and_scheduler(1)
+            with prepared(*parts) as training:
+                trainer = training.trainer
+                if steps:
+                    trainer.train()
+                    model = trainer.accelerator.unwrap_model(trainer.model)
+                    models.save(model, trainer.processing_class, run.model)
+                else:
+                    trainer.get_train_dataloader()
+                    trainer.create_optimizer_and_scheduler(1)
         except Exception as error:  # noqa: BLE001 (any one ends the run)
             return error
-        finally:
-            job.close()
         return None

@@ -161,6 +161,7 @@ MAY_NAME = {
     "machine/doctor.py": {"alpaca", "nvidia"},  # the package alpaca-eval, nvidia-smi
     "provenance/fingerprint.py": {"alpaca"},
     "machine/here.py": {"alpaca"},
+    "provenance/fingerprint.py": {"alpaca"},  # a version that plugins count
     "machine/versions.py": {"alpaca"},
     "machine/gpus.py": {"nvidia"},
 }

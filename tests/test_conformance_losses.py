@@ -192,9 +192,9 @@ def fault_in_the_core(name, monkeypatch):
             False,
         )
     else:
-        shifted = policy._mask
+        shifted = policy.own_tokens
         monkeypatch.setattr(
-            policy, "_mask", lambda inputs: shifted(inputs).roll(1, dims=1)
+            policy, "own_tokens", lambda inputs: shifted(inputs).roll(1, dims=1)
         )
 
 

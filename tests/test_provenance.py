@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
-from alignkit import data, kits, plugins, provenance, recipe
+from alignkit import data, kits, plan, plugins, provenance, recipe
 from alignkit.cli import main
+from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError, PluginError
 from alignkit.evaluate import EvalRequest, StoredResponses, evaluate, plan_eval
 from alignkit.grading import Grader
@@ -645,18 +646,23 @@ def test_a_key_that_a_later_version_adds_at_its_default_changes_nothing(monkeypa
     assert decisive(stated, {}, set()) != before
 
 
-def test_rows_are_hashed_once_for_all_stages_and_by_whoever_loaded_them(project):
+def test_rows_are_hashed_once_for_all_stages_and_of_whoever_loaded_them(
+    project, monkeypatch
+):
     registry = registry_of(project)
     loaded = recipe.load(project / "recipes/r.yaml", registry=registry)
-    seen = []
+    alone = provenance.of_run(loaded, registry)
+    seen, load = [], data.load_rows
 
-    def rows(spec, seed):
+    def load_rows(spec, registry, *, seed):
         seen.append(spec)
-        return data.fingerprint(data.load_rows(spec, registry, seed=seed))
+        return load(spec, registry, seed=seed)
 
-    assert provenance.of_run(loaded, registry, rows) == provenance.of_run(
-        loaded, registry
-    )
+    monkeypatch.setattr(data, "load_rows", load_rows)
+    datasets = Datasets(registry)
+    assert provenance.of_run(loaded, registry, datasets) == alone
+    assert len(seen) == 4
+    assert provenance.of_run(loaded, registry, datasets) == alone
     assert len(seen) == 4
 
 
@@ -676,6 +682,25 @@ def test_a_run_of_0_1_is_told_by_its_versions_and_rows(project):
     ]
     old["versions"]["trl"] = "1.0"
     assert "versions: trl 1.0 there" in provenance.changes(old, now)[0]
+
+
+def test_plan_says_what_run_would_say_of_a_helper_that_is_broken(project):
+    (project / "plugins/_rare.py").write_text("def shorten(:\n")
+    registry = registry_of(project)
+    loaded = recipe.load(project / "recipes/r.yaml", registry=registry)
+    (planned,) = plan.plan(loaded, registry)
+    with pytest.raises(PluginError) as caught:
+        provenance.of_run(loaded, registry)
+    assert set(caught.value.problems) <= {*planned.wrong}
+
+
+def test_a_circle_at_the_top_of_files_is_one_error_with_its_file(kit):
+    change(
+        kit / "rewards/_deeper.py", "def same", "from .exact import exact\n\n\ndef same"
+    )
+    with pytest.raises(PluginError, match="circular import") as caught:
+        registry_of(kit)
+    assert len(caught.value.problems) == 1 and "exact.py:" in str(caught.value)
 
 
 @pytest.fixture
@@ -733,21 +758,24 @@ def test_scores_of_0_1_are_computed_anew_and_said(scored, tmp_path):
 
 def test_a_run_goes_on_only_with_what_it_was_begun_with(project, tmp_path):
     from alignkit.run import Run
-    from alignkit.train import training
+    from alignkit.train import start
 
     registry = registry_of(project)
     loaded = recipe.load(project / "recipes/r.yaml", registry=registry)
-    begun = training.create_run(loaded, registry, folder=tmp_path / "run")
-    assert training.check_unchanged(loaded, registry, begun) == []
+    datasets = Datasets(registry)
+    begun = start.create_run(loaded, registry, datasets, folder=tmp_path / "run")
+    assert start.check_unchanged(loaded, registry, datasets, begun) == []
     change(project / "rewards/_rules.py", "1.0", "2.0")
     change(project / "recipes/eval.jsonl", "2+2", "3+1")
     with pytest.raises(InputError) as caught:
-        training.check_unchanged(loaded, registry, Run.open(begun.folder))
+        start.check_unchanged(
+            loaded, registry, Datasets(registry), Run.open(begun.folder)
+        )
     said = str(caught.value)
     assert "other data, plugins or versions" in said
     assert "reward exact: its helper rewards/_rules.py changed; rows of evals." in said
 
     begun.update(fingerprint="ab" * 32)
     del begun.manifest["identity"]
-    (note,) = training.check_unchanged(loaded, registry, begun)
+    (note,) = start.check_unchanged(loaded, registry, Datasets(registry), begun)
     assert "begun by alignkit 0.1" in note

@@ -195,7 +195,9 @@ def test_a_command_of_the_guide_to_reproducing_plans(registry, command):
         ):
             assert stage.wrong == []
     else:
-        check.check_sweep(spec.read(path, seeds=None, overlays=[MINI], sets=sets), registry)
+        check.check_sweep(
+            spec.read(path, seeds=None, overlays=[MINI], sets=sets), registry
+        )
 
 
 def test_the_guide_to_reproducing_names_every_ablation():

@@ -16,6 +16,7 @@ from alignkit.train.callbacks import (
     WholeRolloutsCallback,
     tokens_spent,
 )
+from alignkit.train.watchers import Watchers
 from alignkit.types import RunInfo
 
 GRPO = """
@@ -43,7 +44,7 @@ def test_validation_is_logged_under_its_own_name_and_counts_no_tokens_anew(
     tmp_path: Path,
 ):
     run = Run.create(tmp_path, "watched")
-    callback = MetricsCallback(run, RunInfo("watched", run.folder, {}), ())
+    callback = MetricsCallback(run, Watchers(RunInfo("watched", run.folder, {}), ()))
     args, state = (
         TrainingArguments(str(tmp_path), use_cpu=True),
         TrainerState(global_step=3),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
+from servers import OpenAIServer
 
 from alignkit.cli import cli
 
@@ -61,3 +62,68 @@ def test_a_best_metric_that_its_eval_does_not_give_stops_the_run_before_training
         and "eval/arithmetic/accuracy" in said
     )
     assert "train/loss" not in (tmp_path / "run/metrics.jsonl").read_text()
+
+
+JUDGED = RECIPE.replace("evals: {arithmetic:", "evals: {graded:").replace(
+    "max_steps: 4", "max_steps: 1"
+)
+KIT = """
+from alignkit import Eval, JudgeTask, Sample, Score, hookimpl
+
+
+def samples(rows, render):
+    for number, row in enumerate(rows):
+        yield Sample(str(number), render(row), row["truth"])
+
+
+def conversations(sample, response):
+    return [[{"role": "user", "content": f"{sample.id}: {response}"}]]
+
+
+def parse(sample, answers):
+    return Score(float(answers[0] == "yes"))
+
+
+@hookimpl
+def align_evals():
+    yield Eval(
+        name="graded",
+        samples=samples,
+        judge=JudgeTask(conversations=conversations, parse=parse),
+        data={"dataset": "arithmetic", "split": "test", "size": 16},
+        prompt="arithmetic",
+    )
+"""
+
+
+def test_a_judged_eval_asks_its_judge_about_the_model_in_training(
+    tmp_path: Path, monkeypatch
+):
+    def answer(body):
+        asked = body["messages"][0]["content"]
+        return "yes" if int(asked.partition(":")[0]) % 2 else "no"
+
+    (tmp_path / "kit" / "evals").mkdir(parents=True)
+    (tmp_path / "kit" / "evals" / "graded.py").write_text(KIT)
+    judged = JUDGED.replace("limit: 8", "judge: 'house:j', samples: 1")
+    (tmp_path / "judged.yaml").write_text(judged)
+    command = ["run", str(tmp_path / "judged.yaml"), "--kit", str(tmp_path / "kit")]
+    with OpenAIServer(answer) as server:
+        (tmp_path / "kit" / "plugins").mkdir()
+        (tmp_path / "kit" / "plugins" / "house.py").write_text(
+            "from alignkit import Judge, hookimpl\n\n\n@hookimpl\ndef align_judges():\n"
+            f"    yield Judge(name='house', model='j', base_url={server.url!r})\n"
+        )
+        done = CliRunner().invoke(cli, [*command, "--folder", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    ]
+    values = {
+        r["step"]: r["eval/graded/accuracy"]
+        for r in rows
+        if "eval/graded/accuracy" in r
+    }
+    assert values == {0: 0.5, 1: 0.5}
+    assert len(server.served) <= 32

@@ -7,22 +7,23 @@ import json
 import pytest
 
 from alignkit import data, kits, plugins, recipe
+from alignkit.data.datasets import Datasets
 from alignkit.engines.base import Sampling
 from alignkit.errors import RecipeError, WorkError
 from alignkit.grading import Grader
 from alignkit.run import append_jsonl, new_row, read_jsonl
-from alignkit.train import pipeline, training
+from alignkit.train import children
+from alignkit.train.asking import Asking, sampling_of
 from alignkit.train.iterate import _sft, train_settings
 from alignkit.train.rewards import bound_rewards
 from alignkit.train.sampling import (
-    Asking,
     _counts,
     _grade,
     _keep,
-    _sampling,
     questions,
     with_hint,
 )
+from alignkit.train.start import create_run
 
 RECIPE = """\
 method: expert_iteration
@@ -121,7 +122,7 @@ def test_a_resolved_recipe_with_such_settings_loads_again(load, tmp_path):
 
 def test_rollouts_carry_log_probs_and_each_iteration_has_a_seed_of_its_own(load):
     config = load("{questions: 4, rollouts: 2}").config
-    first, second = (_sampling(config, iteration) for iteration in (1, 2))
+    first, second = (sampling_of(config, iteration) for iteration in (1, 2))
     assert first.logprobs and first.n == 2 and first.seed != second.seed
 
 
@@ -327,8 +328,11 @@ def test_what_expert_iteration_would_not_read_is_refused(load, stated, text):
 @pytest.mark.slow
 def test_the_log_says_why_the_sampling_failed(load, tmp_path):
     registry = plugins.load([kits.builtin()])
-    made = training.create_run(
-        load("{questions: 4, rollouts: 2}"), registry, None, tmp_path / "run"
+    made = create_run(
+        load("{questions: 4, rollouts: 2}"),
+        registry,
+        Datasets(registry),
+        folder=tmp_path / "run",
     )
     arguments = [
         "_sample",
@@ -339,7 +343,7 @@ def test_the_log_says_why_the_sampling_failed(load, tmp_path):
         str(tmp_path / "nowhere"),
     ]
     with pytest.raises(WorkError, match=r"log\.txt"):
-        pipeline.child(
+        children.child(
             arguments, registry, "sampling", made.folder / "log.txt", made.folder
         )
     assert "nowhere" in (made.folder / "log.txt").read_text()

@@ -8,9 +8,11 @@ import pytest
 
 from alignkit import kits, plugins, recipe
 from alignkit.cli import main
+from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError
 from alignkit.run import Run
-from alignkit.train import pipeline, training
+from alignkit.train import pipeline
+from alignkit.train.start import create_run
 
 TWO = """\
 name: two
@@ -70,15 +72,20 @@ def test_from_needs_the_stages_before_it(two, tmp_path):
     registry = plugins.load([kits.builtin()])
     loaded = recipe.load(two, registry=registry)
     with pytest.raises(InputError, match="stage sft comes before grpo and is not done"):
-        pipeline.check(loaded, "grpo", None, tmp_path / "run", registry)
+        pipeline.check(
+            loaded, "grpo", None, tmp_path / "run", registry, Datasets(registry)
+        )
 
 
 def test_stages_that_could_not_all_be_set_aside_are_not_passed_off_as_new(
     two, tmp_path, capsys
 ):
     registry = plugins.load([kits.builtin()])
-    begun = training.create_run(
-        recipe.load(two, registry=registry), registry, None, tmp_path / "run"
+    begun = create_run(
+        recipe.load(two, registry=registry),
+        registry,
+        Datasets(registry),
+        folder=tmp_path / "run",
     )
     begun.finish("interrupted")
     folder = begun.folder
@@ -130,8 +137,9 @@ def test_only_leaves_the_rest_to_resume_and_from_runs_stages_anew(
     assert (folder / "stages/sft/manifest.json").read_text() == sft
     assert Run.open(folder).status == "done"
 
-    (folder / "stages/sft/manifest.json").write_text(
-        sft.replace('"fingerprint": "', '"fingerprint": "0')
-    )
+    changed = json.loads(sft)
+    changed["identity"]["parts"]["versions"]["trl"] = "0.1"
+    (folder / "stages/sft/manifest.json").write_text(json.dumps(changed))
     assert align("--resume", folder, "--from", "grpo") == 2
-    assert "stage sft was done with other data" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "stage sft was done with other data" in said and "trl 0.1 there" in said

@@ -36,12 +36,20 @@ from alignkit.terminal import say
 @kit_option
 @click.option(
     "--out",
+    "root",
+    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Where the run folder is made (default: output.root of the recipe, runs/).",
 )
-@click.option("--folder", metavar="DIR", help="Make exactly this run folder.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Make exactly this run folder.",
+)
 @click.option(
     "--resume",
+    type=click.Path(path_type=Path),
     metavar="RUN",
     help="Go on with an interrupted or failed run, in its folder.",
 )
@@ -59,7 +67,10 @@ from alignkit.terminal import say
     help="A pipeline runs this as one of its stages.",
 )
 @click.option(
-    "--join", hidden=True, help="This is one of several training processes of the run."
+    "--join",
+    type=click.Path(path_type=Path),
+    hidden=True,
+    help="This is one of several training processes of the run.",
 )
 @click.option(
     "--continue",
@@ -74,23 +85,23 @@ def run(
     overlays: tuple[str, ...],
     sets: tuple[str, ...],
     kit: tuple[str, ...],
-    out: str | None,
-    folder: str | None,
-    resume: str | None,
+    root: Path | None,
+    folder: Path | None,
+    resume: Path | None,
     first: str | None,
     only: str | None,
     stage: bool,
-    join: str | None,
+    join: Path | None,
     goes_on: bool,
     as_json: bool,
 ) -> int:
     """Run RECIPE: evaluate, train, evaluate, save. Prints where the run folder is."""
     from alignkit import plan as planning
-    from alignkit import provenance
+    from alignkit.data.datasets import Datasets
     from alignkit.run import Run
 
     if stage:
-        from alignkit.train.pipeline import end_with_parent
+        from alignkit.train.children import end_with_parent
 
         end_with_parent()
     if (recipe is None) == (resume is None):
@@ -98,93 +109,51 @@ def run(
             "name a recipe, or a run to --resume (and not both): align run"
             " recipes/quickstart.yaml"
         )
-    if resume is not None and (overlays or sets or out or folder):
+    if resume is not None and (overlays or sets or root or folder):
         raise InputError(
             "--resume goes on with the run's own recipe: --with, --set, --out and"
             " --folder do not apply"
         )
-    source = recipe if recipe is not None else str(Path(str(resume)) / "recipe.yaml")
     if resume is not None:
         Run.open(resume)  # says so when it is no run folder
-    loaded, registry = load_recipe(source, overlays, sets, kit)
+        recipe = str(resume / "recipe.yaml")
+    loaded, registry = load_recipe(str(recipe), overlays, sets, kit)
     if (first or only) and loaded.config.method != "pipeline":
         raise InputError(
             "--from and --only choose stages of a pipeline; this recipe is none"
         )
-    out_console = console(as_json)
+    datasets = Datasets(registry)
     # a pipeline has planned its stages, a launcher its processes
     if not stage and join is None:
-        planning.require(planning.plan(loaded, registry), loaded, overlays)
+        planning.require(planning.plan(loaded, registry, datasets), loaded, overlays)
 
-    from alignkit.train import iterate, launch, pipeline, training
+    from alignkit.train.start import Options, start
 
-    if loaded.config.method == "pipeline":
-        pipeline.check(loaded, first, only, Path(resume) if resume else None, registry)
-    if join is not None:
-        made = Run.join(join)
-    elif resume is not None:
-        if first is None:
-            for note in training.check_unchanged(loaded, registry, Run.open(resume)):
-                out_console.print(note, highlight=False, soft_wrap=True)
-        made = Run.reopen(resume, redo=first is not None)
-        # before the new fingerprint is written: a kill in between must not pass old
-        # stages off
-        if first is not None:
-            pipeline.set_aside(loaded, made.folder, first)
-            made.update(**provenance.of_run(loaded, registry).record())
-    else:
-        made = training.create_run(
-            loaded,
-            registry,
-            Path(out) if out else None,
-            Path(folder) if folder else None,
-        )
-        for note in made.manifest["identity"]["not_covered"]:
-            out_console.print(
-                f"its changes would not be seen: {note}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
-    if made.writes and join is None:
-        say(out_console, f"run folder: {made.folder}")
-    try:
-        if (
-            loaded.config.launch.processes > 1
-            and join is None
-            and loaded.config.method not in ("pipeline", "expert_iteration")
-        ):
-            return launch.processes(
-                loaded.config.launch.processes,
-                made,
-                registry,
-                resume=resume is not None,
-            )
-        with made.recorded():
-            if loaded.config.method == "pipeline":
-                result = pipeline.execute(
-                    loaded, registry, out_console, made, only=only
-                )
-            elif loaded.config.method == "expert_iteration":
-                result = iterate.execute(loaded, registry, out_console, made)
-            else:
-                result = training.execute(
-                    loaded,
-                    registry,
-                    out_console,
-                    made,
-                    resume=resume is not None or goes_on,
-                )
-    except KeyboardInterrupt:
+    options = Options(
+        root=root,
+        folder=folder,
+        resume=resume,
+        first=first,
+        only=only,
+        stage=stage,
+        join=join,
+        goes_on=goes_on,
+    )
+    out_console = console(as_json)
+    outcome = start(loaded, registry, datasets, options, out_console)
+    if outcome.interrupted:
         # the one that started this process says how to go on
-        if not stage and join is None:
-            text = f"interrupted; to go on: align run --resume {made.folder}"
+        if not options.started_by_another:
+            text = f"interrupted; to go on: align run --resume {outcome.run.folder}"
             say(out_console, text)
         return 130
+    if outcome.evals is None:  # the training processes have told of them
+        return 0
+    done, evals = outcome.run, outcome.evals
     if as_json:
-        print_json({"folder": str(made.folder), "status": made.status, "evals": result})
-    elif not stage and made.writes:
+        print_json({"folder": str(done.folder), "status": done.status, "evals": evals})
+    elif not stage and done.writes:
         from alignkit.report import summary
 
-        summary.print_run(made, loaded.config, result, out_console)
+        summary.print_run(done, loaded.config, evals, out_console)
     return 0

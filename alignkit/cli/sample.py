@@ -4,9 +4,6 @@ it.
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
 import click
 
 from alignkit.cli.common import console, kit_option, load_recipe
@@ -20,17 +17,10 @@ from alignkit.cli.common import console, kit_option, load_recipe
 def sample(run: str, iteration: int, model: str, kit: tuple[str, ...]) -> None:
     """Sample and grade the rollouts of one iteration of RUN."""
     from alignkit.run import Run
-    from alignkit.train.pipeline import end_with_parent
-    from alignkit.train.sampling import sample as sample_iteration
+    from alignkit.train.children import end_with_parent
+    from alignkit.train.sampling import sample_logged
 
     end_with_parent()
-    Run.open(run).log_to_file()
-    recipe, registry = load_recipe(str(Path(run) / "recipe.yaml"), kit=kit)
-    home = Path(run) / "iterations" / f"{iteration:03d}"
-    try:
-        sample_iteration(recipe, registry, home, iteration, model, console())
-    except Exception:
-        logging.getLogger("alignkit").exception(
-            "the sampling of iteration %d failed", iteration
-        )
-        raise
+    begun = Run.open(run)
+    recipe, registry = load_recipe(str(begun.folder / "recipe.yaml"), kit=kit)
+    sample_logged(recipe, registry, begun, iteration, model, console())

@@ -171,7 +171,6 @@ def _of_recipe(
     prompt: Any,
 ) -> Source:
     from alignkit.data import load_prompt, load_rows
-    from alignkit.train.evals import given, given_prompt
 
     recipe, registry = load_recipe(source, sets=sets, kit=kit)
     if recipe.stages:
@@ -180,14 +179,13 @@ def _of_recipe(
             f" {', '.join(recipe.stages)}"
         )
     config = recipe.stage
-    spec = given(config.data.train)
-    spec |= {
+    spec = config.data.train.stated | {
         name: value
         for name, value in (("split", part), ("limit", limit))
         if value is not None
     }
     rows = load_rows(spec, registry, seed=config.seed)
-    asked = prompt if prompt is not None else given_prompt(config.data.prompt)
+    asked = prompt if prompt is not None else config.data.template
     return Source(rows, registry, load_prompt(asked, registry), config)
 
 

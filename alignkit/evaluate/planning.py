@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
+from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError, nearest
 from alignkit.evaluate.responses import StoredResponses, completion
 from alignkit.evaluate.store import Key
@@ -72,9 +73,14 @@ class Planned:
 
 
 def plan_eval(
-    request: EvalRequest, registry: Registry, responses: StoredResponses | None = None
+    request: EvalRequest,
+    registry: Registry,
+    responses: StoredResponses | None = None,
+    datasets: Datasets | None = None,
 ) -> Planned:
     """Load the data, render the prompts and check every setting; nothing is generated.
+
+    `datasets` has the rows where others read them too.
 
     Raises:
         InputError: unknown options or settings, unfit data. MissingError: data out of
@@ -94,11 +100,13 @@ def plan_eval(
     name = request.prompt or spec.prompt
     prompt = data.load_prompt(name, registry)
     source = {**spec.data, **request.data}
+    datasets = datasets or Datasets(registry)
     own = responses is not None and responses.brings_questions
     rows = (
         responses.questions()
         if own and responses
-        else data.load_rows(source, registry, seed=request.seed)
+        # an eval may change its rows
+        else [dict(row) for row in datasets.rows(source, request.seed)]
     )
     rendered = False
 

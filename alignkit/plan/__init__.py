@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignkit import data, plugins
-from alignkit.errors import AlignError, InputError, MissingError
+from alignkit import data, kits, plugins
+from alignkit.data.datasets import Datasets
+from alignkit.errors import AlignError, InputError, MissingError, PluginError
 from alignkit.machine import gpus, hub
 from alignkit.plan import estimate, machine
 from alignkit.plan.verdict import facts, faults
-from alignkit.provenance import named
+from alignkit.provenance import identity, named
 from alignkit.recipe import trl
 from alignkit.recipe.rules import batches, setting
-from alignkit.recipe.schema import ExpertIteration, Model, Sampled, Stage, Stepped
+from alignkit.recipe.schema import ExpertIteration, Model, Sampled, Stage
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -59,15 +60,23 @@ class Plan:
         }
 
 
-def plan(recipe: Recipe, registry: Registry, *, estimates: bool = False) -> list[Plan]:
+def plan(
+    recipe: Recipe,
+    registry: Registry,
+    datasets: Datasets | None = None,
+    *,
+    estimates: bool = False,
+) -> list[Plan]:
     """One plan per trained recipe: the recipe itself, or each stage of a pipeline.
-    Estimates take a second more.
+    Estimates take a second more. `datasets` keeps the rows for what comes after.
     """
+    datasets = datasets or Datasets(registry)
     stages = recipe.trained
     plans = []
     for name, stage in stages.items():
         config = stage.stage
-        planned, lengths = _plan(name, stage, _origin(config.model, stages), registry)
+        origin = _origin(config.model, stages)
+        planned, lengths = _plan(name, stage, origin, registry, datasets)
         if estimates:
             _estimate(planned, stage, stages, lengths)
         plans.append(planned)
@@ -137,20 +146,34 @@ def require(
 
 
 def _plan(
-    name: str, recipe: Recipe, origin: Model, registry: Registry
+    name: str, recipe: Recipe, origin: Model, registry: Registry, datasets: Datasets
 ) -> tuple[Plan, estimate.Lengths | None]:
     config = recipe.stage
     found = Plan(
         name, config, plugins=[*named(recipe.resolved, registry).distinct.values()]
     )
+    _read_code(found)
     found.arithmetic = batch_arithmetic(config)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)
-    lengths = _data(config, registry, tokenizer, found)
+    lengths = _data(config, registry, datasets, tokenizer, found)
     known = facts(origin, registry, tokenizer, found.rows.get("rows"))
     found.wrong += faults(config, origin, known)
-    _evals(config, registry, found)
+    _evals(config, registry, datasets, found)
     return found, lengths
+
+
+def _read_code(found: Plan) -> None:
+    """What a plugin imports only when it is called may be broken: the run reads it for
+    its fingerprint. alignkit's own plugins are tested.
+    """
+    for plugin in found.plugins:
+        if plugin.kit == kits.builtin().name:
+            continue
+        try:
+            identity(plugin)
+        except PluginError as error:
+            found.wrong += error.problems
 
 
 def batch_arithmetic(config: Stage) -> dict[str, Any]:
@@ -189,28 +212,26 @@ def _tokenizer(model: Any, found: Plan) -> Any:
 
 
 def _data(
-    config: Stage, registry: Registry, tokenizer: Any, found: Plan
+    config: Stage,
+    registry: Registry,
+    datasets: Datasets,
+    tokenizer: Any,
+    found: Plan,
 ) -> estimate.Lengths | None:
-    from alignkit.train.evals import given_prompt
-
     try:
-        spec = config.data.train.model_dump(exclude_none=True)
-        rows = data.load_rows(spec, registry, seed=config.seed)
-        prompt = data.load_prompt(given_prompt(config.data.prompt), registry)
+        parts = {
+            part: datasets.rows(spec.stated, config.seed)
+            for part, spec in config.data.parts().items()
+        }
+        rows = parts["train"]
+        prompt = data.load_prompt(config.data.template, registry)
         first = (
             data.render_pair(prompt, rows[0])[0]
             if config.method == "sft"
             else data.render(prompt, rows[0])
         )
-        _rewards(config, registry, rows)
-        held_out: Sequence[Mapping[str, Any]] = []
-        if isinstance(config, Stepped) and config.data.validation is not None:
-            held_out = data.load_rows(
-                config.data.validation.model_dump(exclude_none=True),
-                registry,
-                seed=config.seed,
-            )
-            _rewards(config, registry, held_out)
+        for own in parts.values():
+            _rewards(config, registry, own)
     except MissingError as error:
         found.missing += error.missing
         return None
@@ -241,9 +262,9 @@ def _data(
     found.prompt["text"] = first
     if tokenizer is None:
         return None
-    if held_out:
+    if "validation" in parts:
         try:
-            _encoded(config, _sample(held_out), prompt, tokenizer)
+            _encoded(config, _sample(parts["validation"]), prompt, tokenizer)
         except InputError as error:
             found.wrong += [f"data.validation: {text}" for text in error.problems]
     return _tokens(config, rows, prompt, tokenizer, found)
@@ -341,7 +362,7 @@ def _encoded(
     ), limit
 
 
-def _evals(config: Stage, registry: Registry, found: Plan) -> None:
+def _evals(config: Stage, registry: Registry, datasets: Datasets, found: Plan) -> None:
     """The evals' data and judges, so that nothing is missing only after the training."""
     from alignkit.endpoint.judges import resolve
     from alignkit.evaluate import plan_eval
@@ -349,7 +370,8 @@ def _evals(config: Stage, registry: Registry, found: Plan) -> None:
 
     for name, entry in config.evals.items():
         try:
-            planned = plan_eval(request(config, name, registry), registry)
+            asked_for = request(config, name, registry)
+            planned = plan_eval(asked_for, registry, datasets=datasets)
             task = registry.get("eval", name).value.judge
             if entry.judge is not None:
                 judge = resolve(registry, entry.judge)

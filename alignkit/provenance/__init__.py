@@ -3,7 +3,7 @@ how two of them differ.
 """
 
 from alignkit.provenance.changes import OLD, changes, differences, is_old, measured_by
-from alignkit.provenance.fingerprint import Fingerprint, RowHashes, of_run
+from alignkit.provenance.fingerprint import Fingerprint, of_run
 from alignkit.provenance.identity import Identity, identity, identity_of_function
 from alignkit.provenance.named import Named, named
 
@@ -12,7 +12,6 @@ __all__ = [
     "Fingerprint",
     "Identity",
     "Named",
-    "RowHashes",
     "changes",
     "differences",
     "identity",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from alignkit import data
+from alignkit.data.datasets import Datasets
 from alignkit.machine import here
 from alignkit.provenance.identity import VERSION, hash_of, identity
 from alignkit.provenance.named import named
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 # They count where a plugin uses them.
 _OF_PLUGINS = ("math-verify", "sympy", "alpaca-eval")
-Rows = Callable[[Mapping[str, Any], int], str]
+Rows = Callable[[Mapping[str, Any], int], str]  # the hash, by spec and seed
 
 
 @dataclass(frozen=True)
@@ -52,32 +53,18 @@ class Fingerprint:
         return {"fingerprint": self.text, "identity": {**parts, **not_covered}}
 
 
-class RowHashes:
-    """The hash of a data set's rows by what a recipe says of it, each loaded once."""
-
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
-        self._known: dict[str, str] = {}
-
-    def __call__(self, spec: Mapping[str, Any], seed: int) -> str:
-        """Of the rows that `data.load_rows` gives."""
-        key = _hash([spec, seed])
-        if key not in self._known:
-            rows = data.load_rows(spec, self.registry, seed=seed)
-            self._known[key] = data.fingerprint(rows)
-        return self._known[key]
-
-
-def of_run(recipe: Recipe, registry: Registry, rows: Rows | None = None) -> Fingerprint:
+def of_run(
+    recipe: Recipe, registry: Registry, datasets: Datasets | None = None
+) -> Fingerprint:
     """The fingerprint of a run: the recipe, each plugin, data set and prompt that it
     names, and the versions.
 
-    `rows(spec, seed)` gives the hash of a data set's rows; left out, they are loaded.
+    `datasets` has the rows where others read them too.
 
     Raises:
         InputError, MissingError: what the recipe names cannot be had or read.
     """
-    rows = rows or RowHashes(registry)
+    rows = (datasets or Datasets(registry)).fingerprint
     parts: dict[str, str | Mapping[str, str]] = {}
     not_covered: dict[str, None] = {}
     for name, stage in (recipe.stages or {"": recipe}).items():

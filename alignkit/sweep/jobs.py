@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from alignkit import kits, provenance, recipe
+from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError, listing
 from alignkit.recipe import ABSENT, to_yaml
 from alignkit.run import Run, atomic_write, write_json
@@ -16,7 +17,6 @@ from alignkit.sweep.spec import Rule
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
-    from alignkit.provenance import RowHashes
     from alignkit.recipe import Recipe
     from alignkit.sweep.check import Checked
 
@@ -100,7 +100,7 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
         [str(kit.root) for kit in registry.kits if kit != kits.builtin()],
         first.config.launch.processes,
     )
-    earlier, hashes = finished_runs(root), provenance.RowHashes(registry)
+    earlier, datasets = finished_runs(root), Datasets(registry)
     # Seed by seed, so that every variant has been seen once before any is seen twice.
     for seed in checked.variants[0].recipes:
         for variant in checked.variants:
@@ -118,7 +118,7 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
                 and variant is not checked.variants[0]
             )
             if not awaits_base:
-                reuse(job, variant.recipes[seed], hashes, earlier)
+                reuse(job, variant.recipes[seed], datasets, earlier)
             atomic_write(
                 made.folder / job.recipe, to_yaml(variant.recipes[seed].resolved)
             )
@@ -175,16 +175,16 @@ def go_on(sweep: Sweep, registry: Registry) -> None:
             or versions than are here now.
     """
     changed: dict[str, list[str]] = {}
-    old, hashes = 0, provenance.RowHashes(registry)
+    old, datasets = 0, Datasets(registry)
     for job in sweep.of("done") + sweep.of("collapsed"):
         if not sweep.of("waiting") or not (Path(job.run) / "manifest.json").is_file():
             continue
         loaded = recipe.load(sweep.folder / job.recipe, registry=registry)
         manifest = Run.open(job.run).manifest
         old += provenance.is_old(manifest)
-        for text in provenance.changes(
-            manifest, provenance.of_run(loaded, registry, hashes)
-        ):
+        now = provenance.of_run(loaded, registry, datasets)
+        datasets.release()  # the hashes are enough
+        for text in provenance.changes(manifest, now):
             changed.setdefault(text, []).append(job.name)
     if changed:
         raise InputError(
@@ -201,10 +201,12 @@ def go_on(sweep: Sweep, registry: Registry) -> None:
 
 
 def reuse(
-    job: Job, loaded: Recipe, hashes: RowHashes, earlier: dict[str, Path]
+    job: Job, loaded: Recipe, datasets: Datasets, earlier: dict[str, Path]
 ) -> None:
     """Take over an earlier run that did the same."""
-    found = earlier.get(provenance.of_run(loaded, hashes.registry, hashes).text)
+    now = provenance.of_run(loaded, datasets.registry, datasets)
+    datasets.release()  # the hashes are enough
+    found = earlier.get(now.text)
     if found is not None:
         job.run, job.status, job.reused = str(found.resolve()), "done", True
 

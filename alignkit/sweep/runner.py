@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import recipe
-from alignkit.provenance import RowHashes
+from alignkit.data.datasets import Datasets
 from alignkit.recipe import to_yaml
 from alignkit.recipe.yaml import Node, Origin
 from alignkit.run import Run, atomic_write
@@ -179,8 +179,8 @@ class Runner:
         )
         loaded = recipe.load(file, registry=self.registry, change=change)
         atomic_write(file, to_yaml(loaded.resolved))
-        rows = RowHashes(self.registry)
-        jobs.reuse(job, loaded, rows, jobs.finished_runs(self.sweep.folder.parent))
+        earlier = jobs.finished_runs(self.sweep.folder.parent)
+        jobs.reuse(job, loaded, Datasets(self.registry), earlier)
         if job.status == "done":
             self._set(job, "done")
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from alignkit import types
 from alignkit.proofs.settings import verify_effective
 from alignkit.terminal import Progress
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alignkit.run import Run
+    from alignkit.train.seam import Seam
+    from alignkit.train.watchers import Watchers
 
 # TRL's names on the left; docs/metrics.md lists ours.
 NAMES = {
@@ -36,12 +37,9 @@ class MetricsCallback(TrainerCallback):
     the kit's callbacks.
     """
 
-    def __init__(
-        self, run: Run, info: types.RunInfo, callbacks: Sequence[types.Callback]
-    ) -> None:
+    def __init__(self, run: Run, watchers: Watchers) -> None:
         self.run = run
-        self.info = info
-        self.callbacks = callbacks
+        self.watchers = watchers
         self.tokens_before = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -68,9 +66,7 @@ class MetricsCallback(TrainerCallback):
         seen = row.pop("validation/num_tokens", state.num_input_tokens_seen)
         tokens = self.tokens_before + int(row.pop("train/num_tokens", seen))
         self.run.append_metrics({"step": state.global_step, "tokens": tokens, **row})
-        for callback in self.callbacks:
-            if callback.step_logged is not None:
-                callback.step_logged(self.info, state.global_step, row)
+        self.watchers.step_logged(state.global_step, row)
 
 
 def _named(key: str) -> str:
@@ -222,10 +218,10 @@ class SettingsCallback(TrainerCallback):
     where they differ.
     """
 
-    def __init__(self, run: Run, wanted: dict[str, Any]) -> None:
+    def __init__(self, run: Run, wanted: dict[str, Any], trainer: Seam) -> None:
         self.run = run
         self.wanted = wanted
-        self.trainer: Any = None  # callbacks are made before the trainer
+        self.trainer = trainer
         self._done = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -233,16 +229,16 @@ class SettingsCallback(TrainerCallback):
         if self._done:
             return
         self._done = True
-        effective = self.trainer.effective_settings()
+        effective: dict[str, Any] = self.trainer.effective_settings()
         if effective["loss.name"] == "trl" and effective["method"] == "grpo":
             scale = {"group": "std", "none": "none"}.get(
                 self.trainer.scale_rewards, self.trainer.scale_rewards
             )
-            effective |= {"advantage.name": "group", "advantage.scale": scale}
+            effective["advantage.name"] = "group"
+            effective["advantage.scale"] = scale
         for key in self.wanted.keys() - effective.keys():
-            section, _, name = key.partition(".")
-            if section == "train":
-                effective[key] = getattr(args, name)
+            if key.startswith("train."):
+                effective[key] = getattr(args, key.removeprefix("train."))
         if state.is_world_process_zero:
             self.run.update(requested=self.wanted, effective=effective)
         verify_effective(self.wanted, effective)

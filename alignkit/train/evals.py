@@ -5,59 +5,90 @@ stands.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from alignkit import models, types
+from alignkit import models
 from alignkit.endpoint.judges import JudgeClient, resolve
 from alignkit.engines.transformers import TransformersEngine
 from alignkit.errors import WorkError
-from alignkit.evaluate import EvalRequest, evaluate, plan_eval
-from alignkit.recipe.schema import Stage, Stepped
+from alignkit.evaluate import EvalRequest, Planned, evaluate, plan_eval
+from alignkit.recipe.schema import Policy, Stage, Stepped
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from alignkit.data.datasets import Datasets
     from alignkit.engines.base import Engine
     from alignkit.grading import Grader
     from alignkit.plugins import Registry
-    from alignkit.recipe import Recipe
     from alignkit.run import Run
+    from alignkit.train.seam import Seam
     from alignkit.train.tracking import Tracker
+    from alignkit.train.watchers import Watchers
 
 BATCH = 128  # completions generated at once
 
 
+def planned_evals(
+    config: Stage, registry: Registry, datasets: Datasets
+) -> dict[str, Planned]:
+    """Every eval of a recipe, ready to run."""
+    return {
+        name: plan_eval(request(config, name, registry), registry, datasets=datasets)
+        for name in config.evals
+    }
+
+
 class TrainingEvals:
-    """The evals of a recipe. No copy of the model is made and no checkpoint is written
-    in between.
+    """The evals of a recipe, on the model that a trainer holds. No copy of the model is
+    made and no checkpoint is written in between.
+
+    `planned`: each eval, ready to run; only the process that writes needs them.
+    `grader`: the pool that scores; None makes one for each eval.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        config: Stepped,
+        planned: Mapping[str, Planned],
         registry: Registry,
-        console: Console,
+        trainer: Seam,
         run: Run,
-        info: types.RunInfo,
-        callbacks: Sequence[types.Callback],
+        console: Console,
+        *,
+        grader: Grader | None,
+        trackers: Sequence[Tracker],
+        watchers: Watchers,
     ) -> None:
-        self.config = recipe.stage
+        self.config = config
+        self.planned = planned
         self.registry = registry
-        self.console = console
+        self.trainer = trainer
         self.run_folder = run
-        self.info = info
-        self.callbacks = callbacks
-        self.trainer: Any = None  # made later
-        self.grader: Grader | None = None
-        self.trackers: Sequence[Tracker] = ()
+        self.console = console
+        self.grader = grader
+        self.trackers = trackers
+        self.watchers = watchers
 
-    def run_all(self, when: str, step: int) -> None:
-        """Those that the recipe wants `before` or `after` training."""
-        for name, entry in self.config.evals.items():
-            if getattr(entry, when):
-                self.run(name, step)
+    @property
+    def every(self) -> dict[str, int]:
+        """The optimizer steps between two runs, of the evals that run in training."""
+        entries = self.config.evals.items()
+        return {name: e.every for name, e in entries if e.every is not None}
+
+    def before(self) -> None:
+        """Those that the recipe wants on the untrained model."""
+        self._run_all([name for name, e in self.config.evals.items() if e.before], 0)
+
+    def after(self, step: int) -> None:
+        """Those that the recipe wants on the trained model."""
+        self._run_all([name for name, e in self.config.evals.items() if e.after], step)
+
+    def _run_all(self, names: Iterable[str], step: int) -> None:
+        for name in names:
+            self.run(name, step)
 
     def run(self, name: str, step: int) -> None:
         """One eval. With several processes the first one evaluates and the others wait."""
@@ -69,7 +100,6 @@ class TrainingEvals:
     def _run(self, name: str, step: int, engine: Engine) -> None:
         folder = self.run_folder.folder
         entry = self.config.evals[name]
-        planned = plan_eval(request(self.config, name, self.registry), self.registry)
         judge = None
         if entry.judge is not None:
             judge = JudgeClient(
@@ -77,7 +107,7 @@ class TrainingEvals:
                 folder / "evals" / "judgements.jsonl",
             )
         summary = evaluate(
-            planned,
+            self.planned[name],
             engine,
             folder / "evals",
             step=step,
@@ -90,24 +120,16 @@ class TrainingEvals:
         }
         tokens = int(self.trainer.state.num_input_tokens_seen)
         self.run_folder.append_metrics({"step": step, "tokens": tokens, **numbers})
+        of_trainer = self.trainer.args, self.trainer.state, self.trainer.control
         for tracker in self.trackers:
-            state = self.trainer.state
-            tracker.evaluated(
-                self.trainer.args,
-                state,
-                self.trainer.control,
-                numbers,
-                model=self.trainer.model,
-            )
+            tracker.evaluated(*of_trainer, numbers, model=self.trainer.model)
         self._keep_best(
             name, step, numbers, {summary["metric"], *summary.get("metrics", {})}
         )
         self.console.print(
             f"{self.config.name}: step {step}  {_line(summary)}", highlight=False
         )
-        for callback in self.callbacks:
-            if callback.eval_finished is not None:
-                callback.eval_finished(self.info, name, summary)
+        self.watchers.eval_finished(name, summary)
 
     @contextmanager
     def _engine(self) -> Iterator[Engine]:
@@ -116,11 +138,11 @@ class TrainingEvals:
         """
         args = self.trainer.args
         if (
-            self.config.method in ("grpo", "rloo")
+            isinstance(self.config, Policy)
             and args.use_vllm
             and args.vllm_tensor_parallel_size == 1
         ):
-            from alignkit.train.vllm_sync import trainer_engine
+            from alignkit.train.synced import trainer_engine
 
             with trainer_engine(self.trainer, "policy") as engine:
                 yield engine
@@ -143,7 +165,7 @@ class TrainingEvals:
         Raises:
             WorkError: the eval that it names has no such metric.
         """
-        best = self.config.best if isinstance(self.config, Stepped) else None
+        best = self.config.best
         if best is None or not best.metric.startswith(f"eval/{name}/"):
             return
         if best.metric.removeprefix(f"eval/{name}/") not in known_metrics:
@@ -160,10 +182,8 @@ class TrainingEvals:
         if known is None or (
             value > known["value"] if best.mode == "max" else value < known["value"]
         ):
-            folder, made = (
-                self.run_folder.folder / "best",
-                self.run_folder.folder / "best.new",
-            )
+            folder = self.run_folder.folder / "best"
+            made = self.run_folder.folder / "best.new"
             model = self.trainer.accelerator.unwrap_model(self.trainer.model)
             models.save(model, self.trainer.processing_class, made)
             if folder.is_dir():  # kept until the better one is whole
@@ -181,17 +201,8 @@ class TrainingEvals:
 
 def request(config: Stage, name: str, registry: Registry) -> EvalRequest:
     """What a recipe says of one of its evals."""
-    entry = config.evals[name]
-    return EvalRequest.of(
-        registry.get("eval", name),
-        options=entry.options,
-        data=given(entry.data) | ({"split": entry.split} if entry.split else {}),
-        prompt=given_prompt(entry.prompt),
-        sampling=given(entry.sampling),
-        limit=entry.limit,
-        samples=entry.samples,
-        seed=config.seed,
-    )
+    plugin = registry.get("eval", name)
+    return EvalRequest.of(plugin, **config.evals[name].changes, seed=config.seed)
 
 
 def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -211,21 +222,3 @@ def _line(summary: Mapping[str, Any]) -> str:
     low, high = summary["low"], summary["high"]
     value = f"{summary['value']:.3f} (95 % {low:.3f} to {high:.3f}, n {summary['n']})"
     return f"{summary['eval']} {summary['metric']} {value}"
-
-
-def given(section: Any) -> dict[str, Any]:
-    """What a recipe states of a section, without what is left out."""
-    return (
-        {}
-        if section is None
-        else dict(section.model_dump(exclude_none=True, exclude_unset=True))
-    )
-
-
-def given_prompt(prompt: Any) -> Any:
-    """A recipe's prompt as `data.load_prompt` takes it."""
-    if prompt is None:
-        return None
-    return (
-        prompt.name if prompt.name is not None else prompt.model_dump(exclude_none=True)
-    )

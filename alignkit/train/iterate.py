@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from alignkit import run
 from alignkit.recipe import to_yaml
 from alignkit.recipe.schema import ExpertIteration
-from alignkit.train import sampling
-from alignkit.train.pipeline import child, run_stage
+from alignkit.train.asking import revision_of
+from alignkit.train.children import child, run_stage, status
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,10 +72,7 @@ def execute(
                 file,
                 to_yaml(_sft(recipe, home, iteration, str(model), counts["ei/kept"])),
             )
-            finished = (home / "sft" / "manifest.json").is_file() and run.Run.open(
-                home / "sft"
-            ).status == "done"
-            if not finished:
+            if status(home / "sft") != "done":
                 console.rule(f"iteration {iteration}: train")
                 run_stage(
                     f"iteration {iteration}",
@@ -156,7 +153,7 @@ def _sft(
         for key, value in resolved["model"].items()
         if key not in ("path", "build", "revision")
     }
-    if (revision := sampling.revision_of(config, model)) is not None:
+    if (revision := revision_of(config, model)) is not None:
         settings["revision"] = revision
     found: dict[str, Any] = {
         "name": f"{resolved['name']}-{iteration}",

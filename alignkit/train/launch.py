@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from alignkit.errors import WorkError
 from alignkit.run import Run
+from alignkit.train.children import kit_flags, wait
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
 
 
-def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> int:
+def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> None:
     """Train the recipe of a run folder in `count` processes and wait for them.
 
     Raises:
@@ -34,16 +35,11 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> int:
         "--join",
         str(run.folder),
     ]
-    command += [
-        part
-        for kit in registry.kits
-        if kit.name != "builtin"
-        for part in ("--kit", str(kit.root))
-    ]
+    command += kit_flags(registry)
     command += ["--continue"] if resume else []
     run.share()
     try:
-        code = _wait(subprocess.Popen(command))
+        code = wait(subprocess.Popen(command))
         finished = Run.open(run.folder)
         if finished.manifest["status"] == "running":
             finished.finish(
@@ -55,12 +51,3 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> int:
         raise WorkError(
             f"{finished.manifest.get('error')}\nthe log: {run.folder / 'log.txt'}"
         )
-    return 0
-
-
-def _wait(child: subprocess.Popen[bytes]) -> int:
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        child.wait()  # the terminal has interrupted it too
-        raise

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import StoppingCriteriaList
 from trl import GRPOTrainer, RLOOTrainer
 
-from alignkit.engines.stopping import StopCriterion, StopStrings
 from alignkit.sampling import DEFAULTS, OPTIONS, Option
 from alignkit.train.objective import Objective, Step, in_force
-from alignkit.train.rollouts import Rollouts, own_tokens
-from alignkit.train.seam import Seam
+from alignkit.train.rollouts import own_tokens
+from alignkit.train.stopped import StoppedRollouts
 from alignkit.types import PolicyBatch
 
 if TYPE_CHECKING:
@@ -35,87 +32,8 @@ _MODALITIES = (
 )
 
 
-class _Policy(Seam, Rollouts):
+class _Policy(StoppedRollouts):
     """What GRPO and RLOO share."""
-
-    def __init__(
-        self, *args: Any, objective: Objective | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, objective=objective, **kwargs)
-        self._stops: tuple[str, ...] = ()
-        given = (
-            self.vllm_generation.generation_kwargs
-            if self.use_vllm
-            else self.generation_kwargs
-        )
-        if stops := given.get("stop" if self.use_vllm else "stop_strings"):
-            self._stops = (stops,) if isinstance(stops, str) else tuple(stops)
-            # it would mask every response that a stop string ends
-            assert not self.mask_truncated_completions, self._stops
-            shielded = (
-                given.get("min_tokens" if self.use_vllm else "min_new_tokens") or 0
-            )
-            self._stopping = StopStrings(self._stops, self._tokenizer.decode, shielded)
-            self._criterion = StopCriterion(self._stopping)
-            if not self.use_vllm:
-                # TRL hands `generate` the config only, and with stop strings that wants
-                # more. Transformers' own criterion also fails on tokenizers that cannot
-                # spell its probe text.
-                self.generation_config.stop_strings = None
-                self.generation_kwargs.pop("stop_strings")
-                criteria = StoppingCriteriaList([self._criterion])
-                self.model.generate = functools.partial(
-                    self.model.generate, stopping_criteria=criteria
-                )
-
-    # -- rollouts ----------------------------------------------------------------------
-
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        if self.use_vllm or not self._stops:
-            return super()._generate_single_turn(*args, **kwargs)
-        self._criterion.start = None
-        generated = super()._generate_single_turn(*args, **kwargs)
-        # GRPO returns the log-probs beside the ids (None without vLLM), RLOO the ids
-        # alone.
-        if isinstance(generated, tuple):
-            ids, *rest = generated
-            return ([self._stopping.cut(row) for row in ids], *rest)
-        return [self._stopping.cut(row) for row in generated]
-
-    def _generate(self, prompts: Any) -> Any:
-        started = time.perf_counter()
-        generated = super()._generate(prompts)  # type: ignore[misc]
-        seconds = self._spent(started)
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["seconds/generation"].append(seconds)
-        # GRPO returns more beside these than RLOO
-        responses = generated[2] if len(generated) == 3 else generated[3]
-        rows = self._begin(responses, generated[1], round(seconds, 3))
-        ended = [self._has_ended(ids) for ids in generated[1]]
-        for row, done in zip(rows, ended, strict=bool(rows)):
-            row["finish_reason"] = "stop" if done else "length"
-        if self._stops:  # TRL counts a response as cut off unless EOS ends it
-            cut = torch.tensor(
-                [not done for done in ended], device=self.accelerator.device
-            )
-            metrics["completions/clipped_ratio"][-1] = (
-                self.accelerator.gather(cut).float().mean().item()
-            )
-            for name in ("mean", "min", "max"):
-                metrics.pop(f"completions/{name}_terminated_length")
-        return generated
-
-    def _has_ended(self, ids: Sequence[int]) -> bool:
-        """By EOS or a stop string, and not by the limit of tokens."""
-        if ids[-1] in self.eos_token_ids:
-            return True
-        return bool(self._stops) and self._stopping.end(list(ids)) > 0
-
-    def _spent(self, started: float) -> float:
-        seconds = time.perf_counter() - started
-        if self.model.training:
-            self._seconds_elsewhere += seconds
-        return seconds
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
@@ -191,8 +109,6 @@ class _Policy(Seam, Rollouts):
 
     def _with_penalty(self, rewards: Tensor, output: dict[str, Any]) -> Tensor:
         return rewards
-
-    # -- loss --------------------------------------------------------------------------
 
     def _measure(self, rows: int, mask: Tensor) -> Step:
         if self.model.training:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from alignkit.train.vllm_sync import SyncedRollouts
+from alignkit.train.synced import SyncedRollouts
 
 if TYPE_CHECKING:
     from torch import Tensor

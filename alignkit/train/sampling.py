@@ -4,27 +4,29 @@ memory is then free again.
 
 from __future__ import annotations
 
+import logging
 import random
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit import data, models
+from alignkit import data
 from alignkit.data.columns import QUESTION_OR_PROMPT
-from alignkit.data.encode import metadata, source
-from alignkit.engines.base import Completion, Sampling, local_engine
-from alignkit.engines.transformers import TransformersEngine
-from alignkit.engines.vllm_start import Limits
+from alignkit.data.encode import source
 from alignkit.errors import InputError, WorkError
 from alignkit.evaluate import evaluate, plan_eval
 from alignkit.grading import Grader
-from alignkit.recipe.schema import ExpertIteration, OwnVllm
-from alignkit.run import append_rows, lock, new_row, read_rows, write_json, write_rows
-from alignkit.run.rows import Row, Source
-from alignkit.train.evals import BATCH, given, given_prompt, request
+from alignkit.recipe.schema import ExpertIteration
+from alignkit.run import (
+    Run,
+    lock,
+    write_json,
+    write_rows,
+)
+from alignkit.run.rows import Row
+from alignkit.train.asking import Asking, Problem, sampling_engine, sampling_of
+from alignkit.train.evals import request
 from alignkit.train.rewards import bound_rewards, combine, failure
 
 if TYPE_CHECKING:
@@ -33,11 +35,11 @@ if TYPE_CHECKING:
     from alignkit.engines.base import Engine
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
+    from alignkit.types import Prompt
 
-# questions between two writes, always whole: a resumed run samples the very same texts
-CHUNK = 32
+log = logging.getLogger(__name__)
+
 HINT = "\n(The answer is {truth}. Show how to get there.)"
-Problem = dict[str, Any]  # a row of the data set
 GOING = 10.0  # seconds that the sampler of a run killed a moment ago may take to end
 
 
@@ -47,10 +49,28 @@ def questions(
     """The questions of one iteration by their number in the data set: drawn without
     repetition, the same ones for the same recipe and seed.
     """
-    rows = data.load_rows(given(config.data.train), registry, seed=config.seed)
+    rows = data.load_rows(config.data.train.stated, registry, seed=config.seed)
     wanted = min(config.expert_iteration.questions, len(rows))
     draw = random.Random(f"{config.seed} {iteration}")
     return {number: rows[number] for number in draw.sample(range(len(rows)), wanted)}
+
+
+def sample_logged(
+    recipe: Recipe,
+    registry: Registry,
+    run: Run,
+    iteration: int,
+    model: str,
+    console: Console,
+) -> None:
+    """`sample` into the folder of an iteration of a run, whose log gets what fails."""
+    run.log_to_file()
+    home = run.folder / "iterations" / f"{iteration:03d}"
+    try:
+        sample(recipe, registry, home, iteration, model, console)
+    except Exception:
+        log.exception("the sampling of iteration %d failed", iteration)
+        raise
 
 
 def sample(
@@ -86,48 +106,24 @@ def _sample(
     assert isinstance(config, ExpertIteration)
     drawn = questions(config, registry, iteration)
     asked = list(drawn.values())
-    prompt = data.load_prompt(given_prompt(config.data.prompt), registry)
-    engine = _engine(config, model)
+    prompt = data.load_prompt(config.data.template, registry)
+    engine = sampling_engine(config, model)
     try:
         with Grader() as grader:
             if iteration == 1:
-                for name, entry in config.evals.items():
-                    if entry.before:
-                        planned = plan_eval(request(config, name, registry), registry)
-                        evaluate(
-                            planned,
-                            engine,
-                            home.parents[1] / "evals",
-                            step=0,
-                            grader=grader,
-                            model=model,
-                        )
-            sampling = _sampling(config, iteration)
-            rendered = [data.render(prompt, row) for row in asked]
-            everything = range(len(asked))
-            spec = given(config.data.train)
+                evals = home.parents[1] / "evals"
+                _evals_before(config, registry, engine, grader, evals, model)
+            spec = config.data.train.stated
             sources = [source(row, number, spec) for number, row in drawn.items()]
+            sampling = sampling_of(config, iteration)
             ask = Asking(engine, sampling, iteration, sources, console)
-            rows = ask.rollouts(everything, rendered, asked, home / "samples.jsonl")
+            rendered = [data.render(prompt, row) for row in asked]
+            rows = ask.rollouts(
+                range(len(asked)), rendered, asked, home / "samples.jsonl"
+            )
             _grade(config, registry, grader, rows, home)
             if config.expert_iteration.hints:
-                unsolved = [
-                    i
-                    for i in everything
-                    if not any(_correct(row) for row in rows if row["group"] == i)
-                ]
-                hinted = [with_hint(asked[i]) for i in unsolved]
-                shown = [data.render(prompt, row) for row in hinted]
-                if any(
-                    text == rendered[i] for i, text in zip(unsolved, shown, strict=True)
-                ):
-                    raise InputError(
-                        "expert_iteration.hints: the prompt shows no text of a row to"
-                        " hint at"
-                    )
-                again = ask.rollouts(unsolved, shown, hinted, home / "hinted.jsonl")
-                for row in again:  # trained on without the hint
-                    row["prompt"] = rendered[row["group"] or 0]
+                again = _with_hints(ask, rows, asked, rendered, prompt, home)
                 _grade(config, registry, grader, again, home)
                 for row in again:
                     row["metadata"] = {**row["metadata"], "hinted": True}
@@ -143,130 +139,44 @@ def _sample(
     write_json(home / "sampled.json", _counts(rows, kept, len(asked)))
 
 
-def _engine(config: ExpertIteration, model: str) -> Engine:
-    chosen = local_engine(config.generation.engine)
-    if chosen == "vllm":
-        from alignkit.engines.vllm import VLLMEngine
-
-        limits = _limits(config.generation.vllm)
-        return VLLMEngine.start(
-            model,
-            revision=revision_of(config, model),
-            dtype=config.model.dtype,
-            limits=limits,
-        )
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    loaded, tokenizer = models.load(
-        model,
-        dtype=config.model.dtype,
-        attention=config.model.attention,
-        revision=revision_of(config, model),
-        for_training=False,
-    )
-    return TransformersEngine(loaded, tokenizer, name=model, batch_size=BATCH)
+def _evals_before(
+    config: ExpertIteration,
+    registry: Registry,
+    engine: Engine,
+    grader: Grader,
+    folder: Path,
+    model: str,
+) -> None:
+    """The evals of the model that the iterations start from."""
+    for name, entry in config.evals.items():
+        if entry.before:
+            planned = plan_eval(request(config, name, registry), registry)
+            evaluate(planned, engine, folder, step=0, grader=grader, model=model)
 
 
-def revision_of(config: ExpertIteration, model: str) -> str | None:
-    """The recipe's revision, for the model it starts from; one that an iteration made
-    has none.
+def _with_hints(
+    ask: Asking,
+    rows: Sequence[Row],
+    asked: Sequence[Problem],
+    rendered: Sequence[Any],
+    prompt: Prompt | None,
+    home: Path,
+) -> list[Row]:
+    """Further rollouts of the questions that were never answered rightly, asked with
+    the answer in view.
     """
-    return config.model.revision if model == config.model.path else None
-
-
-def _limits(vllm: OwnVllm | None) -> Limits:
-    if vllm is None:
-        return Limits()
-    limits = Limits(
-        max_model_len=vllm.max_model_len, tensor_parallel_size=vllm.tensor_parallel
-    )
-    if vllm.gpu_memory_utilization is None:
-        return limits
-    return replace(limits, gpu_memory_utilization=vllm.gpu_memory_utilization)
-
-
-def _sampling(config: ExpertIteration, iteration: int) -> Sampling:
-    return replace(
-        config.generation.sampling,
-        seed=config.seed * 1000 + iteration,
-        n=config.expert_iteration.rollouts,
-        logprobs=True,
-    )
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How the questions of one iteration are asked."""
-
-    engine: Engine
-    sampling: Sampling
-    iteration: int
-    sources: Sequence[Source]  # of all questions
-    console: Console
-
-    def rollouts(
-        self,
-        numbers: Sequence[int],
-        prompts: Sequence[Any],
-        asked: Sequence[Problem],
-        store: Path,
-    ) -> list[Row]:
-        """Every completion of every prompt; what `store` holds is not sampled again.
-
-        `numbers` are the questions' own: which of them are asked again with a hint may
-        differ in a resumed run, as a grading that timed out then may not now.
-        """
-        count = self.sampling.n
-        known = {
-            (row["group"], row["sample"]): row
-            for row in (read_rows(store) if store.is_file() else [])
-        }
-        for start in range(0, len(prompts), CHUNK):
-            chunk = range(start, min(start + CHUNK, len(prompts)))
-            if all((numbers[i], k) in known for i in chunk for k in range(count)):
-                continue
-            started = time.monotonic()
-            done = self.engine.generate([prompts[i] for i in chunk], self.sampling)
-            seconds = round(time.monotonic() - started, 3)
-            new = [
-                new_row(
-                    {
-                        "step": self.iteration,
-                        "group": numbers[i],
-                        "sample": k,
-                        "prompt": prompts[i],
-                        "truth": asked[i].get("truth"),
-                        "source": self.sources[numbers[i]],
-                        "metadata": metadata(asked[i]),
-                        "seconds": seconds,
-                        **_completed(completion),
-                    }
-                )
-                for i, completions in zip(chunk, done, strict=True)
-                for k, completion in enumerate(completions)
-            ]
-            append_rows(store, new)
-            known |= {(row["group"], row["sample"]): row for row in new}
-            if (
-                chunk.stop == len(prompts)
-                or start // CHUNK % max(1, len(prompts) // CHUNK // 5) == 0
-            ):
-                self.console.print(
-                    f"sampled {chunk.stop} of {len(prompts)} questions x {count}",
-                    highlight=False,
-                )
-        return [known[number, k] for number in numbers for k in range(count)]
-
-
-def _completed(completion: Completion) -> Row:
-    logps = completion.logprobs or ()
-    return {
-        "response": completion.text,
-        "finish_reason": completion.finish_reason,
-        "tokens": completion.tokens,
-        "mean_logprob": sum(logps) / len(logps) if logps else None,
-    }
+    solved = {row["group"] for row in rows if _correct(row)}
+    unsolved = [i for i in range(len(asked)) if i not in solved]
+    hinted = [with_hint(asked[i]) for i in unsolved]
+    shown = [data.render(prompt, row) for row in hinted]
+    if any(text == rendered[i] for i, text in zip(unsolved, shown, strict=True)):
+        raise InputError(
+            "expert_iteration.hints: the prompt shows no text of a row to hint at"
+        )
+    again = ask.rollouts(unsolved, shown, hinted, home / "hinted.jsonl")
+    for row in again:  # trained on without the hint
+        row["prompt"] = rendered[row["group"] or 0]
+    return again
 
 
 def _correct(row: Row) -> bool:

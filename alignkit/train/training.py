@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import replace
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit import data, models, plugins, provenance, run, types
-from alignkit.data import encode
+from alignkit import data, models
 from alignkit.engines.base import local_engine
-from alignkit.errors import InputError
-from alignkit.machine import here
+from alignkit.grading import Grader
 from alignkit.machine.gpus import cuda_available
-from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
-from alignkit.recipe.schema import Policy, Sampled, Stage, Stepped
-from alignkit.recipe.trl import setting
-from alignkit.train import arguments
-from alignkit.train.evals import TrainingEvals, given, given_prompt
-from alignkit.train.rewards import Answers, RewardBoard
+from alignkit.proofs.settings import requested
+from alignkit.recipe.schema import Policy, Sampled, Stepped
+from alignkit.run import Run, eval_summaries
+from alignkit.train import tracking
+from alignkit.train.arguments import arguments
+from alignkit.train.callbacks import (
+    BudgetCallback,
+    EvalCallback,
+    MetricsCallback,
+    ProgressCallback,
+    SettingsCallback,
+    WholeRolloutsCallback,
+)
+from alignkit.train.evals import TrainingEvals, planned_evals
+from alignkit.train.examples import Examples, examples
+from alignkit.train.rewards import Answers
+from alignkit.train.trainer import make_trainer, objective, reward_board
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from transformers import TrainerCallback
 
-    from alignkit.grading import Grader
+    from alignkit.data.datasets import Datasets
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
-    from alignkit.train.objective import Objective
-
-log = logging.getLogger(__name__)
+    from alignkit.train.seam import Seam
+    from alignkit.train.watchers import Watchers
 
 
 def execute(
     recipe: Recipe,
     registry: Registry,
+    datasets: Datasets,
     console: Console,
-    folder: run.Run,
+    folder: Run,
+    watchers: Watchers,
     *,
     resume: bool = False,
 ) -> dict[str, Any]:
@@ -45,146 +57,61 @@ def execute(
     Returns:
         The first and the last summary of each eval, by its name.
     """
-    job = Job(recipe, registry, console, folder)
-    try:
-        job.work(resume)
-    finally:
-        job.close()
-    return run.eval_summaries(folder.folder)
+    with prepared(recipe, registry, datasets, console, folder, watchers) as training:
+        watchers.run_started()
+        training.work(resume)
+    return eval_summaries(folder.folder)
 
 
-def create_run(
+@contextlib.contextmanager
+def prepared(
     recipe: Recipe,
     registry: Registry,
-    root: Path | None = None,
-    folder: Path | None = None,
-) -> run.Run:
-    """Make the run folder with recipe, diff and manifest."""
-    config = recipe.config
-    made = run.Run.create(
-        root or Path(config.output.root),
-        config.name,
-        folder,
-        method=config.method,
-        seed=config.seed,
-        **provenance.of_run(recipe, registry).record(),
-        versions=here.versions(),
-        git=here.git_state(recipe.path.parent),
-        hardware=here.hardware(),
-        kits={kit.name: str(kit.root) for kit in registry.kits},
-    )
-    made.write("diff.yaml", to_yaml(as_recipe(diff_against_parent(recipe))))
-    # the last file: a folder that has it can be resumed
-    made.write("recipe.yaml", to_yaml(recipe.resolved))
-    return made
-
-
-def check_unchanged(recipe: Recipe, registry: Registry, begun: run.Run) -> list[str]:
-    """Refuse to go on with a run whose data, plugins or versions have changed since.
-
-    Returns:
-        What cannot be told.
-
-    Raises:
-        InputError: what has changed, each part by its name.
-    """
-    now = provenance.of_run(recipe, registry)
-    if changed := provenance.changes(begun.manifest, now):
-        stage = (
-            f", or at the first stage concerned: align run --resume {begun.folder}"
-            " --from STAGE"
+    datasets: Datasets,
+    console: Console,
+    folder: Run,
+    watchers: Watchers,
+) -> Iterator[Training]:
+    """A recipe's training, whose progress and grading workers are stopped at the end."""
+    config = recipe.stage
+    assert isinstance(config, Stepped)
+    with contextlib.ExitStack() as closing:
+        closing.callback(tracking.say_how_to_sync, console, config, folder.folder)
+        progress = ProgressCallback(console, config.name)
+        closing.callback(progress.close)
+        # other methods grade in evals only, which make their own
+        grader = None
+        if isinstance(config, Policy):
+            grader = closing.enter_context(Grader())
+        yield _prepare(
+            recipe, registry, datasets, console, folder, watchers, progress, grader
         )
-        raise InputError(
-            f"{begun.folder} was begun with other data, plugins or versions than are"
-            f" here now ({'; '.join(changed)}), so going on would mix two experiments;"
-            f" start anew: align run {begun.folder / 'recipe.yaml'}"
-            + (stage if recipe.stages else "")
-        )
-    if not provenance.is_old(begun.manifest):
-        return []
-    return [
-        f"{begun.folder} was begun by {provenance.OLD}; its data and versions agree"
-    ]
 
 
-def objective(config: Stage, registry: Registry) -> Objective | None:
-    """The loss and advantage plugins of a recipe; None for TRL's own loss (`loss:
-    {name: trl}`, or none named).
-    """
-    from alignkit.train.objective import Objective
+@dataclass(frozen=True)
+class Training:
+    """One recipe's training, ready to begin."""
 
-    if config.loss is None or config.loss.name == "trl":
-        return None
-    loss = registry.get("loss", config.loss.name)
-    found = Objective(
-        loss=loss.value,
-        options=plugins.typed_options(loss, config.loss.options),
-        normalize=config.loss.normalize,
-        constant=config.loss.constant,
-    )
-    if not isinstance(config, Policy) or config.advantage is None:
-        return found
-    advantage = registry.get("advantage", config.advantage.name)
-    options = plugins.typed_options(advantage, config.advantage.options)
-    return replace(found, advantage=advantage.value, advantage_options=options)
-
-
-class Job:
-    """One training run from start to end."""
-
-    def __init__(
-        self, recipe: Recipe, registry: Registry, console: Console, folder: run.Run
-    ) -> None:
-        self.recipe = recipe
-        config = recipe.stage
-        self.config = config
-        self.registry = registry
-        self.console = console
-        self.run = folder
-        self.info = types.RunInfo(self.config.name, folder.folder, recipe.resolved)
-        self.callbacks = [
-            registry.get("callback", name).value for name in self.config.callbacks
-        ]
-        self.prompt = data.load_prompt(given_prompt(self.config.data.prompt), registry)
-        self.grader: Grader | None = None
-        self.answers: dict[str, Answers] = {}
-        self.progress: Any = None
-        self.trainer: Any = None
-        self.evals = TrainingEvals(
-            recipe, registry, console, folder, self.info, self.callbacks
-        )
+    run: Run
+    trainer: Seam
+    evals: TrainingEvals
 
     def work(self, resume: bool = False) -> None:
-        """Load, evaluate, train, evaluate, save."""
-        import datasets
-        import transformers
-
-        transformers.set_seed(self.config.seed)
-        # our own progress is shown instead
-        transformers.utils.logging.disable_progress_bar()
-        datasets.disable_progress_bars()
-        self._configure()
-        self._load_model()
-        self._make_trainer()
-        for callback in self.callbacks:
-            if callback.run_started is not None:
-                callback.run_started(self.info)
+        """Evaluate, train, evaluate, save."""
+        trainer = self.trainer
         checkpoint = self._checkpoint() if resume else None
         if checkpoint is None:
-            self.evals.run_all("before", 0)
-        outcome = self.trainer.train(resume_from_checkpoint=checkpoint)
-        step = self.trainer.state.global_step
+            self.evals.before()
+        outcome = trainer.train(resume_from_checkpoint=checkpoint)
+        step = trainer.state.global_step
         seconds = round(outcome.metrics["train_runtime"], 3)
         self.run.update(
             training={"steps": step, "seconds": seconds, "loss": outcome.training_loss}
         )
-        self.evals.run_all("after", step)
-        if self.trainer.accelerator.is_main_process:
-            models.save(
-                self.trainer.accelerator.unwrap_model(self.trainer.model),
-                self.tokenizer,
-                self.run.model,
-            )
+        self.evals.after(step)
+        if trainer.accelerator.is_main_process:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            models.save(model, trainer.processing_class, self.run.model)
 
     def _checkpoint(self) -> str | None:
         """The newest checkpoint, with what was logged after it taken back; None starts
@@ -192,185 +119,152 @@ class Job:
         """
         from transformers.trainer_utils import get_last_checkpoint
 
-        found = (
-            get_last_checkpoint(self.trainer.args.output_dir)
-            if Path(self.trainer.args.output_dir).is_dir()
-            else None
+        folder = self.trainer.args.output_dir
+        newest = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+        self.run.forget_after(int(newest.rpartition("-")[2]) if newest else -1)
+        return newest
+
+
+def _prepare(
+    recipe: Recipe,
+    registry: Registry,
+    datasets: Datasets,
+    console: Console,
+    folder: Run,
+    watchers: Watchers,
+    progress: ProgressCallback,
+    grader: Grader | None,
+) -> Training:
+    """Load model and data, and make the trainer with all that watches it."""
+    import transformers
+
+    config = recipe.stage
+    assert isinstance(config, Stepped)
+    transformers.set_seed(config.seed)
+    _no_bars()  # our own progress is shown instead
+    engine = ""
+    if isinstance(config, Sampled):
+        engine = local_engine(config.generation.engine)
+    tracking.prepare(config, folder.folder)
+    # making TRL's config also joins the other training processes
+    cuda = cuda_available()
+    args = arguments(config, folder.folder, engine=engine, cuda=cuda)
+    model, tokenizer = _model(config, folder, args)
+    context = model.config.get_text_config().max_position_embeddings
+    prompt = data.load_prompt(config.data.template, registry)
+    parts = {
+        part: examples(
+            config,
+            datasets.rows(spec.stated, config.seed),
+            prompt,
+            tokenizer,
+            context=context,
+            engine=engine,
         )
-        self.run.forget_after(int(found.rpartition("-")[2]) if found else -1)
-        return found
+        for part, spec in config.data.parts().items()
+    }
+    _note_rows(config, datasets, folder, parts)
+    board = None
+    if isinstance(config, Policy):
+        assert grader is not None
+        answers = _answers(config, datasets)
+        board = reward_board(config, registry, grader, folder, answers)
+    planned = planned_evals(config, registry, datasets) if folder.writes else {}
+    datasets.release()
+    trainer = make_trainer(
+        config,
+        board,
+        model=model,
+        args=args,
+        train_dataset=parts["train"].dataset,
+        eval_dataset=parts["validation"].dataset if "validation" in parts else None,
+        processing_class=tokenizer,
+        objective=objective(config, registry),
+    )
+    evals = TrainingEvals(
+        config,
+        planned,
+        registry,
+        trainer,
+        folder,
+        console,
+        grader=grader,
+        trackers=tracking.guard(trainer, config, recipe.resolved),
+        watchers=watchers,
+    )
+    trainer.remove_callback(transformers.PrinterCallback)  # prints a dict per step
+    for callback in (
+        SettingsCallback(folder, requested(config, engine), trainer),
+        MetricsCallback(folder, watchers),
+        *_of_method(config, folder),
+        EvalCallback(evals.every, evals.run),
+        progress,
+    ):
+        trainer.add_callback(callback)
+    return Training(folder, trainer, evals)
 
-    def close(self) -> None:
-        """Stop what still runs: progress, grading workers; say how an offline tracker
-        is uploaded.
-        """
-        from alignkit.train import tracking
 
-        tracking.say_how_to_sync(self.console, self.config, self.run.folder)
-        if self.progress is not None:
-            self.progress.close()
-        if self.grader is not None:
-            self.grader.close()
+def _note_rows(
+    config: Stepped, datasets: Datasets, folder: Run, parts: Mapping[str, Examples]
+) -> None:
+    """Which rows there were, and what became of them, goes into the manifest."""
+    hashes = {
+        part: datasets.fingerprint(spec.stated, config.seed)
+        for part, spec in config.data.parts().items()
+    }
+    rows = {part: examples.kept.record() for part, examples in parts.items()}
+    folder.update(data=hashes, rows=rows)
 
-    def _configure(self) -> None:
-        """TRL's config; making it also joins the other training processes."""
-        from alignkit.train import tracking
 
-        config = self.config
-        self.engine = (
-            local_engine(config.generation.engine)
-            if isinstance(config, Sampled)
-            else ""
-        )
-        tracking.prepare(config, self.run.folder)
-        self.args = arguments.arguments(
-            config, self.run.folder, engine=self.engine, cuda=cuda_available()
-        )
+def _answers(config: Policy, datasets: Datasets) -> dict[str, Answers]:
+    """What the rewards need to know of the rows, by the kind of rollouts."""
+    kinds = {"train": "step", "validation": "validation"}
+    return {
+        kinds[part]: Answers(datasets.rows(spec.stated, config.seed), spec.stated)
+        for part, spec in config.data.parts().items()
+    }
 
-    def _load_model(self) -> None:
-        model = self.config.model
-        if model.build is not None:
-            # TRL finds the reference model and vLLM its weights by path, so a built
-            # model is saved first.
-            start = self.run.folder / "start"
-            with self.args.main_process_first():
-                if not start.is_dir():
-                    models.save(*models.build(model.build, self.config.seed), start)
-            source = str(start)
-        else:
-            assert model.path is not None  # one of the two is stated
-            source = model.path
-        self.model, self.tokenizer = models.load(
-            source,
-            dtype=model.dtype,
-            attention=model.attention,
-            revision=model.revision,
-            lora=model.lora,
-            quantize=model.quantize,
-        )
-        self.run.update(
-            model={"path": source, **models.describe(self.model, self.tokenizer)}
-        )
 
-    def _rows(self, spec: Any, part: str) -> Any:
-        """Dataset rows as the method's trainer takes them; `part` is train or
-        validation.
-        """
-        loaded = data.load_rows(given(spec), self.registry, seed=self.config.seed)
-        self.run.update(
-            data={**self.run.manifest.get("data", {}), part: data.fingerprint(loaded)}
-        )
-        method, train = self.config.method, self.config.train
-        if method == "sft":
-            dataset, kept = encode.supervised(
-                loaded,
-                self.prompt,
-                self.tokenizer,
-                max_length=setting(self.config, "max_length"),
-                mask_prompt=train.get("completion_only_loss") is not False,
-            )
-        elif method == "dpo":
-            limit = setting(self.config, "max_length")
-            dataset, kept = encode.preferences(
-                loaded, self.prompt, self.tokenizer, max_length=limit
-            )
-        else:
-            context = self.model.config.get_text_config().max_position_embeddings
-            assert isinstance(self.config, Sampled)
-            room = encode.prompt_room(self.config.generation, context, self.engine)
-            dataset, kept = encode.problems(
-                loaded, self.prompt, self.tokenizer, max_prompt=room
-            )
-            rollouts = "step" if part == "train" else part
-            self.answers[rollouts] = Answers(loaded, given(spec))
-        self.run.update(rows={**self.run.manifest.get("rows", {}), part: kept.record()})
-        return dataset
+def _of_method(config: Stepped, folder: Run) -> list[TrainerCallback]:
+    """What ends training early or puts checkpoints off."""
+    callbacks: list[TrainerCallback] = []
+    if config.budget is not None:
+        budget = config.budget
+        callbacks.append(BudgetCallback(folder, budget.tokens, budget.seconds))
+    if isinstance(config, Policy):
+        callbacks.append(WholeRolloutsCallback())
+    return callbacks
 
-    def _make_trainer(self) -> None:
-        from alignkit.proofs.settings import requested
-        from alignkit.train import tracking
-        from alignkit.train.callbacks import (
-            EvalCallback,
-            MetricsCallback,
-            ProgressCallback,
-            SettingsCallback,
-            WholeRolloutsCallback,
-        )
 
-        config = self.config
-        parts = {
-            part: self._rows(spec, part) for part, spec in config.data.parts().items()
-        }
-        every = {
-            name: e.every for name, e in config.evals.items() if e.every is not None
-        }
-        self.progress = ProgressCallback(self.console, config.name)
-        settings = SettingsCallback(self.run, requested(config, self.engine))
-        common: dict[str, Any] = {
-            "model": self.model,
-            "args": self.args,
-            "train_dataset": parts["train"],
-            "eval_dataset": parts.get("validation"),
-            "processing_class": self.tokenizer,
-            "callbacks": [
-                settings,
-                MetricsCallback(self.run, self.info, self.callbacks),
-                *self._budget(),
-                *([WholeRolloutsCallback()] if isinstance(config, Policy) else []),
-                EvalCallback(every, self.evals.run),
-                self.progress,
-            ],
-            "objective": objective(config, self.registry),
-        }
-        if isinstance(config, Policy):
-            from alignkit.train.policy import AlignGRPOTrainer, AlignRLOOTrainer
+def _no_bars() -> None:
+    import datasets
+    import transformers
 
-            kind = AlignGRPOTrainer if config.method == "grpo" else AlignRLOOTrainer
-            board = self._reward_board(config)
-            vllm = config.generation.vllm
-            tolerance = vllm.sync_tolerance if vllm is not None else None
-            self.trainer = kind(
-                reward_funcs=board.functions,
-                board=board,
-                sync_tolerance=tolerance,
-                **common,
-            )
-        elif config.method == "sft":
-            from alignkit.train.sft import AlignSFTTrainer
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
 
-            self.trainer = AlignSFTTrainer(**common)
-        else:
-            from alignkit.train.dpo import AlignDPOTrainer
 
-            self.trainer = AlignDPOTrainer(**common)
-        self.evals.trackers = tracking.guard(self.trainer, config, self.recipe.resolved)
-        settings.trainer = self.evals.trainer = self.trainer
-        self.evals.grader = self.grader
-        from transformers import PrinterCallback
-
-        self.trainer.remove_callback(PrinterCallback)  # prints a dict per step
-
-    def _budget(self) -> list[Any]:
-        from alignkit.train.callbacks import BudgetCallback
-
-        budget = self.config.budget if isinstance(self.config, Stepped) else None
-        return (
-            []
-            if budget is None
-            else [BudgetCallback(self.run, budget.tokens, budget.seconds)]
-        )
-
-    def _reward_board(self, config: Policy) -> RewardBoard:
-        from alignkit.grading import Grader
-        from alignkit.train.rewards import bound_rewards
-
-        self.grader = Grader()
-        entries, bound = config.rewards, bound_rewards(config, self.registry)
-        zero = {
-            reward.name: entries[name].on_error == "zero"
-            for name, reward in bound.items()
-        }
-        weights = [entry.weight for entry in entries.values()]
-        return RewardBoard(
-            list(bound.values()), weights, zero, self.grader, self.run, self.answers
-        )
+def _model(config: Stepped, folder: Run, args: Any) -> tuple[Any, Any]:
+    """The model and its tokenizer; what they are goes into the manifest."""
+    stated = config.model
+    if stated.build is not None:
+        # TRL finds the reference model and vLLM its weights by path, so a built model
+        # is saved first.
+        start = folder.folder / "start"
+        with args.main_process_first():
+            if not start.is_dir():
+                models.save(*models.build(stated.build, config.seed), start)
+        source = str(start)
+    else:
+        assert stated.path is not None  # one of the two is stated
+        source = stated.path
+    model, tokenizer = models.load(
+        source,
+        dtype=stated.dtype,
+        attention=stated.attention,
+        revision=stated.revision,
+        lora=stated.lora,
+        quantize=stated.quantize,
+    )
+    folder.update(model={"path": source, **models.describe(model, tokenizer)})
+    return model, tokenizer

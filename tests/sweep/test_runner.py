@@ -227,7 +227,7 @@ def test_a_sweep_is_not_gone_on_with_when_a_helper_has_changed(begin, helped):
     sweep, registry = begin()
     work(sweep, Cluster(registry, fail=["b-"]), registry)
     Run.open(sweep.folder).finish("failed")
-    again, _ = jobs.reopen(sweep.folder)
+    again, made = jobs.reopen(sweep.folder)
     jobs.go_on(again, registry)
     made.finish("failed")
     helped[0].write_text("def near(a, b):\n    return float(a != b)\n")

@@ -125,7 +125,7 @@ def test_compiled_layers_are_synchronised_under_their_plain_names(trainer, gener
 
 def test_an_eval_gets_the_weights_of_its_step_and_training_goes_on(trainer, generation):
     from alignkit.engines.transformers import TransformersEngine
-    from alignkit.train.vllm_sync import trainer_engine
+    from alignkit.train.synced import trainer_engine
 
     move(trainer.model)
     trainer.state.global_step += 1
@@ -144,7 +144,7 @@ def test_an_eval_gets_the_best_weights_put_back_within_the_step_of_the_last_sync
 ):
     """`load_best_model_at_end` changes the weights without a further step."""
     from alignkit.engines.transformers import TransformersEngine
-    from alignkit.train.vllm_sync import trainer_engine
+    from alignkit.train.synced import trainer_engine
 
     with trainer_engine(trainer, "policy") as engine:
         before = engine.generate(PROMPTS, GREEDY)
@@ -191,7 +191,7 @@ def test_what_sleep_mode_drops_is_given_again_before_it_is_used(
     """
     from alignkit.engines.transformers import TransformersEngine
     from alignkit.engines.weights import named_weights, reload_weights
-    from alignkit.train.vllm_sync import trainer_engine
+    from alignkit.train.synced import trainer_engine
 
     calls = []
 

@@ -122,7 +122,7 @@ def test_rollouts_ended_by_a_stop_string_count_as_finished(grpo):
 
 def test_a_run_whose_weights_do_not_arrive_stops_and_says_so(trained, tmp_path):
     sabotage = (
-        "from alignkit.train.vllm_sync import SyncedGeneration\n"
+        "from alignkit.train.vllm import SyncedGeneration\n"
         "SyncedGeneration._iter_named_params = lambda self: ((n, w * 0.9) for n, w in ("
         "(n, p.data) for n, p in self.model.named_parameters()))"
     )
@@ -136,7 +136,7 @@ def test_weights_left_as_they_were_stop_the_run_once_the_trainers_have_moved(
     trained, tmp_path
 ):
     sabotage = (
-        "from alignkit.train import vllm_sync\nvllm_sync.reload_weights = lambda llm,"
+        "from alignkit.train import vllm\nvllm.reload_weights = lambda llm,"
         " weights: [None for _ in weights]"
     )
     done, _, _ = run(trained, tmp_path, check=1, before=sabotage)

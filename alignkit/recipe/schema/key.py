@@ -49,6 +49,11 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What a recipe states of it, without what is left out or deleted."""
+        return dict(self.model_dump(exclude_none=True, exclude_unset=True))
+
 
 class PluginSection(Section):
     """A map with some keys of the core's, beside the options of a plugin."""

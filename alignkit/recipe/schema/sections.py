@@ -66,6 +66,11 @@ class Prompt(Section):
     def _from_name(cls, given: object) -> object:
         return {"name": given} if isinstance(given, str) else given
 
+    @property
+    def spec(self) -> str | dict[str, Any]:
+        """The prompt as `data.load_prompt` takes it."""
+        return self.name if self.name is not None else self.stated
+
 
 class Dataset(PluginSection):
     """A dataset plugin by name; its options stand beside these keys."""
@@ -90,6 +95,11 @@ class TrainData(Section):
 
     train: Dataset
     prompt: Annotated[Prompt | None, Key(plugin="prompt")] = None
+
+    @property
+    def template(self) -> str | dict[str, Any] | None:
+        """The prompt as `data.load_prompt` takes it."""
+        return None if self.prompt is None else self.prompt.spec
 
     def parts(self) -> dict[str, Dataset]:
         """The datasets by what they are for."""
@@ -258,6 +268,20 @@ class Eval(PluginSection):
     sampling: SamplingChanges | None = None
     judge: Annotated[str | None, Key(plugin="judge")] = None
     """A judge plugin, `NAME` or `NAME:MODEL`."""
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What it changes in the eval's own settings, as `EvalRequest` takes it."""
+        rows = {} if self.data is None else self.data.stated
+        part = {} if self.split is None else {"split": self.split}
+        return {
+            "options": self.options,
+            "data": rows | part,
+            "prompt": None if self.prompt is None else self.prompt.spec,
+            "sampling": {} if self.sampling is None else self.sampling.stated,
+            "limit": self.limit,
+            "samples": self.samples,
+        }
 
 
 class Best(Section):

@@ -1,52 +1,28 @@
 """TRL's generation with vLLM, with weights that arrive on every build of vLLM and are
 proven to have arrived.
-
-Two mixed-in layers over TRL: `SyncedGeneration` replaces `VLLMGeneration` inside a
-trainer, `SyncedRollouts` puts it there. Shapes: T tokens of one completion, V
-vocabulary.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import logging
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-import trl
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
 from alignkit.engines.vllm_start import Limits, explained, prepare_vllm
 from alignkit.engines.weights import checkpoint_name, named_weights, reload_weights
-from alignkit.errors import InputError, MissingError, WorkError, asks_for
+from alignkit.errors import InputError, MissingError, asks_for
+from alignkit.machine.swap import swapped
+from alignkit.proofs import sync
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alignkit.engines.base import Engine
-
 log = logging.getLogger(__name__)
-
-PROBES = 4  # completions compared after each synchronisation
-PROBE_TOKENS = 256  # of each, at most
-# Options of SamplingParams that leave the distribution of the compared tokens as it is.
-_NEUTRAL = {
-    "stop",
-    "stop_token_ids",
-    "include_stop_str_in_output",
-    "min_tokens",
-    "max_tokens",
-    "seed",
-    "detokenize",
-}
-# Mean difference in nats per token. Rounding alone gives about 1e-6 in float32 and 0.01
-# to 0.03 in bfloat16.
-_TOLERANCE = {"float32": 0.005, "bfloat16": 0.1, "float16": 0.1}
 
 
 class SyncedGeneration(VLLMGeneration):
@@ -78,7 +54,7 @@ class SyncedGeneration(VLLMGeneration):
             # RLOO asks for none; the proof needs those of the sampled tokens
             kwargs["logprobs"] = 0
         super().__init__(*args, **kwargs)
-        foreign = sorted(self.generation_kwargs.keys() - _NEUTRAL)
+        foreign = sync.foreign(self.generation_kwargs)
         foreign += ["structured_outputs_regex"] if self.structured_outputs_regex else []
         foreign += ["repetition_penalty"] if self.repetition_penalty != 1 else []
         self.comparable = not foreign
@@ -119,12 +95,11 @@ class SyncedGeneration(VLLMGeneration):
             # would draw the same noise.
             return stock(**given | options | {"seed": self.seed + given["seed"]})
 
-        vllm_generation.LLM = start
-        try:
-            with explained(limits, "vLLM did not start for rollouts", self.trainer):
-                super()._init_vllm()
-        finally:
-            vllm_generation.LLM = stock
+        with (
+            swapped(vllm_generation, "LLM", start),
+            explained(limits, "vLLM did not start for rollouts", self.trainer),
+        ):
+            super()._init_vllm()
         from alignkit.engines.vllm import check_same_tokenizer
 
         check_same_tokenizer(
@@ -197,49 +172,27 @@ class SyncedGeneration(VLLMGeneration):
             32 + self.generation_kwargs.get("min_tokens", 0), length
         )
         try:
-            self.generate([[self.processing_class.eos_token_id]] * PROBES, None, 1)
+            self.generate([[self.processing_class.eos_token_id]] * sync.PROBES, None, 1)
         finally:
             self.max_completion_length = length
 
     def _prove(
         self, prompts: Sequence[list[int]], completions: Any, logprobs: Any
     ) -> None:
-        gaps = []
-        for row in range(0, len(prompts), max(1, len(prompts) // PROBES)):
-            tokens = list(completions[row][:PROBE_TOKENS])
+        gaps = [torch.zeros(0, device=self.accelerator.device)]
+        for row in range(0, len(prompts), max(1, len(prompts) // sync.PROBES)):
+            tokens = list(completions[row][: sync.PROBE_TOKENS])
             # None where vLLM could not score the token
             reported = [at[0] for at in logprobs[row][: len(tokens)]]
-            known = [
-                place for place in range(len(tokens)) if reported[place] is not None
-            ]
-            if known:
-                theirs = torch.tensor(
-                    [reported[place] for place in known], device=self.accelerator.device
-                )
-                gaps.append((self._score(prompts[row], tokens)[known] - theirs).abs())
-        gap = (
-            torch.cat(gaps) if gaps else torch.zeros(0, device=self.accelerator.device)
-        )
-        # at the edge of top-p one side may drop a token that the other keeps
-        gap = gap[gap.isfinite()]
-        local = torch.stack(
-            [gap.sum(), gap.new_tensor(len(gap)), gap.max() if len(gap) else gap.sum()]
-        )
-        everyone = self.accelerator.gather(local[None])  # (processes, 3)
-        count = everyone[:, 1].sum().item()
-        if not count:
+            ours = self._score(prompts[row], tokens)
+            gaps.append(sync.gaps(ours, reported))
+        local = sync.summed(torch.cat(gaps))
+        compared = sync.compared(self.accelerator.gather(local[None]))
+        if compared is None:
             return
-        mean, largest = everyone[:, 0].sum().item() / count, everyone[:, 2].max().item()
-        self.difference = (mean, largest)
+        self.difference = compared
         self.proven = True
-        tolerance = _TOLERANCE[self.dtype] if self.tolerance is None else self.tolerance
-        if mean > tolerance:
-            raise WorkError(
-                "the rollouts do not come from the current weights: the log-probs that"
-                " vLLM reports for its own samples differ from the trainer's by"
-                f" {mean:.4g} nats per token (largest {largest:.4g}, tolerance"
-                f" {tolerance:.4g}), so the weights did not arrive in vLLM"
-            )
+        sync.require_same(*compared, sync.tolerance(self.dtype, self.tolerance))
 
     def _ends(self) -> list[int]:
         """Tokens that end a completion."""
@@ -255,8 +208,6 @@ class SyncedGeneration(VLLMGeneration):
         """(T,) log-probs of `tokens` after `prompt` as vLLM draws them: tempered, cut
         by top-k, top-p and min-p.
         """
-        from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
         ids = torch.tensor([[*prompt, *tokens]], device=self.accelerator.device)
         training = [module for module in self.model.modules() if module.training]
         self.model.eval()  # dropout is for training only
@@ -268,114 +219,14 @@ class SyncedGeneration(VLLMGeneration):
         finally:
             for module in training:
                 module.training = True
-        logits = logits[0, -len(tokens) - 1 : -1].float() / self.temperature  # (T, V)
-        # as vLLM does
-        logits[: self.generation_kwargs.get("min_tokens", 0), self._ends()] = -torch.inf
-        if self.min_p:
-            logits = MinPLogitsWarper(self.min_p)(ids, logits)
-        if self.top_k > 0:
-            logits = TopKLogitsWarper(self.top_k)(ids, logits)
-        if self.top_p < 1:
-            logits = TopPLogitsWarper(self.top_p)(ids, logits)
-        return (
-            logits.log_softmax(-1).gather(-1, ids[0, -len(tokens) :, None]).squeeze(-1)
+        return sync.drawn_logprobs(
+            logits[0, -len(tokens) - 1 : -1],
+            ids,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p or 0.0,
+            # as vLLM does
+            shielded=self.generation_kwargs.get("min_tokens", 0),
+            ends=self._ends(),
         )
-
-
-class SyncedRollouts:
-    """Mixed in before TRL's GRPOTrainer or RLOOTrainer: its vLLM is a
-    `SyncedGeneration`.
-
-    Takes one more keyword: `sync_tolerance`, None for the default of the dtype.
-    """
-
-    # Of the trainer that a subclass brings in.
-    _metrics: dict[str, Any]
-    model: Any
-    use_vllm: bool
-    vllm_generation: Any
-
-    def __init__(
-        self, *args: Any, sync_tolerance: float | None = None, **kwargs: Any
-    ) -> None:
-        home: Any = sys.modules[
-            next(
-                c.__module__
-                for c in type(self).__mro__
-                if c.__module__.startswith("trl.")
-            )
-        ]
-        settings = kwargs.get("args")
-        named = (
-            "per_device_train_batch_size",
-            "gradient_checkpointing",
-            "vllm_enable_sleep_mode",
-        )
-        shown = (
-            ", ".join(f"{name}={vars(settings)[name]}" for name in named)
-            if settings is not None
-            else ""
-        )
-        seed = 0 if settings is None else settings.seed
-        home.VLLMGeneration = functools.partial(
-            SyncedGeneration, tolerance=sync_tolerance, trainer=shown, seed=seed
-        )
-        try:
-            super().__init__(*args, **kwargs)
-        finally:
-            home.VLLMGeneration = VLLMGeneration
-        if self.use_vllm and not isinstance(self.vllm_generation, SyncedGeneration):
-            raise WorkError(
-                f"TRL {trl.__version__} makes its vLLM in another place, so the sync"
-                " could not be proven; install the tested version (see"
-                " constraints.txt)"
-            )
-
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        generated = super()._generate_single_turn(*args, **kwargs)  # type: ignore[misc]
-        if self.use_vllm and self.vllm_generation.difference is not None:
-            metrics = self._metrics["train" if self.model.training else "eval"]
-            mean, largest = self.vllm_generation.difference
-            metrics["sync_difference/mean"].append(mean)
-            metrics["sync_difference/max"].append(largest)
-            self.vllm_generation.difference = None
-        return generated
-
-
-@contextmanager
-def trainer_engine(trainer: Any, name: str) -> Iterator[Engine]:
-    """The vLLM that a trainer generates with, as an engine for evals: current weights,
-    proven, no second copy.
-
-    Every process must enter it. `name` is how provenance calls the model.
-    """
-    generation = trainer.vllm_generation
-    # Always: at the end of training the best weights may be put back
-    # (load_best_model_at_end) within the same step.
-    generation.sync_weights()
-    trainer._last_loaded_step = trainer.state.global_step
-    if not generation.proven and generation.comparable:
-        generation.prove()
-        if generation.asleep:
-            generation.sync_weights()
-    if generation.mode == "server":
-        from alignkit.engines.openai import OpenAIEngine
-
-        client = generation.vllm_client
-        yield OpenAIEngine(client.model, f"{client.base_url}/v1", server="vllm")
-        return
-    from alignkit.engines.vllm import VLLMEngine
-
-    if generation.enable_sleep_mode:
-        generation.llm.wake_up(tags=["kv_cache"])
-    try:
-        limits = Limits(
-            generation.gpu_memory_utilization, None, generation.max_num_seqs
-        )
-        yield VLLMEngine(
-            generation.llm, generation.processing_class, name=name, limits=limits
-        )
-    finally:
-        if generation.enable_sleep_mode:
-            generation.llm.sleep(level=2)
-            generation._llm_weights_sleeping = True

@@ -1,0 +1,123 @@
+"""Whether rollouts come from the current weights: what vLLM reports of its own samples
+beside what the trainer gives them.
+
+Shapes: T tokens of one completion, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from alignkit.errors import WorkError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROBES = 4  # completions compared after each synchronisation
+PROBE_TOKENS = 256  # of each, at most
+# Options of SamplingParams that leave the distribution of the compared tokens as it is.
+_NEUTRAL = {
+    "stop",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "min_tokens",
+    "max_tokens",
+    "seed",
+    "detokenize",
+}
+# Mean difference in nats per token. Rounding alone gives about 1e-6 in float32 and 0.01
+# to 0.03 in bfloat16.
+_TOLERANCE = {"float32": 0.005, "bfloat16": 0.1, "float16": 0.1}
+
+
+def foreign(options: Iterable[str]) -> list[str]:
+    """Those of a sampler's options that change its distribution in a way that
+    `drawn_logprobs` does not follow.
+    """
+    return sorted(set(options) - _NEUTRAL)
+
+
+def tolerance(dtype: str, stated: float | None) -> float:
+    """The mean difference (nats per token) that is allowed: as stated, else by the
+    dtype of the weights.
+    """
+    return _TOLERANCE[dtype] if stated is None else stated
+
+
+def drawn_logprobs(
+    logits: Tensor,
+    ids: Tensor,
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    shielded: int,
+    ends: Sequence[int],
+) -> Tensor:
+    """(T,) log-probs of the last T of `ids` (1, L) as vLLM draws them: tempered, cut by
+    top-k, top-p and min-p.
+
+    `logits` (T, V) are those of the model. Of the first `shielded` tokens none can be
+    one of `ends`.
+    """
+    import torch
+    from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    logits = logits.float() / temperature
+    logits[:shielded, list(ends)] = -torch.inf
+    if min_p:
+        logits = MinPLogitsWarper(min_p)(ids, logits)
+    if top_k > 0:
+        logits = TopKLogitsWarper(top_k)(ids, logits)
+    if top_p < 1:
+        logits = TopPLogitsWarper(top_p)(ids, logits)
+    drawn = ids[0, -len(logits) :, None]
+    return logits.log_softmax(-1).gather(-1, drawn).squeeze(-1)
+
+
+def gaps(ours: Tensor, reported: Sequence[float | None]) -> Tensor:
+    """The absolute differences of (T,) log-probs from those reported, where both are
+    known.
+    """
+    import torch
+
+    known = [place for place, value in enumerate(reported) if value is not None]
+    theirs = torch.tensor([reported[place] for place in known], device=ours.device)
+    gap = (ours[known] - theirs).abs()
+    # at the edge of top-p one side may drop a token that the other keeps
+    return gap[gap.isfinite()]
+
+
+def summed(gap: Tensor) -> Tensor:
+    """(3,) sum, count and largest of the gaps of one process."""
+    import torch
+
+    largest = gap.max() if len(gap) else gap.sum()
+    return torch.stack([gap.sum(), gap.new_tensor(len(gap)), largest])
+
+
+def compared(sums: Tensor) -> tuple[float, float] | None:
+    """Mean and largest difference over (processes, 3) of `summed`; None where nothing
+    could be compared.
+    """
+    count = sums[:, 1].sum().item()
+    if not count:
+        return None
+    return sums[:, 0].sum().item() / count, sums[:, 2].max().item()
+
+
+def require_same(mean: float, largest: float, tolerance: float) -> None:
+    """Refuse rollouts of other weights.
+
+    Raises:
+        WorkError: the mean difference (nats per token) is above the tolerance.
+    """
+    if mean > tolerance:
+        raise WorkError(
+            "the rollouts do not come from the current weights: the log-probs that vLLM"
+            " reports for its own samples differ from the trainer's by"
+            f" {mean:.4g} nats per token (largest {largest:.4g}, tolerance"
+            f" {tolerance:.4g}), so the weights did not arrive in vLLM"
+        )

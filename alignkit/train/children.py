@@ -1,0 +1,110 @@
+"""Parts of a run in processes of their own, so that their memory is free for the next."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignkit.errors import WorkError
+from alignkit.run import Run
+
+if TYPE_CHECKING:
+    from alignkit.plugins import Registry
+
+
+def run_stage(
+    name: str, file: Path, inside: Path, registry: Registry, resume: Path
+) -> None:
+    """Train the recipe `file` in the run folder `inside`, in a process of its own; go
+    on where one was begun.
+
+    Raises:
+        WorkError: it failed; `resume` is the run to resume once the cause is mended.
+    """
+    begun = (inside / "recipe.yaml").is_file()
+    if not begun:  # killed before its recipe, the last of its first files, was written
+        shutil.rmtree(inside, ignore_errors=True)
+    # its pipeline was killed a moment ago, and it is about to notice
+    while begun and status(inside) == "running":
+        time.sleep(0.2)
+    if begun and status(inside) == "done":
+        return
+    where = ["--resume", str(inside)] if begun else [str(file), "--folder", str(inside)]
+    child(
+        ["run", "--stage", *where],
+        registry,
+        f"stage {name}",
+        inside / "log.txt",
+        resume,
+    )
+
+
+def child(
+    arguments: Sequence[str], registry: Registry, what: str, log: Path, resume: Path
+) -> None:
+    """Run an align command in a process of its own, with the same kits. It ends when
+    this process is killed.
+
+    Raises:
+        WorkError: it failed. KeyboardInterrupt: it was interrupted.
+    """
+    # The child sees its standard input end when this process is gone: see
+    # `end_with_parent`.
+    command = [sys.executable, "-m", "alignkit.cli", *arguments, *kit_flags(registry)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    code = wait(process)
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise WorkError(
+            f"{what} failed (exit {code}); its log: {log}\n"
+            f"to go on from there once the cause is mended: align run --resume {resume}"
+        )
+
+
+def kit_flags(registry: Registry) -> list[str]:
+    """The flags that give another align command the kits of this one."""
+    return [
+        part
+        for kit in registry.kits
+        if kit.name != "builtin"
+        for part in ("--kit", str(kit.root))
+    ]
+
+
+def wait(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process, which is waited for also when this one is
+    interrupted.
+    """
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # the terminal has interrupted it too
+        raise
+
+
+def end_with_parent() -> None:
+    """End this process, as by kill -9, when the one that started it by `child` is gone.
+
+    Else a killed pipeline would leave a stage at work, beside the one that resumes it.
+    """
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def status(folder: Path) -> str | None:
+    """The status of the run in a folder, if there is one."""
+    return Run.open(folder).status if (folder / "manifest.json").is_file() else None
