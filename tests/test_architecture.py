@@ -159,7 +159,6 @@ MAY_NAME = {
     "__init__.py": {"alpaca", "gsm8k", "mmlu"},  # where 0.1's exports lie now
     "course.py": {"gsm8k", "mmlu"},  # functions of the course
     "machine/doctor.py": {"alpaca", "nvidia"},  # the package alpaca-eval, nvidia-smi
-    "provenance/fingerprint.py": {"alpaca"},
     "machine/here.py": {"alpaca"},
     "provenance/fingerprint.py": {"alpaca"},  # a version that plugins count
     "machine/versions.py": {"alpaca"},
