@@ -221,3 +221,37 @@ def test_loading_all_plugins_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
     for name in HEAVY:
         assert f"'{name}'" not in done.stdout, name
+
+
+def test_the_page_of_the_architecture_names_what_is_there():
+    page = (ROOT.parent / "docs" / "architecture.md").read_text().replace("\n", " ")
+    stops = re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py): ([\w.]+)`", page)
+    assert len(stops) > 15
+    for file, names in stops:
+        text = (ROOT / file).read_text()
+        for name in names.split("."):
+            assert re.search(rf"\b{name}\b", text), f"{file}: {name}"
+
+
+def test_modules_import_in_no_circle():
+    """Also not for types, and not inside of functions."""
+    names = {}
+    for path in MODULES:
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        names[".".join(parts).removesuffix(".__init__")] = path
+    graph = {}
+    for name, path in names.items():
+        known = {
+            full if full in names else full.rpartition(".")[0] for full in imports(path)
+        }
+        graph[name] = (known & names.keys()) - {name, name.rpartition(".")[0]}
+    while True:
+        used = set().union(*graph.values())
+        ends = [
+            n for n, uses in graph.items() if not uses & graph.keys() or n not in used
+        ]
+        if not ends:
+            break
+        for name in ends:
+            del graph[name]
+    assert not graph, sorted(graph)
