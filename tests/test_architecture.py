@@ -20,7 +20,8 @@ ROOT = Path(alignkit.__file__).parent
 ROWS = [
     ["errors"],
     ["types sampling"],
-    ["hookspecs kits plugins", "functional course", "run", "machine", "terminal"],
+    ["hookspecs kits plugins", "functional", "run", "machine", "terminal"],
+    ["course"],
     ["recipe"],
     ["models", "grading", "endpoint"],
     ["engines"],
