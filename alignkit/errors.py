@@ -6,7 +6,9 @@ An error says what was given, what was expected, what exists, and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 from unicodedata import category
 
 
@@ -69,10 +71,18 @@ def listing(names: Sequence[str], limit: int = 40) -> str:
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
+def place_of(function: Callable[..., Any]) -> str:
+    """`file:line` where a function is defined."""
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
 def printable(text: str) -> str:
-    """Without the control characters that a terminal would obey; line breaks stay."""
+    """Without the control characters that a terminal would obey; line breaks and tabs
+    stay.
+    """
     return "".join(
-        "\ufffd" if category(c) in ("Cc", "Cf") and c not in "\n\u200d" else c
+        "\ufffd" if category(c) in ("Cc", "Cf") and c not in "\n\t\u200d" else c
         for c in text
     )
 

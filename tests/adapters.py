@@ -1,4 +1,4 @@
-"""The functions of `alignkit.functional` under the names that the CS336 alignment
+"""The functions of `alignkit.course` under the names that the CS336 alignment
 assignment's own tests import.
 
 Copy this file over `tests/adapters.py` of the assignment to run its suite.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignkit import functional
+from alignkit import course
 
 ALPACA = (
     Path(__file__).resolve().parents[1]
@@ -19,7 +19,7 @@ ALPACA = (
 
 
 def run_tokenize_prompt_and_output(prompt_strs, output_strs, tokenizer):
-    return functional.tokenize_prompt_and_output(prompt_strs, output_strs, tokenizer)
+    return course.tokenize_prompt_and_output(prompt_strs, output_strs, tokenizer)
 
 
 def run_compute_group_normalized_rewards(
@@ -30,7 +30,7 @@ def run_compute_group_normalized_rewards(
     advantage_eps,
     normalize_by_std,
 ):
-    return functional.compute_group_normalized_rewards(
+    return course.compute_group_normalized_rewards(
         reward_fn,
         rollout_responses,
         repeated_ground_truths,
@@ -41,23 +41,21 @@ def run_compute_group_normalized_rewards(
 
 
 def run_compute_entropy(logits):
-    return functional.compute_entropy(logits)
+    return course.compute_entropy(logits)
 
 
 def run_get_response_log_probs(model, input_ids, labels, return_token_entropy):
-    return functional.get_response_log_probs(
-        model, input_ids, labels, return_token_entropy
-    )
+    return course.get_response_log_probs(model, input_ids, labels, return_token_entropy)
 
 
 def run_compute_naive_policy_gradient_loss(raw_rewards_or_advantages, policy_log_probs):
-    return functional.compute_naive_policy_gradient_loss(
+    return course.compute_naive_policy_gradient_loss(
         raw_rewards_or_advantages, policy_log_probs
     )
 
 
 def run_compute_grpo_clip_loss(advantages, policy_log_probs, old_log_probs, cliprange):
-    return functional.compute_grpo_clip_loss(
+    return course.compute_grpo_clip_loss(
         advantages, policy_log_probs, old_log_probs, cliprange
     )
 
@@ -65,19 +63,19 @@ def run_compute_grpo_clip_loss(advantages, policy_log_probs, old_log_probs, clip
 def run_compute_policy_gradient_loss(
     policy_log_probs, loss_type, raw_rewards, advantages, old_log_probs, cliprange
 ):
-    return functional.compute_policy_gradient_loss(
+    return course.compute_policy_gradient_loss(
         policy_log_probs, loss_type, raw_rewards, advantages, old_log_probs, cliprange
     )
 
 
 def run_masked_mean(tensor, mask, dim=None):
-    return functional.masked_mean(tensor, mask, dim)
+    return course.masked_mean(tensor, mask, dim)
 
 
 def run_sft_microbatch_train_step(
     policy_log_probs, response_mask, gradient_accumulation_steps, normalize_constant=1.0
 ):
-    return functional.sft_microbatch_train_step(
+    return course.sft_microbatch_train_step(
         policy_log_probs, response_mask, gradient_accumulation_steps, normalize_constant
     )
 
@@ -92,7 +90,7 @@ def run_grpo_microbatch_train_step(
     old_log_probs=None,
     cliprange=None,
 ):
-    return functional.grpo_microbatch_train_step(
+    return course.grpo_microbatch_train_step(
         policy_log_probs,
         response_mask,
         gradient_accumulation_steps,
@@ -105,31 +103,31 @@ def run_grpo_microbatch_train_step(
 
 
 def run_masked_normalize(tensor, mask, dim=None, normalize_constant=1.0):
-    return functional.masked_normalize(tensor, mask, dim, normalize_constant)
+    return course.masked_normalize(tensor, mask, dim, normalize_constant)
 
 
 def get_packed_sft_dataset(tokenizer, dataset_path, seq_length, shuffle):
-    return functional.get_packed_sft_dataset(
+    return course.get_packed_sft_dataset(
         tokenizer, dataset_path, seq_length, shuffle, ALPACA.read_text()
     )
 
 
 def run_iterate_batches(dataset, batch_size, shuffle):
-    return functional.iterate_batches(dataset, batch_size, shuffle)
+    return course.iterate_batches(dataset, batch_size, shuffle)
 
 
 def run_parse_mmlu_response(mmlu_example, model_output):
-    return functional.parse_mmlu_response(mmlu_example, model_output)
+    return course.parse_mmlu_response(mmlu_example, model_output)
 
 
 def run_parse_gsm8k_response(model_output):
-    return functional.parse_gsm8k_response(model_output)
+    return course.parse_gsm8k_response(model_output)
 
 
 def run_compute_per_instance_dpo_loss(
     lm, lm_ref, tokenizer, beta, prompt, response_chosen, response_rejected
 ):
-    return functional.compute_per_instance_dpo_loss(
+    return course.compute_per_instance_dpo_loss(
         lm,
         lm_ref,
         tokenizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
@@ -44,7 +45,8 @@ def align_data() -> Path:
 
 @pytest.fixture
 def old_folder(tmp_path: Path) -> Callable[[str], Path]:
-    """Copies something that alignkit 0.1 left (tests/data/v01), as if made on this machine.
+    """Copies something that alignkit 0.1 left (tests/data/v01), as if made on this
+    machine.
 
     All copies lie beside each other. A run that has not ended has a process id that no
     process can have.
@@ -77,3 +79,15 @@ def old_folder(tmp_path: Path) -> Callable[[str], Path]:
 def _own_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kits that a test mounts are not passed on to the next one."""
     monkeypatch.setenv("ALIGN_MOUNTS", MOUNTS)
+
+
+@pytest.fixture(autouse=True)
+def _open_logs() -> None:
+    """A library's log handler writes to the standard error of the test that imported
+    the library, which is closed in the next one.
+    """
+    for logger in logging.root.manager.loggerDict.values():
+        for handler in getattr(logger, "handlers", ()):
+            if type(handler) is logging.StreamHandler and handler.stream.closed:
+                handler.stream = sys.stderr
+                vars(handler).pop("flush", None)  # transformers ties it to the stream

@@ -287,7 +287,7 @@ def test_distill_writes_and_reads_batch_files_without_a_key(
         (
             ["split", "rows.jsonl", "--out", "x", "--column", "question"],
             2,
-            "expected NAME=VALUE",
+            "expected NAME=THEIRS",
         ),
         (
             ["filter", "rows.jsonl", "--out", "x", "--reward", "drgrp"],

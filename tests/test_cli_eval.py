@@ -230,7 +230,7 @@ def test_a_prompt_file_is_used_and_recorded(align, tmp_path):
             "EVAL.KEY=VALUE with one of arithmetic",
         ),
         (["arithmetic", "--set", "temperature"], 2, "expected KEY=VALUE"),
-        (["arithmetic", "--set", "temperature=[1"], 2, "is not YAML"),
+        (["arithmetic", "--set", "temperature=[1"], 2, "not YAML: "),
         (
             ["arithmetic", "--set", "temperature=hot"],
             2,

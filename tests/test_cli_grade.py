@@ -209,7 +209,7 @@ def test_malformed_rows_are_named_by_line_and_the_others_are_graded(align, tmp_p
         (b"{}\n", ["--reward", "drgrop"], 2, "did you mean 'drgrpo'?"),
         (b"{}\n", ["--reward", "drgrpo:fats=true"], 2, "did you mean 'fast'?"),
         (b"{}\n", ["--reward", "drgrpo:fast=7"], 2, "expected bool"),
-        (b"{}\n", ["--reward", "drgrpo:fast"], 2, "option=value"),
+        (b"{}\n", ["--reward", "drgrpo:fast"], 2, "expected NAME[:OPTION=VALUE,…]"),
         (b"{}\n", [], 2, "--reward"),
     ],
 )

@@ -16,7 +16,7 @@ def checks(
     (kit / folder).mkdir(parents=True)
     (kit / folder / f"{name}.py").write_text(text)
     registry = plugins.load([kits.builtin(), kits.at(kit, "--kit")])
-    found = conformance.check(registry.get(kind, name), registry, lambda: None)
+    found = conformance.prove(registry.get(kind, name), registry, lambda: None)
     return {c.check: (c.ok, c.detail) for c in found}
 
 
@@ -113,14 +113,14 @@ def test_an_eval_with_equal_ids_is_refused(tmp_path: Path):
 def test_a_prompt_keeps_braces(tmp_path: Path):
     registry = plugins.load([kits.builtin()])
     for prompt in registry.all("prompt"):
-        assert all(c.ok for c in conformance.check(prompt, registry, lambda: None)), (
+        assert all(c.ok for c in conformance.prove(prompt, registry, lambda: None)), (
             prompt.name
         )
 
 
 def test_what_needs_an_option_is_said_not_to_be_checked(tmp_path: Path):
     registry = plugins.load([kits.builtin()])
-    (found,) = conformance.check(
+    (found,) = conformance.prove(
         registry.get("reward", "reward_model"), registry, lambda: None
     )
     assert found.ok is None and "model" in found.detail

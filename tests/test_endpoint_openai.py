@@ -3,7 +3,6 @@
 import pytest
 from servers import OpenAIServer
 
-from alignkit.endpoint.answers import cut_after_stop
 from alignkit.engines.base import Sampling
 from alignkit.engines.openai import OpenAIEngine
 from alignkit.errors import InputError, WorkError
@@ -144,11 +143,6 @@ def test_cut_answers_are_marked_and_a_cut_behind_a_stop_string_is_a_stop():
         ("long", "length"),
         ("a#", "stop"),
     ]
-
-
-def test_the_first_stop_string_in_the_text_counts():
-    assert cut_after_stop("ab<2>cd<1>", ["<1>", "<2>"]) == "ab<2>"
-    assert cut_after_stop("nothing", ["<1>"]) == "nothing"
 
 
 def test_refusals_and_empty_content_are_answers():

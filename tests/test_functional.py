@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from alignkit import functional as F
+from alignkit import course as F
 
 TEMPLATE = "Task: {instruction}\nReply: {response}\n"
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -450,3 +450,12 @@ def test_gsm8k_answers_keep_sign_decimals_and_thousands(text, number):
 
 def test_a_long_hostile_text_is_parsed_at_once():
     assert F.parse_gsm8k_response("1," * 200_000 + "7") == "7"
+
+
+def test_what_moved_to_the_course_module_still_answers_under_its_old_name():
+    from alignkit import functional
+
+    with pytest.warns(DeprecationWarning, match=r"alignkit\.course\.iterate_batches"):
+        assert functional.iterate_batches is F.iterate_batches
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        functional.nonsense  # noqa: B018

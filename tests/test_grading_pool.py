@@ -264,7 +264,7 @@ def test_closing_settles_each_sample_once_in_a_worker_or_waiting(monkeypatch):
         grader.submit(bound(functions.sleep, deadline=60), [f"{50 + n}"])
         for n in range(40)
     ]
-    while not any(worker.jobs for worker in list(grader.pool._workers)):
+    while not any(worker.tasks for worker in list(grader.pool._workers)):
         time.sleep(0.01)
     grader.close()
     assert not crashed

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from alignkit.cli import cli
-from alignkit.machine import doctor
+from alignkit.machine import doctor, gpus
 
 SMI = """#!/bin/sh
 case "$1" in
-  --query-gpu=*) echo "{card}" ;;
+  --query-gpu=*) echo "0, GPU-1a, {card}" ;;
   *) echo "| NVIDIA-SMI 580.1   Driver Version: 580.1   CUDA Version: {cuda} |" ;;
 esac
 """
@@ -24,6 +24,7 @@ def nvidia_smi(tmp_path, monkeypatch):
         program.write_text(text or SMI.format(card=card, cuda=cuda))
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     return put
 
@@ -53,7 +54,7 @@ def torch_built_for(tmp_path, monkeypatch):
 
 
 def named(name):
-    return next(one for one in doctor.examine() if one.name == name)
+    return next(one for one in doctor.examine({}) if one.name == name)
 
 
 def test_a_gpu_that_shares_the_processors_memory_is_named_without_numbers(
@@ -113,14 +114,14 @@ def test_a_card_without_bfloat16_is_a_warning(nvidia_smi, torch_built_for):
 
 def test_a_driver_that_does_not_answer_counts_as_no_gpu(nvidia_smi):
     nvidia_smi(text="#!/bin/sh\nexit 9\n")
-    assert doctor.gpus() == ([], "")
+    assert (gpus.cards(), gpus.driver()) == ([], "")
     assert named("GPU").status == "warning"
 
 
 def test_keys_are_named_and_their_values_never_shown(monkeypatch, no_gpu):
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    findings = doctor.examine()
+    findings = doctor.examine({})
     assert "verysecret" not in repr(findings)
     keys = {one.name: one.status for one in findings if one.name.startswith("key ")}
     assert keys["key HF_TOKEN"] == "ok"
@@ -138,7 +139,7 @@ def test_the_hub_is_asked_unless_offline(monkeypatch, no_gpu):
 
 
 def test_everything_that_is_not_ok_says_what_mends_it(no_gpu):
-    findings = doctor.examine()
+    findings = doctor.examine({})
     assert [one.name for one in findings if one.status != "ok" and not one.fix] == []
     assert [one.name for one in findings if one.status == "ok" and one.fix] == []
 

@@ -15,6 +15,7 @@ import pytest
 import alignkit
 from alignkit import kits, plugins
 from alignkit.errors import PluginError
+from alignkit.plugins import loading, plugin
 
 GOOD = '''
 from alignkit import Reward, Score, hookimpl
@@ -290,8 +291,8 @@ def test_the_names_that_the_core_takes_are_those_of_the_schema():
         "eval": schema.Eval,
     }
     for kind, section in sections.items():
-        filled_in = plugins._CORE_ARGUMENTS.get(kind, ())
-        assert {*plugins.TAKEN[kind], *filled_in} == {
+        filled_in = plugin.CORE_ARGUMENTS.get(kind, ())
+        assert {*loading.TAKEN[kind], *filled_in} == {
             *section.model_fields,
             *filled_in,
         }, kind

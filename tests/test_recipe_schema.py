@@ -117,16 +117,16 @@ def test_an_old_and_a_new_key_at_once_are_refused(load):
 # Module-level names whose strings happen to be recipe keys, each with its reason.
 TABLES = {
     # kinds of plugins and their hooks, some of which a key is called after
-    "plugins.py KINDS",
+    "plugins/plugin.py KINDS",
     "cli/templates.py TEMPLATES",
     # what the core itself hands to a dataset's function: the contract of its plugins
-    "plugins.py _CORE_ARGUMENTS",
+    "plugins/plugin.py CORE_ARGUMENTS",
     # what changes how long a run takes, not how fast it goes
     "plan/estimate.py _DECIDES",
     # fields of a summary's provenance
     "report/comparison.py MEASURED_BY",
     "report/comparison.py _MAY_DIFFER",
-    "plugins.py TAKEN",
+    "plugins/loading.py TAKEN",
     "provenance.py _NO_MATTER",
 }
 

@@ -101,7 +101,7 @@ def test_an_overlay_fits_every_recipe(registry, path, overlay):
 @pytest.mark.parametrize("path", SWEEPS, ids=named)
 def test_a_sweep_plans_and_its_variants_differ(registry, path):
     try:
-        check.check(spec.read(path, seeds=None, overlays=(), sets=()), registry)
+        check.check_sweep(spec.read(path, seeds=None, overlays=(), sets=()), registry)
     except MissingError as error:
         missing = [
             text
@@ -109,7 +109,7 @@ def test_a_sweep_plans_and_its_variants_differ(registry, path):
             if not any(word in text for word in (*LACKING, "mini"))
         ]
         assert missing == []
-    checked = check.check(
+    checked = check.check_sweep(
         spec.read(path, seeds=None, overlays=[MINI], sets=()), registry
     )
     assert len(checked.variants) > 1
@@ -155,7 +155,7 @@ def test_a_recipe_runs_in_miniature_in_a_minute(tmp_path, path):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("path", SWEEPS, ids=named)
 def test_every_variant_of_a_sweep_runs_in_miniature(tmp_path, registry, path):
-    checked = check.check(
+    checked = check.check_sweep(
         spec.read(path, seeds=None, overlays=[MINI], sets=()), registry
     )
     for variant in checked.variants:
@@ -195,7 +195,9 @@ def test_a_command_of_the_guide_to_reproducing_plans(registry, command):
         ):
             assert stage.wrong == []
     else:
-        check.check(spec.read(path, seeds=None, overlays=[MINI], sets=sets), registry)
+        check.check_sweep(
+            spec.read(path, seeds=None, overlays=[MINI], sets=sets), registry
+        )
 
 
 def test_the_guide_to_reproducing_names_every_ablation():

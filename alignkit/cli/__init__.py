@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     given = sys.argv[1:] if arguments is None else arguments
-    from alignkit.errors import AlignError
+    from alignkit.errors import AlignError, printable
 
     try:
         code = cli.main(args=given, prog_name="align", standalone_mode=False)
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     except AlignError as error:
         if "--debug" in given:
             raise
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader (head, less) has gone; there is nobody left to tell.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
+    from alignkit.terminal import Progress
 
 kit_option = click.option(
     "--kit",
@@ -125,6 +126,20 @@ def console(as_json: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=as_json)
+
+
+def counts(by_name: Mapping[str, int]) -> str:
+    """`3 ok, 1 wrong`, as a table of rich shows it."""
+    from alignkit.terminal import cell
+
+    return cell(", ".join(f"{count} {name}" for name, count in by_name.items()))
+
+
+def progress(title: str) -> Progress:
+    """How far a command is, on standard error beside its result."""
+    from alignkit.terminal import Progress
+
+    return Progress(console(as_json=True), title)
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +16,10 @@ from alignkit.cli.common import (
     load_registry,
     print_json,
 )
+from alignkit.terminal import cell, say
+
+if TYPE_CHECKING:
+    from alignkit.machine.doctor import Finding
 
 _STYLES = {"ok": "green", "warning": "yellow", "missing": "red"}
 
@@ -39,7 +45,8 @@ def doctor(recipe: str | None, kit: tuple[str, ...], as_json: bool) -> int:
     else:
         loaded, registry = load_recipe(recipe, kit=kit)
         stages = planning.plan(loaded, registry)
-    found = diagnosis.examine(registry)
+    judges = [plugin for plugin in registry.all("judge") if plugin.value.key]
+    found = diagnosis.examine({p.value.key: f"judge {p.name}" for p in judges[::-1]})
     missing = [f"{stage.name}: {text}" for stage in stages for text in stage.missing]
     wrong = [f"{stage.name}: {text}" for stage in stages for text in stage.wrong]
     if as_json:
@@ -55,33 +62,27 @@ def doctor(recipe: str | None, kit: tuple[str, ...], as_json: bool) -> int:
 
 
 def _print(
-    found: list, recipe: str | None, missing: list[str], wrong: list[str]
+    findings: Sequence[Finding],
+    recipe: str | None,
+    missing: Sequence[str],
+    wrong: Sequence[str],
 ) -> None:
-    from rich.markup import escape
-
     out = console()
-    width = max(len(one.name) for one in found)
-    for one in found:
-        style = _STYLES[one.status]
-        line = (
-            f"[{style}]{one.status:8}[/] {escape(one.name):{width}} "
-            f" {escape(one.found)}"
-        )
-        out.print(line, highlight=False, soft_wrap=True)
+    width = max(len(one.name) for one in findings)
+
+    def line(word: str, style: str, text: str) -> None:
+        markup = f"[{style}]{word}[/]  {cell(text)}"
+        out.print(markup, highlight=False, soft_wrap=True)
+
+    for one in findings:
+        line(f"{one.status:7}", _STYLES[one.status], f"{one.name:{width}}  {one.found}")
         if one.fix:
-            out.print(
-                f"{'':{width + 11}}{escape(one.fix)}", highlight=False, soft_wrap=True
-            )
+            say(out, f"{'':{width + 11}}{one.fix}")
     if recipe is None:
         return
-    for kind, style, texts in (("wrong", "red", wrong), ("missing", "red", missing)):
-        for text in texts:
-            out.print(
-                f"[{style}]{kind}[/]  {escape(text)}", highlight=False, soft_wrap=True
-            )
+    for text in wrong:
+        line("wrong", "red", text)
+    for text in missing:
+        line("missing", "red", text)
     if not missing and not wrong:
-        out.print(
-            f"[green]ok[/]  {escape(recipe)} can run here",
-            highlight=False,
-            soft_wrap=True,
-        )
+        line("ok", "green", f"{recipe} can run here")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +11,19 @@ import click
 
 from alignkit.cli.common import (
     console,
+    counts,
     hold,
     json_option,
     kit_option,
     load_registry,
     print_json,
+    progress,
 )
 from alignkit.errors import InputError
+from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from alignkit.grading import BoundReward
-    from alignkit.grading.stored import GradedRow
-    from alignkit.plugins import Registry
 
 SHOWN = 10  # problems and disagreements that are printed
 
@@ -72,251 +70,103 @@ def grade(
     as_json: bool,
 ) -> int:
     """Grade stored outputs: the JSONL rows of FILE, with one or more rewards."""
-    from alignkit.grading import Grader
-    from alignkit.grading.stored import (
-        Fields,
-        append_graded,
-        count_lines,
-        graded_before,
-        read_rows,
-        regrade,
-    )
+    from alignkit.evaluate.grades import explain_row, summarize_grades
+    from alignkit.grading import Grader, stored
+    from alignkit.grading.bound import bind_specs
 
-    total = count_lines(Path(file))
-    rewards = parse_rewards(load_registry(kit=kit), specs)
-    fields = Fields(response_field, truth_field, prompt_field)
-    rows = read_rows(Path(file), fields, rewards.values())
-    screen = console(as_json)
+    total = stored.count_lines(Path(file))
+    rewards = bind_specs(load_registry(kit=kit), specs)
+    fields = stored.Fields(response_field, truth_field, prompt_field)
+    rows = stored.read_rows(Path(file), fields, rewards.values())
     if out and Path(out).resolve() == Path(file).resolve():
         raise InputError(f"--out {out} is the file that is graded; choose another")
     if out and explain is None:
         hold(Path(out))
     with Grader() as grader:
         if explain is not None:
-            line = [row for row in rows if row.number == explain]
-            if not line or line[0].problem:
-                raise InputError(
-                    line[0].problem if line else f"{file} has no row at line {explain}"
-                )
-            [[graded]] = regrade(line, rewards, grader, fields)
-            show_one(graded, as_json)
+            row = stored.row_at(file, rows, explain)
+            [[graded]] = stored.regrade([row], rewards, grader, fields)
+            show_one(explain, explain_row(graded), as_json)
             return 0
-        done = graded_before(Path(out), rows, list(rewards)) if out else []
+        done = stored.graded_before(Path(out), rows, list(rewards)) if out else []
         if done:
             click.echo(f"{len(done)} rows were graded before", err=True)
         started = time.perf_counter()
         try:
-            with _progress(screen) as report:
-                for batch in regrade(rows, rewards, grader, fields):
+            with progress("grade") as report:
+                for batch in stored.regrade(rows, rewards, grader, fields):
                     if out:
-                        append_graded(Path(out), batch)
+                        stored.append_graded(Path(out), batch)
                     done += batch
                     report("rows", len(done), total)
         except KeyboardInterrupt:
-            hint = (
-                "run the same command again to go on"
-                if out
-                else "with --out FILE it could go on from here"
-            )
+            hint = "with --out FILE it could go on from here"
+            if out:
+                hint = "run the same command again to go on"
             click.echo(f"interrupted after {len(done)} rows; {hint}", err=True)
             return 130
         seconds = time.perf_counter() - started
-    if not done:
-        raise InputError(f"{file} is empty: it holds no rows")
-    problems = [row.stored.problem for row in done if row.stored.problem]
-    if len(problems) == len(done):
-        raise InputError(
-            f"none of the {len(done)} rows can be graded:", *problems[:SHOWN]
-        )
-    summary: dict[str, Any] = {
-        "file": file,
-        "rows": len(done),
-        "seconds": round(seconds, 3),
-        "problems": problems,
-    }
-    summary["rewards"] = {label: summarize(label, done) for label in rewards}
-    summary["disagreements"] = disagreements(done) if len(rewards) > 1 else []
-    print_json(summary) if as_json else show(summary, screen)
-    return 2 if problems else 0
-
-
-def parse_rewards(registry: Registry, specs: Sequence[str]) -> dict[str, BoundReward]:
-    """{spec: reward} of `name` or `name:option=value,option=value`; values are YAML.
-
-    Raises:
-        InputError: every unknown reward, unknown option and wrong value at once.
-    """
-    from ruamel.yaml import YAML, YAMLError
-
-    from alignkit.grading import bind_plugin
-    from alignkit.plugins import check_options
-
-    found: dict[str, BoundReward] = {}
-    problems: list[str] = []
-    for spec in specs:
-        name, _, text = spec.partition(":")
-        if text and "=" not in text:
-            problems.append(f"--reward {spec}: expected name:option=value,option=value")
-            continue
-        try:
-            plugin = registry.get("reward", name)
-            options = YAML(typ="safe", pure=True).load(
-                "{" + text.replace("=", ": ") + "}"
-            )
-        except InputError as error:
-            problems += error.problems
-            continue
-        except YAMLError:
-            problems.append(f"--reward {spec}: expected name:option=value,option=value")
-            continue
-        wrong = [text for _, text in check_options(plugin, options)]
-        problems += wrong
-        if not wrong:
-            found[spec] = bind_plugin(plugin, options)
-    if problems:
-        raise InputError(*problems)
-    return found
-
-
-def summarize(label: str, rows: Sequence[GradedRow]) -> dict[str, Any]:
-    """The mean reward with its 95 % interval (over questions, where the rows name
-    these), counts and times.
-    """
-    from alignkit.evaluate.summary import interval, tally
-
-    graded = [(row.stored, row.grades[label]) for row in rows if row.grades]
-    scores = [result.score for _, result in graded]
-    questions = [
-        str(stored.row.get("prompt", stored.row.get("question", stored.number)))
-        for stored, _ in graded
-    ]
-    mean, low, high = interval([score.reward for score in scores], questions)
-    times = sorted(result.seconds for _, result in graded)
-    return {
-        "n": len(scores),
-        "accuracy" if all(score.reward in (0, 1) for score in scores) else "mean": mean,
-        "low": low,
-        "high": high,
-        "status": dict(Counter(str(score.status) for score in scores).most_common()),
-        "tally": tally([{"parts": score.parts} for score in scores]),
-        "stages": dict(Counter(score.stage for score in scores).most_common()),
-        "seconds": {
-            "sum": round(sum(times), 4),
-            "p50": times[len(times) // 2],
-            "p99": times[int(0.99 * (len(times) - 1))],
-            "max": times[-1],
-        },
-        "errors": _errors(rows, label),
-    }
-
-
-def _errors(rows: Sequence[GradedRow], label: str) -> list[str]:
-    crashed = [
-        row for row in rows if row.grades and row.grades[label].score.status == "error"
-    ]
-    return [
-        f"line {r.stored.number}: {r.grades[label].score.explanation.strip()[-300:]}"
-        for r in crashed[:SHOWN]
-    ]
-
-
-def disagreements(rows: Sequence[GradedRow]) -> list[dict[str, Any]]:
-    """The rows whose rewards are not all the same, with what each reward said."""
-    return [
-        {
-            "line": row.stored.number,
-            **{
-                label: f"{score.reward:g} ({score.stage or score.status})"
-                for label, (score, _) in row.grades.items()
-            },
-        }
-        for row in rows
-        if len({result.score.reward for result in row.grades.values()}) > 1
-    ]
+    summary = summarize_grades(file, list(rewards), done, seconds)
+    if as_json:
+        print_json(summary)
+    else:
+        show(summary, console())
+    return 2 if summary["problems"] else 0
 
 
 def show(summary: Mapping[str, Any], screen: Console) -> None:
     from rich.table import Table
 
-    table = Table(
-        "reward",
-        "value",
-        "95 % interval",
-        "n",
-        "statuses",
-        "ms p50, p99",
-        box=None,
-        pad_edge=False,
-    )
-    for label, found in summary["rewards"].items():
-        value = found.get("accuracy", found.get("mean"))
-        statuses = ", ".join(
-            f"{count} {status}" for status, count in found["status"].items()
+    heads = ("reward", "value", "95 % interval", "n", "statuses", "ms p50, p99")
+    table = Table(*heads, box=None, pad_edge=False)
+    for label, entry in summary["rewards"].items():
+        value = entry.get("accuracy", entry.get("mean"))
+        times = entry["seconds"]
+        table.add_row(
+            cell(label),
+            f"{value:.4f}",
+            f"{entry['low']:.4f} to {entry['high']:.4f}",
+            str(entry["n"]),
+            counts(entry["status"]),
+            f"{1000 * times['p50']:.2f}, {1000 * times['p99']:.2f}",
         )
-        times = (
-            f"{1000 * found['seconds']['p50']:.2f},"
-            f" {1000 * found['seconds']['p99']:.2f}"
-        )
-        between = f"{found['low']:.4f} to {found['high']:.4f}"
-        table.add_row(label, f"{value:.4f}", between, str(found["n"]), statuses, times)
     screen.print(table)
-    for label, found in summary["rewards"].items():
-        for name, count in found["tally"].items():
-            screen.print(f"{label}: {name}: {count}", highlight=False)
-        for text in found["errors"]:
-            screen.print(f"{label}: {text}", highlight=False, markup=False)
+    for label, entry in summary["rewards"].items():
+        for name, count in entry["tally"].items():
+            say(screen, f"{label}: {name}: {count}")
+        for text in entry["errors"]:
+            say(screen, f"{label}: {text}")
     if len(summary["rewards"]) > 1:
         differing = summary["disagreements"]
-        screen.print(f"the rewards disagree on {len(differing)} rows", highlight=False)
+        say(screen, f"the rewards disagree on {len(differing)} rows")
         for row in differing[:SHOWN]:
-            said = ", ".join(
-                f"{key} {value}" for key, value in row.items() if key != "line"
-            )
-            screen.print(f"  line {row['line']}: {said}", highlight=False, markup=False)
-    for problem in summary["problems"][:SHOWN]:
-        screen.print(f"not graded: {problem}", highlight=False, markup=False)
-    if len(summary["problems"]) > SHOWN:
-        screen.print(
-            f"and {len(summary['problems']) - SHOWN} more rows that could not be"
-            " graded",
-            highlight=False,
-        )
+            said = [f"{name} {value}" for name, value in row.items() if name != "line"]
+            say(screen, f"  line {row['line']}: {', '.join(said)}")
+    problems = summary["problems"]
+    for problem in problems[:SHOWN]:
+        say(screen, f"not graded: {problem}")
+    if len(problems) > SHOWN:
+        more = len(problems) - SHOWN
+        say(screen, f"and {more} more rows that could not be graded")
     rate = summary["rows"] / max(summary["seconds"], 1e-9)
-    screen.print(
+    say(
+        screen,
         f"{summary['rows']} rows in {summary['seconds']:.2f} s ({rate:.0f}/s)",
-        highlight=False,
     )
 
 
-def show_one(row: GradedRow, as_json: bool) -> None:
+def show_one(
+    line: int, decided: Mapping[str, Mapping[str, Any]], as_json: bool
+) -> None:
     """How one row was decided."""
-    found: dict[str, dict[str, Any]] = {
-        label: {
-            "reward": score.reward,
-            "status": score.status,
-            "parts": dict(score.parts),
-            "stage": score.stage,
-            "explanation": score.explanation,
-            "seconds": seconds,
-        }
-        for label, (score, seconds) in row.grades.items()
-    }
     if as_json:
-        print_json({"line": row.stored.number, "rewards": found})
+        print_json({"line": line, "rewards": decided})
         return
-    for label, entry in found.items():
+    screen = console()
+    for label, entry in decided.items():
         parts = ", ".join(f"{name} {value:g}" for name, value in entry["parts"].items())
-        click.echo(
-            f"{label}: {entry['reward']:g}"
-            f" ({entry['status']}{'; ' + parts if parts else ''})"
-        )
-        click.echo(
-            f"  decided by {entry['stage'] or 'the reward'}:"
-            f" {entry['explanation'] or 'it does not say why'}"
-        )
-
-
-def _progress(screen: Console) -> Any:
-    from alignkit.cli.eval import progress
-
-    return progress(screen, "grade")
+        status = f"{entry['status']}; {parts}" if parts else entry["status"]
+        say(screen, f"{label}: {entry['reward']:g} ({status})")
+        stage = entry["stage"] or "the reward"
+        why = entry["explanation"] or "it does not say why"
+        say(screen, f"  decided by {stage}: {why}")

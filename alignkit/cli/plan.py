@@ -13,6 +13,7 @@ from alignkit.cli.common import (
     print_json,
     recipe_options,
 )
+from alignkit.terminal import cell, say
 
 
 @click.command()
@@ -52,8 +53,6 @@ def plan(
 
 
 def _print(loaded: Any, plans: list[Any]) -> None:
-    from rich.markup import escape
-
     out = console()
     stated = {
         key: (repr(value), str(origin))
@@ -64,16 +63,11 @@ def _print(loaded: Any, plans: list[Any]) -> None:
     key_width = max(map(len, stated), default=0)
     value_width = min(40, max((len(value) for value, _ in stated.values()), default=0))
     for key, (value, origin) in stated.items():
-        click.echo(f"{key:{key_width}}  {value:{value_width}}  {origin}")
+        say(out, f"{key:{key_width}}  {value:{value_width}}  {origin}")
     for p in plans:
-        out.rule(f"{p.name} ({p.config.method})")
+        out.rule(cell(f"{p.name} ({p.config.method})"))
         for plugin in p.plugins:
-            out.print(
-                f"{plugin.kind} {plugin.name}: {plugin.file}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            say(out, f"{plugin.kind} {plugin.name}: {plugin.file}")
         for title, facts in (
             ("batches", p.arithmetic),
             ("rows", p.rows),
@@ -85,16 +79,16 @@ def _print(loaded: Any, plans: list[Any]) -> None:
                     if isinstance(value, float) and title == "rows"
                     else value
                 )
-                out.print(f"{title}: {name}: {shown}", highlight=False, markup=False)
+                say(out, f"{title}: {name}: {shown}")
         for text in _estimate(p.estimate):
-            out.print(text, highlight=False, markup=False, soft_wrap=True)
+            say(out, text)
         for text in p.wrong:
             out.print(
-                f"[red]wrong[/red]: {escape(text)}", highlight=False, soft_wrap=True
+                f"[red]wrong[/red]: {cell(text)}", highlight=False, soft_wrap=True
             )
         for text in p.missing:
             out.print(
-                f"[yellow]missing[/yellow]: {escape(text)}",
+                f"[yellow]missing[/yellow]: {cell(text)}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -17,6 +17,7 @@ from alignkit.cli.common import (
     print_json,
 )
 from alignkit.errors import InputError, PluginError, listing, nearest
+from alignkit.terminal import cell, say
 
 DETAIL = 90  # characters shown of why something was not checked
 
@@ -51,10 +52,8 @@ def list_(kind: str | None, kit: tuple[str, ...], as_json: bool) -> None:
     table = Table("kind", "name", "kit", "what it does", box=None, pad_edge=False)
     for plugin in found:
         table.add_row(
-            plugin.kind,
-            plugin.name,
-            plugin.kit,
-            _summary(plugin.value, plugin.functions),
+            *(plugin.kind, plugin.name, plugin.kit),
+            cell(_summary(plugin.functions)),
         )
     console().print(table)
 
@@ -102,25 +101,12 @@ def show(name: str, kit: tuple[str, ...], as_json: bool) -> None:
         return
     out = console()
     for row in rows:
-        out.print(
-            f"[bold]{row['kind']} {row['name']}[/bold]  {row['file']}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        out.print(row["doc"] or "", markup=False, highlight=False)
+        say(out, f"{row['kind']} {row['name']}  {row['file']}", style="bold")
+        say(out, row["doc"] or "")
         for option, about in row["options"].items():
-            out.print(
-                f"  {option}: {about['type']} = {about['default']!r}",
-                markup=False,
-                highlight=False,
-            )
+            say(out, f"  {option}: {about['type']} = {about['default']!r}")
         for note in row["not_covered"]:
-            out.print(
-                f"  its changes would not be seen: {note}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(out, f"  its changes would not be seen: {note}")
 
 
 @plugins.command()
@@ -208,7 +194,7 @@ def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
 
         for plugin in chosen:
             status.update(f"checking {plugin.kind} {plugin.name}")
-            found += conformance.check(plugin, registry, laboratory)
+            found += conformance.prove(plugin, registry, laboratory)
     failed = [c for c in found if c.ok is False]
     if as_json:
         print_json([asdict(c) for c in found])
@@ -225,6 +211,6 @@ def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
     return 1 if failed else 0
 
 
-def _summary(value: object, functions: tuple) -> str:
+def _summary(functions: tuple) -> str:
     doc = (inspect.getdoc(functions[0]) if functions else None) or ""
     return doc.split("\n")[0]

@@ -14,6 +14,7 @@ from alignkit.cli.common import (
     print_json,
 )
 from alignkit.errors import InputError
+from alignkit.terminal import say
 
 
 @click.command()
@@ -143,11 +144,8 @@ def run(
     if outcome.interrupted:
         # the one that started this process says how to go on
         if not options.started_by_another:
-            out_console.print(
-                f"interrupted; to go on: align run --resume {outcome.run.folder}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            folder = outcome.run.folder
+            say(out_console, f"interrupted; to go on: align run --resume {folder}")
         return 130
     if outcome.evals is None:  # the training processes have told of them
         return 0

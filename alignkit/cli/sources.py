@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +83,7 @@ def open_source(
         InputError: wrong flags or malformed rows. MissingError: data that are not here.
     """
     from alignkit.data import load_prompt, load_rows
+    from alignkit.recipe import options
 
     if prompt and prompt_file:
         raise InputError("--prompt and --prompt-file exclude each other")
@@ -95,7 +96,7 @@ def open_source(
             )
         return _of_recipe(source, part, sets, limit, kit, asked)
     registry = load_registry(kit=kit)
-    spec: dict[str, Any] = dict(_pair(text, "--set") for text in sets)
+    spec: dict[str, Any] = dict(options.assignment(text, "--set") for text in sets)
     spec |= {
         name: value
         for name, value in (("split", part), ("path", data), ("limit", limit))
@@ -120,11 +121,28 @@ def open_source(
     else:
         spec["dataset"] = source
     if columns:
-        spec["columns"] = {
-            name: str(theirs)
-            for name, theirs in (_pair(text, "--column") for text in columns)
-        }
+        spec["columns"] = dict(options.renaming(text, "--column") for text in columns)
     return Source(load_rows(spec, registry), registry, load_prompt(asked, registry))
+
+
+def open_with(source: str, flags: Mapping[str, Any], *more: str) -> Source:
+    """`open_source` with a command's own flags."""
+    names = ("part", "data", "columns", "sets", "limit", "kit", *more)
+    return open_source(source, **{name: flags[name] for name in names})
+
+
+def apart(out: Path, *sources: str | None) -> None:
+    """Refuse to write over what is read, or where no file can be, before anything is
+    done or paid for.
+    """
+    if not out.name or (exists(str(out)) and not out.is_file()):
+        raise InputError(f"{out} is no file; name a file to write")
+    for source in filter(None, sources):
+        if exists(source) and exists(str(out)) and out.samefile(source):
+            raise InputError(
+                f"{out} is read by this command and would be overwritten; name another"
+                " file"
+            )
 
 
 def is_file(source: str) -> bool:
@@ -193,12 +211,3 @@ def tokenizer_for(source: Source, path: str | None) -> Any:
         return models.load_tokenizer(model.path, model.revision)
     hub.require_model(path)
     return models.load_tokenizer(path)
-
-
-def _pair(text: str, flag: str) -> tuple[str, Any]:
-    from alignkit.recipe.yaml import scalar
-
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise InputError(f"{flag} {text}: expected NAME=VALUE")
-    return name.strip(), scalar(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from alignkit.cli.common import (
     recipe_dirs,
 )
 from alignkit.errors import InputError
+from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,39 +121,25 @@ def sweep(
             screen.print(_differences(checked))
         if dry_run:
             if as_json:
-                print_json(_plan(checked))
+                print_json(checked.plan())
             return 0
         state, made = states.create(checked, registry, root)
-    screen.print(f"sweep folder: {state.folder}", highlight=False, soft_wrap=True)
+    say(screen, f"sweep folder: {state.folder}")
     for note in state.notes:
-        screen.print(note, highlight=False, markup=False, soft_wrap=True)
+        say(screen, note)
     try:
         _work(state, registry, jobs, screen)
     except KeyboardInterrupt:
         made.finish("interrupted")
-        screen.print(
-            f"interrupted; to go on: align sweep --resume {state.folder}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(screen, f"interrupted; to go on: align sweep --resume {state.folder}")
         return 130
     lost = state.of("failed")
     made.finish("failed" if lost else "done")
     _report(state, screen, as_json)
     for job in lost:
-        screen.print(
-            f"failed: {job.name}: {job.note}",
-            style="red",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        say(screen, f"failed: {job.name}: {job.note}", style="red")
     if lost:
-        screen.print(
-            f"to try these again: align sweep --resume {state.folder}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(screen, f"to try these again: align sweep --resume {state.folder}")
     return 1 if lost else 0
 
 
@@ -169,20 +155,9 @@ def _check(
     path = locate(target)
     found = [locate(overlay) for overlay in overlays]
     read = spec.read if spec.is_sweep_file(path) else spec.from_recipe
-    varied = read(path, seeds=_seeds(seeds), overlays=found, sets=sets)
+    varied = read(path, seeds=spec.seeds_of(seeds), overlays=found, sets=sets)
     registry = load_registry([path, varied.base], kit)
-    return check.check(varied, registry, recipe_dirs()), registry
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    words = text.split(",")
-    if not all(word.strip().isdecimal() for word in words) or text.strip() == "0":
-        raise InputError(
-            f"--seeds {text}: expected how many (3), or which (0,1,2; 7, for one)"
-        )
-    return [int(word) for word in words] if len(words) > 1 else list(range(int(text)))
+    return check.check_sweep(varied, registry, recipe_dirs()), registry
 
 
 def _work(state: Sweep, registry: Registry, slots: int | None, screen: Console) -> None:
@@ -198,12 +173,11 @@ def _work(state: Sweep, registry: Registry, slots: int | None, screen: Console) 
         signal.signal(number, signal.default_int_handler)
     executor = LocalExecutor(slots, state.processes)
     reused = [job for job in state.jobs if job.reused]
-    screen.print(
+    say(
+        screen,
         f"{len(state.jobs)} runs ({len(state.variants)} variants),"
         f" {len(state.of('done'))} done already ({len(reused)} of them in earlier"
         f" sweeps or runs), {executor.slots} at a time",
-        highlight=False,
-        soft_wrap=True,
     )
     if not screen.is_terminal:
         Runner(state, executor, registry, lambda job: _line(job, screen)).run()
@@ -218,15 +192,12 @@ def _work(state: Sweep, registry: Registry, slots: int | None, screen: Console) 
 
 def _line(job: Job, screen: Console) -> None:
     note = f": {job.note}" if job.note else ""
-    screen.print(
-        f"{job.status} {job.name}{note}", highlight=False, markup=False, soft_wrap=True
-    )
+    say(screen, f"{job.status} {job.name}{note}")
 
 
 def _progress(state: Sweep) -> Table:
     """One row per variant, one cell per seed: status, step, the metric so far."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     seeds = list(dict.fromkeys(job.seed for job in state.jobs))
@@ -242,7 +213,7 @@ def _progress(state: Sweep) -> Table:
             for job in state.jobs
             if job.variant == label
         }
-        table.add_row(escape(label), *(cells[seed] for seed in seeds))
+        table.add_row(cell(label), *(cells[seed] for seed in seeds))
     return table
 
 
@@ -262,7 +233,6 @@ def _cell(job: Job, metric: str) -> str:
 def _differences(checked: Checked) -> Table:
     """What each variant changes, resolved, and where that is stated."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     from alignkit.recipe import ABSENT
@@ -273,7 +243,7 @@ def _differences(checked: Checked) -> Table:
         f"{spec.name}: {len(checked.variants)} variants x {len(seeds)} seeds, decided"
         f" by {checked.metric}"
     )
-    table = Table(box=box.SIMPLE_HEAD, title=escape(title), title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title=cell(title), title_justify="left")
     for head in ("variant", "setting", "base", "here", "from", "steps"):
         table.add_column(head, overflow="fold")
     for variant in checked.variants:
@@ -290,29 +260,11 @@ def _differences(checked: Checked) -> Table:
             first = number == 0
             steps = "" if variant.steps is None or not first else str(variant.steps)
             table.add_row(
-                escape(variant.label) if first else "",
-                *(escape(str(cell)) for cell in row),
+                cell(variant.label) if first else "",
+                *(cell(entry) for entry in row),
                 steps,
             )
     return table
-
-
-def _plan(checked: Checked) -> dict[str, Any]:
-    from alignkit.recipe import ABSENT
-
-    plain: Callable[[Any], Any] = lambda value: None if value is ABSENT else value  # noqa: E731
-    return {
-        "name": checked.spec.name,
-        "metric": checked.metric,
-        "seeds": list(checked.variants[0].recipes),
-        "variants": {
-            v.label: {
-                "steps": v.steps,
-                "changes": {d.key: [plain(d.a), plain(d.b)] for d in v.differences},
-            }
-            for v in checked.variants
-        },
-    }
 
 
 def _report(state: Sweep, screen: Console, as_json: bool) -> None:
@@ -324,11 +276,5 @@ def _report(state: Sweep, screen: Console, as_json: bool) -> None:
     try:
         show([state.folder], allow_missing=True, style="json" if as_json else "table")
     except InputError as error:
-        screen.print(
-            f"not compared: {error}", highlight=False, markup=False, soft_wrap=True
-        )
-    screen.print(
-        f"to compare again: align compare {state.folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
+        say(screen, f"not compared: {error}")
+    say(screen, f"to compare again: align compare {state.folder}")

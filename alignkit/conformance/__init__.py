@@ -50,7 +50,7 @@ PROMPT = "What is 6 x 7?\nAssistant: <think>"
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
-def check(plugin: Plugin, registry: Registry, laboratory: Any) -> list[Check]:
+def prove(plugin: Plugin, registry: Registry, laboratory: Any) -> list[Check]:
     """All checks of one plugin with its default options. `laboratory` is the tiny model
     for losses.
     """

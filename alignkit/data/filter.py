@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from alignkit.data import require_columns, require_truth
 from alignkit.data.split import normalise, question_of
 from alignkit.errors import InputError, listing
+
+if TYPE_CHECKING:
+    from alignkit.plugins import Registry
 
 Row = Mapping[str, Any]
 Duplicates = Literal["keep", "question", "response", "both"]
@@ -88,6 +92,62 @@ class Filter:
         if self.duplicates == "question":
             return question
         return (*question, normalise(str(_column(row, "response", number))))
+
+
+def graded(rows: Sequence[Row], registry: Registry, spec: str) -> list[Row]:
+    """The rows with `reward` and `status`, by the reward `NAME[:OPTION=VALUE,…]`.
+
+    Raises:
+        InputError: no such reward or option, or a row that it cannot grade.
+    """
+    from alignkit.grading import Grader
+    from alignkit.grading.bound import bind_specs
+
+    [reward] = bind_specs(registry, [spec]).values()
+    _require_texts(rows, f"reward '{reward.name}'")
+    require_truth(registry.get("reward", spec.partition(":")[0].strip()), rows)
+    columns = ("response", "truth", "prompt")
+    responses, truths, prompts = ([row.get(c) for row in rows] for c in columns)
+    with Grader() as grader:
+        results = grader.score(reward, list(map(str, responses)), truths, prompts, rows)
+    return [
+        {**row, "reward": result.score.reward, "status": result.score.status}
+        for row, result in zip(rows, results, strict=True)
+    ]
+
+
+def counted(rows: Sequence[Row], tokenizer: Any | None) -> list[int]:
+    """The tokens of each response; without a tokenizer, what the column `tokens` says.
+
+    Raises:
+        InputError: a row without a text, or whose `tokens` is no number.
+    """
+    if tokenizer is not None:
+        _require_texts(rows, "a filter by length")
+        texts = [str(row["response"]) for row in rows]
+        return [len(tokenizer(t, add_special_tokens=False).input_ids) for t in texts]
+    require_columns(rows, ["tokens"], "a filter by length without --tokenizer")
+    for number, row in enumerate(rows, 1):
+        if type(row["tokens"]) is not int and not str(row["tokens"]).isdecimal():
+            raise InputError(
+                f"row {number}: `tokens` is {str(row['tokens'])[:40]!r}, expected a"
+                " number"
+            )
+    return [int(row["tokens"]) for row in rows]
+
+
+def _require_texts(rows: Sequence[Row], who: str) -> None:
+    """Refuse a `response` that is no text: messages, graded or counted as Python prints
+    them, mean nothing.
+    """
+    require_columns(rows, ["response"], who)
+    for number, row in enumerate(rows, 1):
+        if isinstance(row["response"], list | dict):
+            raise InputError(
+                f"row {number}: `response` is a {type(row['response']).__name__},"
+                " expected a text; --column response=response.0.content, for instance,"
+                " reads one out of messages"
+            )
 
 
 def _column(row: Row, name: str, number: int) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignkit.data.columns import QUESTION_OR_PROMPT
 from alignkit.errors import InputError, MissingError, listing
 from alignkit.types import Message, Prompt
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
-# Names that published templates give the question; `prompt` may hold it within a
-# template already, so it comes last.
-_QUESTION = ("question", "instruction", "problem", "prompt")
 _RESPONSE = "{response}"
 
 
@@ -124,8 +122,8 @@ def render_pair(
 def _fill(prompt: Prompt, template: str, row: Mapping[str, Any]) -> str:
     def value(match: re.Match[str]) -> str:
         name = match[1]
-        if name not in row and name in _QUESTION:
-            name = next((other for other in _QUESTION if other in row), name)
+        if name not in row and name in QUESTION_OR_PROMPT:
+            name = next((other for other in QUESTION_OR_PROMPT if other in row), name)
         if not isinstance(row.get(name), str | int | float):
             has = listing(sorted(map(str, row)))
             raise InputError(

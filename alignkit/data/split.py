@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignkit.data.columns import QUESTION_OR_PROMPT
 from alignkit.errors import InputError, listing
 
 Row = Mapping[str, Any]
-# `prompt` comes last: beside another of them it holds the question as it was put to a
-# model, in a template.
-QUESTION_COLUMNS = ("question", "instruction", "problem", "prompt")
 
 # What only lays a formula out: spaces, delimiters that grow, `\dfrac` for `\frac`.
 _LAYOUT = re.compile(
@@ -48,13 +46,13 @@ def normalise(text: str) -> str:
 
 
 def question_of(row: Row, column: str | None = None) -> str:
-    """The text that identifies a row: the named column, else the first of question,
-    instruction, problem, prompt.
+    """The text that identifies a row: the named column, else the first of
+    `QUESTION_OR_PROMPT`.
 
     Raises:
         InputError: when the row has none of them.
     """
-    name = column or next((c for c in QUESTION_COLUMNS if c in row), None)
+    name = column or next((c for c in QUESTION_OR_PROMPT if c in row), None)
     value = row.get(name) if name else None
     if isinstance(value, str):
         return value
@@ -67,7 +65,7 @@ def question_of(row: Row, column: str | None = None) -> str:
     expected = (
         f"a text in '{column}'"
         if column
-        else f"a text in one of {listing(list(QUESTION_COLUMNS))}"
+        else f"a text in one of {listing(list(QUESTION_OR_PROMPT))}"
     )
     raise InputError(
         f"expected {expected}; the row has {listing(sorted(map(str, row)))}"

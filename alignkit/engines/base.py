@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from alignkit.machine.gpus import cuda_available
 from alignkit.sampling import Completion, PromptText, Sampling
 
 __all__ = ["Completion", "Engine", "OnDone", "PromptText", "Sampling"]
@@ -17,9 +18,7 @@ def local_engine(asked: str) -> str:
     """`auto` is vLLM where it is installed and there is a GPU, else transformers."""
     if asked != "auto":
         return asked
-    import torch
-
-    fits = importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
+    fits = importlib.util.find_spec("vllm") is not None and cuda_available()
     return "vllm" if fits else "transformers"
 
 

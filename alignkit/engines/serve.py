@@ -27,6 +27,7 @@ from alignkit.engines.vllm_start import (
     lora_settings,
 )
 from alignkit.errors import AlignError, InputError, WorkError, asks_for
+from alignkit.machine.gpus import cuda_available
 
 HOST = "127.0.0.1"
 READY_WITHIN = 1800.0  # seconds; loading a large model over a network disk is slow
@@ -215,11 +216,9 @@ class ServedEngine(OpenAIEngine):
 
 
 def _arguments(model: str, dtype: str, limits: Limits) -> list[str]:
-    import torch
-
     from alignkit import models
 
-    gpu = torch.cuda.is_available()
+    gpu = cuda_available()
     source = Path(models.resolve(model))
     served = ["--model", str(source), "--served-model-name", model]
     if (source / "adapter_config.json").is_file() and not (

@@ -1,72 +1,96 @@
-"""Stop strings in rollouts: they end a response, and they are kept in it."""
+"""Stop strings: they end a response, and they are kept in it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from transformers import StoppingCriteria
+from alignkit.sampling import stop_end
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class StopStrings(StoppingCriteria):
-    """Ends a row whose new text holds a stop string. `start` must be None at the start
-    of each `generate`.
+class StopStrings:
+    """The stop strings of one generation, looked for in what `decode` makes of tokens.
 
-    A stop string that lies wholly in the first `shielded` new tokens does not count
-    (`min_new_tokens`).
+    The first `shielded` new tokens end nothing (`min_new_tokens`): a stop string that
+    lies wholly in them does not count.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], shielded: int = 0) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self,
+        stops: Sequence[str],
+        decode: Callable[[list[int]], str],
+        shielded: int = 0,
+    ) -> None:
         self.stops = tuple(stops)
+        self.decode = decode
         self.shielded = shielded
-        # a token is at least one byte
-        self.reach = max(len(stop.encode()) for stop in stops) + 4
-        self.start: int | None = None
+        # A token that shows is at least one byte; the first ones may show a part of a
+        # character.
+        self.reach = max((len(stop.encode()) for stop in stops), default=0) + 4
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """(B,) bool: which rows end with their newest token; transformers asks after
-        every token.
+    def window(self, count: int) -> int:
+        """How many of the newest of `count` new tokens `ended` needs."""
+        return self.reach if count > self.shielded + self.reach else count
+
+    def ended(self, newest: list[int], count: int) -> bool:
+        """Whether the newest of `count` new tokens ends the text; `newest` holds the
+        last `window(count)` of them.
         """
-        if self.start is None:
-            self.start = input_ids.shape[1] - 1
-        count = input_ids.shape[1] - self.start
-        if count <= self.shielded:
-            return torch.zeros(
-                len(input_ids), dtype=torch.bool, device=input_ids.device
-            )
-        if self.shielded:
-            done = [self.end(row) > 0 for row in input_ids[:, self.start :].tolist()]
-        else:  # the same, from the last few tokens alone
-            texts = self.tokenizer.batch_decode(input_ids[:, -min(count, self.reach) :])
-            done = [any(stop in text for stop in self.stops) for text in texts]
-        return torch.tensor(done, device=input_ids.device)
+        if not self.stops or count <= self.shielded:
+            return False
+        shield = self._shield(newest) if len(newest) == count else 0
+        return stop_end(self.decode(newest), self.stops, shield) > 0
 
-    def end(self, ids: Sequence[int]) -> int:
+    def text(self, tokens: list[int]) -> str:
+        """The text of tokens, up to and with the stop string that ends it."""
+        text = self.decode(tokens)
+        return text[: stop_end(text, self.stops, self._shield(tokens)) or None]
+
+    def end(self, tokens: list[int]) -> int:
         """How many tokens reach to the end of the first stop string that counts; 0 when
         there is none.
         """
+        shield = self._shield(tokens)
 
         def holds(count: int) -> bool:
-            text = self.tokenizer.decode(ids[:count])
-            return any(
-                text.find(stop, max(0, shield - len(stop) + 1)) >= 0
-                for stop in self.stops
-            )
+            return stop_end(self.decode(tokens[:count]), self.stops, shield) > 0
 
-        shield = (
-            len(self.tokenizer.decode(ids[: self.shielded])) if self.shielded else 0
-        )
-        if not holds(len(ids)):
+        if not holds(len(tokens)):
             return 0
-        low, high = 1, len(ids)
+        low, high = 1, len(tokens)
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if holds(middle) else (middle + 1, high)
         return low
 
-    def cut(self, ids: list[int]) -> list[int]:
+    def cut(self, tokens: list[int]) -> list[int]:
         """A response without what `generate` pads it with once it has ended."""
-        return ids[: self.end(ids) or len(ids)]
+        return tokens[: self.end(tokens) or len(tokens)]
+
+    def _shield(self, tokens: list[int]) -> int:
+        """The characters of the shielded tokens."""
+        return len(self.decode(tokens[: self.shielded])) if self.shielded else 0
+
+
+class StopCriterion:
+    """Asks after every token which rows of transformers' `generate` have ended.
+    `start`, where the new tokens begin, must be None at the start of each.
+    """
+
+    def __init__(self, stopping: StopStrings) -> None:
+        self.stopping = stopping
+        self.start: int | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """(B,) bool: which rows of (B, L) end with their newest token."""
+        import torch
+
+        if self.start is None:
+            self.start = input_ids.shape[1] - 1
+        count = input_ids.shape[1] - self.start
+        newest = input_ids[:, -self.stopping.window(count) :].tolist()
+        ended = [self.stopping.ended(row, count) for row in newest]
+        return torch.tensor(ended, device=input_ids.device)

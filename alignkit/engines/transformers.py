@@ -19,6 +19,7 @@ from typing import Any
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
 from alignkit.engines.batching import reading_order, shared_prefix
 from alignkit.engines.prompts import PromptCoder
+from alignkit.engines.stopping import StopStrings
 from alignkit.errors import WorkError
 
 # finished rows leave the batch once no more than this share of it is still running
@@ -155,6 +156,9 @@ class TransformersEngine:
         """Generate one batch; rows leave it as they end."""
         import torch
 
+        stopping = StopStrings(
+            sampling.stop, self._prompts.decode, sampling.min_new_tokens
+        )
         # each prompt is read once for all its samples
         distinct = list(dict.fromkeys(row.prompt for row in rows))
         logits, mask, cache = self._read(
@@ -172,8 +176,8 @@ class TransformersEngine:
                 scores = penalized(last, texts, sampling.repetition_penalty)
             tokens = self._draw(last, scores, rows, sampling, step)
             for row in rows:
-                if row.done is None and (reason := self._ended(row, sampling)):
-                    row.done = self._completion(row, reason, sampling)
+                if row.done is None and (reason := self._ended(row, stopping)):
+                    row.done = self._completion(row, reason, stopping)
                     finished(row)
             running = [k for k, row in enumerate(rows) if row.done is None]
             if not running:
@@ -219,38 +223,18 @@ class TransformersEngine:
                     row.logprobs.append(logp)
         return tokens
 
-    def _ended(self, row: _Row, sampling: Sampling) -> str:
+    def _ended(self, row: _Row, stopping: StopStrings) -> str:
         """`stop` or `length` when the row ends with its newest token, else nothing."""
+        count = len(row.tokens)
         if row.tokens[-1] in self._ends:
             return "stop"
-        if sampling.stop and len(row.tokens) > sampling.min_new_tokens:
-            # Only the tail is decoded: a token that shows is at least one byte long.
-            reach = max(len(stop.encode()) for stop in sampling.stop) + 4
-            if self._stop_end(row.tokens, max(0, len(row.tokens) - reach), sampling):
-                return "stop"
-        return "length" if len(row.tokens) >= row.limit else ""
+        if stopping.ended(row.tokens[-stopping.window(count) :], count):
+            return "stop"
+        return "length" if count >= row.limit else ""
 
-    def _stop_end(self, tokens: list[int], start: int, sampling: Sampling) -> int:
-        """Where the first stop string ends in the text of `tokens[start:]`; 0 when
-        there is none.
-
-        A stop string that lies wholly in the first `min_new_tokens` tokens does not
-        count.
-        """
-        text = self._prompts.decode(tokens[start:])
-        shielded = len(self._prompts.decode(tokens[start : sampling.min_new_tokens]))
-        found = [
-            (text.find(stop, max(0, shielded - len(stop) + 1)), len(stop))
-            for stop in sampling.stop
-        ]
-        return min((at + length for at, length in found if at >= 0), default=0)
-
-    def _completion(self, row: _Row, reason: str, sampling: Sampling) -> Completion:
-        text = self._prompts.decode(row.tokens)
-        if end := self._stop_end(row.tokens, 0, sampling):
-            text = text[:end]
+    def _completion(self, row: _Row, reason: str, stopping: StopStrings) -> Completion:
         return Completion(
-            text,
+            stopping.text(row.tokens),
             reason,
             len(row.tokens),
             tuple(row.tokens),

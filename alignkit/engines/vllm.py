@@ -22,6 +22,7 @@ from alignkit.engines.vllm_start import (
     stop_llm,
 )
 from alignkit.errors import InputError, WorkError
+from alignkit.machine.gpus import cuda_available
 
 
 class VLLMEngine:
@@ -81,7 +82,6 @@ class VLLMEngine:
                 cannot run.
             WorkError: it did not start; the message has the limits in force.
         """
-        import torch
 
         from alignkit import models
 
@@ -101,7 +101,7 @@ class VLLMEngine:
                 "max_lora_rank": rank,
             }
         if dtype == "auto":
-            dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+            dtype = "bfloat16" if cuda_available() else "float32"
         llm = start_llm(
             **options,
             dtype=dtype,

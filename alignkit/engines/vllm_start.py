@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import AlignError, InputError, WorkError, asks_for
+from alignkit.machine.gpus import cuda_available
 
 # Of PEFT's LoraConfig: vLLM 0.31 takes the adapter and leaves these out. What else it
 # lacks, it refuses itself.
@@ -40,9 +41,7 @@ def prepare_vllm() -> bool:
     deterministic, and an error keeps its cause. Logs go to stderr, as stdout belongs to
     `--json`; no usage statistics are sent.
     """
-    import torch
-
-    gpu = torch.cuda.is_available()
+    gpu = cuda_available()
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     # warnings come by the dozen; failures are exceptions
@@ -79,7 +78,7 @@ def stop_llm(llm: Any) -> None:
     llm.llm_engine.engine_core.shutdown()
     cleanup_dist_env_and_memory()
     gc.collect()
-    if torch.cuda.is_available():
+    if cuda_available():
         torch.cuda.empty_cache()
 
 

@@ -4,7 +4,6 @@ own, or an endpoint.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from alignkit import models
-from alignkit.engines.base import Engine
+from alignkit.engines.base import Engine, local_engine
 from alignkit.engines.vllm_start import Limits
 from alignkit.errors import InputError
 from alignkit.run import Run
@@ -53,9 +52,7 @@ class EngineChoice:
             return "serve"
         if self.base_url is not None or self.engine == "openai":
             return "openai"
-        if self.engine == "auto":
-            return "vllm" if _vllm_fits() else "transformers"
-        return self.engine
+        return local_engine(self.engine)
 
     def check(self, model: str) -> None:
         """What can be said before anything is loaded.
@@ -148,14 +145,6 @@ _SAID = {
     "serve": "--serve",
     "openai": "--base-url",
 }
-
-
-def _vllm_fits() -> bool:
-    if importlib.util.find_spec("vllm") is None:
-        return False
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def slug(model: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.data import read_file
+from alignkit.data.columns import QUESTION_COLUMNS, QUESTION_OR_PROMPT
 from alignkit.errors import InputError, MissingError, listing
 from alignkit.run.rows import Row
 from alignkit.types import Sample
@@ -20,7 +21,6 @@ from alignkit.types import Sample
 Columns = dict[str, Any]  # a row of the file
 _RESPONSE = ("response", "output", "completion", "generation")
 _TRUTH = ("truth", "ground_truth")
-_QUESTION = ("question", "instruction", "problem", "prompts_final")
 _TOKENS = ("tokens", "response_token_length")
 
 
@@ -92,9 +92,9 @@ class StoredResponses:
             kept = {
                 k: v
                 for k, v in row.items()
-                if k not in (*_RESPONSE, *_TRUTH, *_QUESTION, *_TOKENS)
+                if k not in (*_RESPONSE, *_TRUTH, *QUESTION_COLUMNS, *_TOKENS)
             }
-            question = _first(row, _QUESTION)
+            question = _first(row, QUESTION_COLUMNS)
             more = {"question": question} if question is not None else {}
             found.append(
                 {
@@ -130,7 +130,7 @@ class StoredResponses:
         ordered = next(
             (part for part in (samples, chosen) if len(part) == len(self.rows)), None
         )
-        texts = [_first(row, _QUESTION) for row in self.rows]
+        texts = [_first(row, QUESTION_COLUMNS) for row in self.rows]
         if all(isinstance(text, str) for text in texts):
             by_text = {text: name for name, text in questions.items()}
             shared = Counter(questions.values())
@@ -142,7 +142,7 @@ class StoredResponses:
                         " sample, or all rows in the samples' order"
                     )
                 return self._by(
-                    lambda row: by_text.get(_first(row, _QUESTION)), "question"
+                    lambda row: by_text.get(_first(row, QUESTION_COLUMNS)), "question"
                 )
         if ordered is None:
             raise InputError(
@@ -161,7 +161,7 @@ class StoredResponses:
         for number, row in enumerate(self.rows, 1):
             kept = row.get("metadata")
             text = _first(
-                {**(kept if isinstance(kept, dict) else {}), **row}, _QUESTION
+                {**(kept if isinstance(kept, dict) else {}), **row}, QUESTION_COLUMNS
             )
             expected = questions.get(str(row["id"]))
             if (
@@ -214,7 +214,7 @@ def _count(tokens: Any, where: str) -> int | None:
 
 
 def _text(row: Mapping[str, Any]) -> Any:
-    return _first(row, (*_QUESTION, "prompt"))
+    return _first(row, QUESTION_OR_PROMPT)
 
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:

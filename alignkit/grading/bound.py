@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from alignkit import plugins
-from alignkit.errors import AlignError, PluginError
+from alignkit.errors import AlignError, InputError, PluginError, place_of
 from alignkit.types import Reward, Score
 
 SAMPLE_ARGUMENTS = ("response", "truth", "prompt", "metadata")
@@ -66,16 +66,16 @@ def bind(
     ):
         given = ", ".join(arguments) or "nothing"
         raise PluginError(
-            f"{_place(function)}: reward '{reward.name}' takes {given}; expected any of"
-            f" {', '.join(SAMPLE_ARGUMENTS)} (per sample) or of"
+            f"{place_of(function)}: reward '{reward.name}' takes {given}; expected any"
+            f" of {', '.join(SAMPLE_ARGUMENTS)} (per sample) or of"
             f" {', '.join(BATCH_ARGUMENTS)} (per batch), and options after `*`"
         )
     is_async = inspect.iscoroutinefunction(function)
     can_pool = form == "sample" and not is_async
     if reward.where == "pool" and not can_pool:
         raise PluginError(
-            f"{_place(function)}: reward '{reward.name}' says where='pool', but only a"
-            " per-sample function that is not async runs there; leave `where` out"
+            f"{place_of(function)}: reward '{reward.name}' says where='pool', but only"
+            " a per-sample function that is not async runs there; leave `where` out"
         )
     where: Literal["pool", "process"] = (
         "pool" if can_pool and reward.where != "process" else "process"
@@ -96,8 +96,32 @@ def bind_plugin(
     return replace(bound, function=plugins.bind(plugin, plugin.value.function, options))
 
 
-def _place(function: Callable[..., Any]) -> str:
-    return f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}"
+def bind_specs(
+    registry: plugins.Registry, specs: Sequence[str]
+) -> dict[str, BoundReward]:
+    """{spec: reward} of each `NAME[:OPTION=VALUE,…]`.
+
+    Raises:
+        InputError: every unknown reward, unknown option and wrong value at once.
+    """
+    from alignkit.recipe import options  # what a worker does without
+
+    rewards: dict[str, BoundReward] = {}
+    problems: list[str] = []
+    for spec in specs:
+        try:
+            name, stated = options.named(spec, "--reward")
+            plugin = registry.get("reward", name)
+        except InputError as error:
+            problems += error.problems
+            continue
+        wrong = [problem for _, problem in plugins.check_options(plugin, stated)]
+        problems += wrong
+        if not wrong:
+            rewards[spec] = bind_plugin(plugin, stated)
+    if problems:
+        raise InputError(*problems)
+    return rewards
 
 
 def as_score(value: Any) -> Score:

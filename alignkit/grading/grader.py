@@ -29,7 +29,7 @@ from alignkit.grading.bound import (
     crashed,
     timed_out,
 )
-from alignkit.grading.pool import Job, Pool
+from alignkit.grading.pool import Pool, Task
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class Grader:
         """
         pickled = pickle.dumps(function)
         futures: list[Future[Graded]] = []
-        new: list[tuple[bytes, Job]] = []
+        new: list[tuple[bytes, Task]] = []
         with self._lock:
             for row in rows:
                 key = hashlib.blake2b(
@@ -178,14 +178,14 @@ class Grader:
                 elif key in self._running:
                     future = self._running[key]
                 else:
-                    job = Job(pickled, row, deadline)
-                    future = self._running[key] = job.future
-                    new.append((key, job))
+                    task = Task(pickled, row, deadline)
+                    future = self._running[key] = task.future
+                    new.append((key, task))
                 futures.append(future)
-        for key, job in new:
-            job.future.add_done_callback(functools.partial(self._keep, key))
+        for key, task in new:
+            task.future.add_done_callback(functools.partial(self._keep, key))
         if new:
-            self.pool.submit([job for _, job in new])
+            self.pool.submit([task for _, task in new])
         return Grading(lambda: [future.result() for future in futures])
 
     def _keep(self, key: bytes, future: Future[Graded]) -> None:

@@ -42,7 +42,7 @@ MAX_DEATHS = 3  # a sample in hand at this many deaths gets the status `error`
 
 
 @dataclass(slots=True)
-class Job:
+class Task:
     """One sample to grade: a pickled function, its arguments, and where the result
     goes.
     """
@@ -80,7 +80,7 @@ class _Worker:
                 },
             )
         self.buffer = bytearray()
-        self.jobs: deque[Job] = deque()
+        self.tasks: deque[Task] = deque()
         self.loaded: set[bytes] = set()
         self.loading: bytes | None = None
         self.ready = False
@@ -88,7 +88,7 @@ class _Worker:
 
     @property
     def idle(self) -> bool:
-        return self.ready and not self.jobs and self.loading is None
+        return self.ready and not self.tasks and self.loading is None
 
     def send(self, message: Any) -> None:
         """Only ever to a worker that is reading; a stopped one is given up."""
@@ -133,7 +133,7 @@ class Pool:
         self.size = workers
         self.memory = memory
         self._workers: list[_Worker] = []
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[Task] = deque()
         self._change = threading.Condition()
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
@@ -144,7 +144,7 @@ class Pool:
         self._closed = False
         self._failed_starts = 0
 
-    def submit(self, jobs: Iterable[Job]) -> None:
+    def submit(self, tasks: Iterable[Task]) -> None:
         """Queue samples; waits while too many are queued already.
 
         Raises:
@@ -156,7 +156,7 @@ class Pool:
             )
             if self._closed:
                 raise WorkError("the grader is closed")
-            self._waiting.extend(jobs)
+            self._waiting.extend(tasks)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="grading", daemon=True
@@ -200,8 +200,8 @@ class Pool:
                 self._closed = True
                 left, self._waiting = self._waiting, deque()
                 self._change.notify_all()
-            for job in left:
-                job.future.set_exception(
+            for task in left:
+                task.future.set_exception(
                     WorkError("the grader was closed before this sample was graded")
                 )
             self._selector.close()
@@ -223,12 +223,12 @@ class Pool:
             elif kind == "loaded":
                 self._loaded(worker, content)
             else:
-                job = worker.jobs.popleft()
-                worker.due, self._failed_starts = time.monotonic() + job.deadline, 0
+                task = worker.tasks.popleft()
+                worker.due, self._failed_starts = time.monotonic() + task.deadline, 0
                 if kind == "raised":
-                    job.future.set_exception(content)
+                    task.future.set_exception(content)
                 else:
-                    job.future.set_result(content)
+                    task.future.set_result(content)
 
     def _loaded(self, worker: _Worker, problem: str | None) -> None:
         function, worker.loading = worker.loading, None
@@ -237,12 +237,12 @@ class Pool:
             worker.loaded.add(function)
             return
         with self._change:
-            failed = [job for job in self._waiting if job.function == function]
+            failed = [task for task in self._waiting if task.function == function]
             self._waiting = deque(
-                job for job in self._waiting if job.function != function
+                task for task in self._waiting if task.function != function
             )
-        for job in failed:
-            job.future.set_exception(
+        for task in failed:
+            task.future.set_exception(
                 WorkError(
                     f"a grading worker cannot import the reward function ({problem});"
                     " put it into a file of a kit, or say where='process'"
@@ -254,10 +254,10 @@ class Pool:
         for worker in [
             worker for worker in self._workers if not worker.idle and worker.due <= now
         ]:
-            if worker.jobs and worker.loading is None:
-                job = worker.jobs.popleft()
+            if worker.tasks and worker.loading is None:
+                task = worker.tasks.popleft()
                 self._drop(worker)
-                job.future.set_result(Graded(timed_out(job.deadline), job.deadline))
+                task.future.set_result(Graded(timed_out(task.deadline), task.deadline))
             else:
                 self._died(worker)
 
@@ -268,19 +268,19 @@ class Pool:
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.process.wait(1.0)  # its socket is closed, so it is ending
         code = worker.process.poll() or 0
-        if worker.jobs:
-            job = worker.jobs[0]
-            job.deaths += 1
+        if worker.tasks:
+            task = worker.tasks[0]
+            task.deaths += 1
             if code == -signal.SIGALRM:
-                worker.jobs.popleft().future.set_result(
-                    Graded(timed_out(job.deadline), job.deadline)
+                worker.tasks.popleft().future.set_result(
+                    Graded(timed_out(task.deadline), task.deadline)
                 )
-            elif job.deaths >= MAX_DEATHS:
+            elif task.deaths >= MAX_DEATHS:
                 why = (
-                    f"{job.deaths} grading workers died on this sample (exit status"
+                    f"{task.deaths} grading workers died on this sample (exit status"
                     f" {code})"
                 )
-                worker.jobs.popleft().future.set_result(
+                worker.tasks.popleft().future.set_result(
                     Graded(Score(0.0, "error", stage="worker", explanation=why), 0.0)
                 )
         elif not worker.ready or worker.loading is not None:
@@ -292,8 +292,8 @@ class Pool:
             self._closed = True
             with self._change:
                 failed, self._waiting = self._waiting, deque()
-            for job in failed:
-                job.future.set_exception(
+            for task in failed:
+                task.future.set_exception(
                     WorkError(
                         f"grading workers do not start (exit status {code}); what they"
                         " printed stands above"
@@ -305,8 +305,8 @@ class Pool:
         self._workers.remove(worker)
         worker.kill()
         with self._change:
-            self._waiting.extendleft(reversed(worker.jobs))
-        worker.jobs.clear()
+            self._waiting.extendleft(reversed(worker.tasks))
+        worker.tasks.clear()
 
     def _assign(self) -> None:
         with self._change:
@@ -344,16 +344,20 @@ class Pool:
         with self._change:
             share = max(1, min(MAX_CHUNK, len(self._waiting) // (2 * self.size)))
             size = 0
-            while self._waiting and len(worker.jobs) < share and size < MAX_CHUNK_BYTES:
+            while (
+                self._waiting and len(worker.tasks) < share and size < MAX_CHUNK_BYTES
+            ):
                 if self._waiting[0].function != first.function:
                     break
-                job = self._waiting.popleft()
+                task = self._waiting.popleft()
                 size += sum(
                     len(argument)
-                    for argument in job.arguments
+                    for argument in task.arguments
                     if isinstance(argument, str)
                 )
-                worker.jobs.append(job)
+                worker.tasks.append(task)
             self._change.notify_all()
         worker.due = time.monotonic() + first.deadline
-        worker.send(("grade", first.function, [job.arguments for job in worker.jobs]))
+        worker.send(
+            ("grade", first.function, [task.arguments for task in worker.tasks])
+        )

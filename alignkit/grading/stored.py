@@ -61,6 +61,20 @@ def read_rows(
                 )
 
 
+def row_at(path: str, rows: Iterable[StoredRow], number: int) -> StoredRow:
+    """The row of one line.
+
+    Raises:
+        InputError: there is none, or it cannot be graded.
+    """
+    for row in rows:
+        if row.number == number and not row.problem:
+            return row
+        if row.number == number:
+            raise InputError(row.problem)
+    raise InputError(f"{path} has no row at line {number}")
+
+
 def count_lines(path: Path) -> int:
     """How many lines a file has.
 

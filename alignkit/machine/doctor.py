@@ -5,20 +5,15 @@ heavy is imported.
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 import re
 import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from alignkit.machine import hub, versions
-
-if TYPE_CHECKING:
-    from alignkit.plugins import Registry
+from alignkit.machine import gpus, hub, versions
 
 ROOM = 20  # GiB; a checkpoint of a 1.5B model with its optimizer takes 18
 # Packages that some recipes need: (name, extra, what for).
@@ -29,7 +24,7 @@ OPTIONAL = (
     ("liger-kernel", "liger", "TRL's use_liger_kernel"),
     ("alpaca-eval", "alpaca", "AlpacaEval's own report"),
 )
-KEYS = (("HF_TOKEN", "gated models and data"), ("WANDB_API_KEY", "track: [wandb]"))
+KEYS = {"HF_TOKEN": "gated models and data", "WANDB_API_KEY": "track: [wandb]"}
 
 Status = Literal["ok", "warning", "missing"]
 
@@ -46,72 +41,27 @@ class Finding:
     fix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """As nvidia-smi describes it; memory in MiB, 0 where it is shared with the
-    processor and not counted.
-    """
-
-    name: str
-    total: int
-    used: int
-    capability: float
-
-
-def examine(registry: Registry | None = None) -> list[Finding]:
-    """Every finding; `registry` adds the keys of the kits' judges."""
-    cards, driver = gpus()
+def examine(keys: Mapping[str, str]) -> list[Finding]:
+    """Every finding; `keys` are variables that the kits read, each with its purpose."""
     found = [
         _package(package)
         for package in versions.TESTED
         if package not in ("vllm", "alpaca-eval")
     ]
-    found += _cuda(cards, driver)
+    found += _cuda(gpus.cards(), gpus.driver())
     found += [_optional(*one) for one in OPTIONAL]
-    found += _keys(registry)
+    found += _keys({**keys, **KEYS})
     found.append(_hub())
     found += _room()
     return found
-
-
-def gpus() -> tuple[list[Gpu], str]:
-    """The GPUs, and the newest CUDA version that their driver runs ("" without one)."""
-    if shutil.which("nvidia-smi") is None:
-        return [], ""
-    try:
-        fields = "name,memory.total,memory.used,compute_cap"
-        listing = _run(
-            "nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"
-        )
-        version = re.search(r"CUDA Version: *([\d.]+)", _run("nvidia-smi"))
-    # a driver that does not answer is no GPU
-    except (OSError, subprocess.SubprocessError):
-        return [], ""
-    rows = [
-        row for line in listing.splitlines() if len(row := line.rsplit(", ", 3)) == 4
-    ]
-    cards = [
-        Gpu(name, _count(total), _count(used), _capability(cap))
-        for name, total, used, cap in rows
-    ]
-    return cards, version[1] if version else ""
-
-
-def _count(text: str) -> int:
-    return int(text) if text.isdigit() else 0
-
-
-def _capability(text: str) -> float:
-    # not reported: nothing to warn of
-    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else math.inf
 
 
 def vllm_missing(vllm: Any) -> list[str]:
     """What keeps `generation.engine: vllm` from working here; `vllm` is the recipe's
     `generation.vllm`, or None.
     """
-    cards, _ = gpus()
-    version = versions.check("vllm")
+    cards = gpus.cards()
+    version = versions.status("vllm")
     if version.fit == "missing":
         gpu = (
             ""
@@ -147,18 +97,12 @@ def vllm_missing(vllm: Any) -> list[str]:
     return found
 
 
-def _run(*command: str) -> str:
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=30, check=True
-    ).stdout
-
-
 def _install(package: str) -> str:
     return f"pip install '{package}=={versions.TESTED[package]}.*'"
 
 
 def _package(package: str) -> Finding:
-    version = versions.check(package)
+    version = versions.status(package)
     name = "Python" if package == "python" else package
     if version.installed is None:
         return Finding(name, "missing", "not installed", _install(package))
@@ -182,7 +126,7 @@ def _package(package: str) -> Finding:
 
 
 def _optional(package: str, extra: str, purpose: str) -> Finding:
-    version = versions.check(package)
+    version = versions.status(package)
     if version.installed is None:
         return Finding(
             package,
@@ -202,7 +146,7 @@ def _optional(package: str, extra: str, purpose: str) -> Finding:
     )
 
 
-def _cuda(cards: Sequence[Gpu], driver: str) -> list[Finding]:
+def _cuda(cards: Sequence[gpus.Gpu], driver: str) -> list[Finding]:
     built = _torch_cuda()
     if not cards:
         mini = "align run RECIPE --with recipes/overlays/mini.yaml runs without"
@@ -286,21 +230,15 @@ def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.split(".") if part.isdigit()]
 
 
-def _keys(registry: Registry | None) -> list[Finding]:
-    wanted = dict(KEYS)
-    for plugin in registry.all("judge") if registry is not None else ():
-        if plugin.value.key is not None:
-            wanted.setdefault(plugin.value.key, f"judge {plugin.name}")
-    return [
-        (
-            Finding(f"key {name}", "ok", "set")
-            if os.environ.get(name)
-            else Finding(
-                f"key {name}", "missing", f"not set; for {purpose}", f"export {name}=…"
-            )
-        )
-        for name, purpose in sorted(wanted.items())
-    ]
+def _keys(wanted: Mapping[str, str]) -> list[Finding]:
+    found = []
+    for name, purpose in sorted(wanted.items()):
+        if os.environ.get(name):
+            found.append(Finding(f"key {name}", "ok", "set"))
+        else:
+            text = f"not set; for {purpose}"
+            found.append(Finding(f"key {name}", "missing", text, f"export {name}=…"))
+    return found
 
 
 def _hub() -> Finding:

@@ -11,6 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from alignkit.machine import gpus
+
 RECORDED_PACKAGES = (
     *(
         "alignkit",
@@ -64,13 +66,10 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 def hardware() -> dict[str, Any]:
     """Processor, memory and GPUs, as the manifest records them."""
-    import torch
-
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "memory_gb": round(memory / 2**30, 1),
-        "gpus": gpus,
+        "gpus": gpus.computing(),
     }

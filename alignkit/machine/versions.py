@@ -47,7 +47,7 @@ def installed(package: str) -> str | None:
     return found.version if found else None
 
 
-def check(package: str) -> Version:
+def status(package: str) -> Version:
     """`ok` as tested, `untested`, `incompatible` with what is declared, or `missing`.
 
     A package outside the table is ok in the versions that alignkit allows.
@@ -64,11 +64,6 @@ def check(package: str) -> Version:
         or version.startswith(tested + ".")
     )
     return Version(package, version, tested, "ok" if fits else "untested")
-
-
-def check_all() -> list[Version]:
-    """The whole table."""
-    return [check(package) for package in TESTED]
 
 
 def _distribution(package: str) -> metadata.Distribution | None:

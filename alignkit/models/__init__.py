@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError, asks_for, listing, nearest
+from alignkit.machine.gpus import cuda_available
 from alignkit.models.source import base_of, explained, first_line, resolve
 from alignkit.models.threads import settle_threads
 from alignkit.models.tiny import (
@@ -70,7 +71,7 @@ def load(
     from transformers.utils import is_flash_attn_2_available
 
     source = resolve(path, revision)
-    cuda = torch.cuda.is_available()
+    cuda = cuda_available()
     if dtype not in DTYPES:
         raise InputError(f"model.dtype: {dtype!r} is unknown; {nearest(dtype, DTYPES)}")
     if dtype == "auto":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from alignkit.machine.gpus import cuda_available
+
 TINY = 1_000_000  # parameters
 
 
@@ -16,7 +18,7 @@ def settle_threads(model: Any) -> None:
 
     if (
         model.num_parameters() < TINY
-        and not torch.cuda.is_available()
+        and not cuda_available()
         and "OMP_NUM_THREADS" not in os.environ
     ):
         torch.set_num_threads(1)

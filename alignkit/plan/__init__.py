@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import data, kits, plugins
 from alignkit.data.datasets import Datasets
 from alignkit.errors import AlignError, InputError, MissingError, PluginError
-from alignkit.machine import doctor, hub
+from alignkit.machine import gpus, hub
 from alignkit.plan import estimate, machine
 from alignkit.plan.verdict import facts, faults
 from alignkit.provenance import identity, named
@@ -92,7 +92,7 @@ def _estimate(
     from alignkit.models.shape import shape
 
     config = stage.stage
-    here, model, origin = doctor.gpus()[0], config.model, _origin(config.model, stages)
+    here, model, origin = gpus.cards(), config.model, _origin(config.model, stages)
     dtype = model.dtype if model.dtype != "auto" else "bfloat16" if here else "float32"
     size = None
     if (

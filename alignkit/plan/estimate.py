@@ -24,7 +24,7 @@ from alignkit.recipe.schema import ExpertIteration, Policy, Sampled, Stage, Vllm
 from alignkit.types import JudgeTask, Sample
 
 if TYPE_CHECKING:
-    from alignkit.machine.doctor import Gpu
+    from alignkit.machine.gpus import Gpu
     from alignkit.models.shape import Block, Shape
     from alignkit.recipe import Recipe
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError
-from alignkit.machine import doctor
+from alignkit.machine.gpus import cards
 from alignkit.models.shape import adapted, configuration
 from alignkit.recipe import rules
 
@@ -25,7 +25,7 @@ def facts(
         tokenizer: None where the model is not here.
         rows: of the training data, None where they are not here.
     """
-    gpus = len(doctor.gpus()[0])
+    gpus = len(cards())
     known = rules.Facts(registry=registry, train_rows=rows, gpus=gpus)
     if tokenizer is None:
         return known

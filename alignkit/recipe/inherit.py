@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alignkit.errors import RecipeError, nearest
+from alignkit.recipe import options
 from alignkit.recipe.paths import locate, shown
 from alignkit.recipe.schema import METHODS, walk
 from alignkit.recipe.yaml import (
@@ -257,19 +258,10 @@ class Merger:
         Raises:
             RecipeError: for a text of another form, or a value that is no YAML.
         """
-        dotted, equals, value = text.partition("=")
-        names = dotted.strip().split(".")
-        if not equals or not all(names):
-            raise RecipeError(
-                f"--set {text}: expected key.sub=value, such as"
-                " train.learning_rate=1e-6 (key=~ deletes)"
-            )
-        if not value.strip():
-            raise RecipeError(
-                f"--set {text}: no value given; key=~ deletes, key='\"\"' is the empty"
-                " text"
-            )
-        node = parse(value, Origin(text, kind="set"), self.problems)
+        expected = "key.sub=value, such as train.learning_rate=1e-6 (key=~ deletes)"
+        dotted, word = options.halves(text, f"--set {text}", expected)
+        names = dotted.split(".")
+        node = parse(word, Origin(text, kind="set"), self.problems)
         for name in reversed(names):
             node = Node({name: node}, node.origin)
         node = modern(node, self.problems)

@@ -97,9 +97,12 @@ def _positions(run: RunData, steps: Sequence[int], axis: str) -> NDArray[Any]:
 
 
 def _running_mean(values: NDArray[Any]) -> NDArray[Any]:
+    size = window(values.shape[1])
+    if size == 1:
+        return values
     from scipy.ndimage import uniform_filter1d
 
-    return uniform_filter1d(values, window(values.shape[1]), axis=1, mode="nearest")
+    return uniform_filter1d(values, size, axis=1, mode="nearest")
 
 
 def window(points: int) -> int:

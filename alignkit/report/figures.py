@@ -1,17 +1,16 @@
-"""Figures of a comparison, PNG and SVG. Colours are Okabe and Ito's (2008), which the
-colour-blind can tell apart.
-"""
+"""Figures of a comparison and of a run."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignkit.report import looks
 from alignkit.report.collect import Collection, Variant
 from alignkit.report.curves import Curve, curve, logged_points, window
+from alignkit.report.runs import RunData
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,35 +18,10 @@ if TYPE_CHECKING:
 
     from alignkit.report.comparison import Comparison
 
-BASE = "#000000"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LINES = ("-", "--", ":", "-.")
-MARKERS = ("s", "^", "D", "v", "P", "X")
-LABELS = {
-    "train/reward": "training reward",
-    "train/loss": "loss",
-    "train/response_length": "response length (tokens)",
-    "train/entropy": "entropy (nats per token)",
-    "train/grad_norm": "gradient norm",
-}
 AXES = {"step": "training step", "tokens": "tokens", "seconds": "wall clock"}
 SCALES = {
     "tokens": ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands"), (1, "")),
     "seconds": ((3600, "hours"), (60, "minutes"), (1, "seconds")),
-}
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.8,
-    "axes.edgecolor": "#555555",
-    "xtick.color": "#333333",
-    "ytick.color": "#333333",
-    "text.parse_math": False,  # a name is no formula
-    "svg.hashsalt": "alignkit",  # the same comparison gives the same file
 }
 
 
@@ -60,7 +34,7 @@ def write_all(collection: Collection, found: Comparison, folder: Path) -> list[P
     """
     variants = collection.variants
     drawn: dict[str, Figure] = {}
-    with _style():
+    with looks.style():
         for metric in found.metrics:
             by = [(metric, axis) for axis in AXES]
             drawn[f"curves_{_file_name(metric)}"] = curves(
@@ -84,7 +58,7 @@ def write_all(collection: Collection, found: Comparison, folder: Path) -> list[P
             path
             for name, figure in drawn.items()
             if figure.axes
-            for path in _save(figure, folder / name)
+            for path in looks.save(figure, folder / name)
         ]
 
 
@@ -94,6 +68,7 @@ def curves(
     *,
     columns: int,
     warning: str = "",
+    caption: str | None = None,
 ) -> Figure:
     """One panel per (metric, axis), the axis `step`, `tokens` or `seconds`; panels
     without data are left out.
@@ -115,22 +90,51 @@ def curves(
     if not data:
         return figure
     rows = -(-len(data) // columns)
-    lines = _legend(
-        figure,
-        [v.label for v in variants],
-        {name for found in data.values() for name in found},
-    )
+    labels = [variant.label for variant in variants]
+    drawn = {label for by_variant in data.values() for label in by_variant}
+    lines = looks.legend(figure, labels, drawn) if len(labels) > 1 else 0
     figure.set_figheight(0.8 + 0.25 * lines + (2.7 if columns > 1 else 3.2) * rows)
     shared = len({metric for metric, _ in data}) == 1
     grid = figure.subplots(rows, columns, squeeze=False, sharey=shared)
     for axes, ((metric, axis), found) in zip(grid.flat, data.items(), strict=False):
         _draw(axes, found, [variant.label for variant in variants], axis)
         if not shared or axes is grid[0][0]:
-            axes.set_ylabel(label(metric))
+            axes.set_ylabel(looks.label(metric))
     for axes in grid.flat[len(data) :]:
         figure.delaxes(axes)
-    _caption(figure, _curves_caption(variants, [metric for metric, _ in data]), warning)
+    if caption is None:
+        caption = _curves_caption(variants, [metric for metric, _ in data])
+    looks.caption(figure, caption, warning)
     return figure
+
+
+def learning_curve(
+    stages: Mapping[str, Sequence[Mapping[str, Any]]], stem: Path
+) -> Path | None:
+    """Reward, loss and the first eval over the steps of all stages, one after another,
+    as `<stem>.png`; None where nothing was logged. `stages` holds their metrics.jsonl.
+    """
+    rows: list[Mapping[str, Any]] = []
+    spans: dict[str, tuple[int, int]] = {}
+    for stage, logged in stages.items():
+        start = max((row["step"] for row in rows), default=0)
+        rows += [{**row, "step": start + row["step"]} for row in logged]
+        spans[stage] = (start, max((row["step"] for row in rows), default=0))
+    names = sorted({name for row in rows for name in row})
+    evals = [n for n in names if n.startswith("eval/") and n.count("/") == 2]
+    wanted = [n for n in ("train/reward", "train/loss", *evals[:1]) if n in names]
+    run = Variant("", [RunData(stem.parent, {}, {}, rows, [])])
+    with looks.style():
+        figure = curves(
+            [run], [(name, "step") for name in wanted], columns=3, caption=""
+        )
+        for axes in figure.axes if len(stages) > 1 else []:
+            for stage, (start, end) in spans.items():
+                axes.axvline(end, color="#CCCCCC", linewidth=1)
+                place = ((start + end) / 2, 1.02)
+                where = axes.get_xaxis_transform()
+                axes.text(*place, stage, ha="center", transform=where)
+        return looks.save(figure, stem, ("png",))[0] if figure.axes else None
 
 
 def final(found: Comparison, metric: str) -> Figure:
@@ -154,7 +158,7 @@ def final(found: Comparison, metric: str) -> Figure:
                 va="center",
             )
             continue
-        result, look = row.results[metric], _look(place)
+        result, look = row.results[metric], looks.look(place)
         if row.base:
             axes.axvline(
                 result.value, color="#888888", linewidth=1, linestyle="--", zorder=1
@@ -201,7 +205,7 @@ def final(found: Comparison, metric: str) -> Figure:
     )
     axes.set_ylim(len(found.rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(label(metric))
+    axes.set_xlabel(looks.label(metric))
     results = [row.results[metric] for row in found.rows if row.results]
     covers = {result.interval.covers for result in results if result.interval}
     caption = (
@@ -211,17 +215,8 @@ def final(found: Comparison, metric: str) -> Figure:
     )
     several = any(len(row.seeds) > 1 for row in found.rows)
     caption += "; circles: seeds" if several else ""
-    _caption(figure, caption, _warning(found))
+    looks.caption(figure, caption, _warning(found))
     return figure
-
-
-def label(metric: str) -> str:
-    """What an axis says of a metric, with its unit."""
-    if metric in LABELS:
-        return LABELS[metric]
-    words = metric.split("/")
-    name = words[-1].replace("_", " ")
-    return f"{words[1]}: {name}" if words[0] == "eval" and len(words) == 3 else name
 
 
 def _draw(
@@ -232,7 +227,7 @@ def _draw(
     # the base first: a broad line that the others are drawn over
     for name in sorted(found, key=order.index):
         place, c = order.index(name), found[name]
-        look = _look(place)
+        look = looks.look(place)
         if c.low is not None and c.high is not None and len(c.x) == 1:
             axes.vlines(c.x / size, c.low, c.high, color=look["color"], linewidth=1.2)
         elif c.low is not None and c.high is not None:
@@ -251,43 +246,6 @@ def _draw(
         )
     axes.set_xlabel(AXES[axis] + (f" ({unit})" if unit else ""))
     axes.set_xlim(0, 1.04 * longest / size if longest else None)
-
-
-def _legend(figure: Figure, order: Sequence[str], drawn: set[str]) -> int:
-    """One legend above all panels; returns its number of lines."""
-    from matplotlib.lines import Line2D
-
-    names = [name for name in order if name in drawn]
-    lines = [Line2D([], [], markersize=4, **_look(order.index(name))) for name in names]
-    texts = [name + (" (base)" if name == order[0] else "") for name in names]
-    room = int(figure.get_figwidth() / (0.7 + 0.085 * max(map(len, texts))))
-    columns = max(1, min(len(texts), room))
-    figure.legend(lines, texts, loc="outside upper left", ncols=columns, frameon=False)
-    return -(-len(texts) // columns)
-
-
-def _caption(figure: Figure, text: str, warning: str) -> None:
-    figure.supxlabel(text, fontsize=8, color="#555555", x=0.01, ha="left")
-    if warning:
-        figure.suptitle(
-            warning, color="#B00020", fontsize=10, fontweight="bold", x=0.01, ha="left"
-        )
-
-
-def _look(place: int) -> dict[str, Any]:
-    """Colour, line and marker of the variant in this place; the base, in place 0, is
-    black and broad.
-    """
-    if place == 0:
-        return {"color": BASE, "linestyle": "-", "marker": "o", "linewidth": 2.4}
-    lap, turn = divmod(place - 1, len(COLOURS))
-    line, marker = LINES[lap % len(LINES)], MARKERS[(turn + lap) % len(MARKERS)]
-    return {
-        "color": COLOURS[turn],
-        "linestyle": line,
-        "marker": marker,
-        "linewidth": 1.6,
-    }
 
 
 def _curves_caption(variants: Sequence[Variant], metrics: Sequence[str]) -> str:
@@ -324,26 +282,3 @@ def _warning(found: Comparison) -> str:
 def _file_name(metric: str) -> str:
     name = metric.removeprefix("eval/").removeprefix("train/")
     return re.sub(r"[^\w.-]+", "_", name)
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    from matplotlib import rc_context
-
-    with rc_context(STYLE):
-        yield
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    from io import BytesIO
-
-    from alignkit.run import atomic_write
-
-    files = []
-    for kind, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
-        buffer = BytesIO()
-        figure.savefig(buffer, format=kind, **options)
-        path = stem.with_name(f"{stem.name}.{kind}")
-        atomic_write(path, buffer.getvalue())
-        files.append(path)
-    return files

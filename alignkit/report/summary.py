@@ -5,12 +5,14 @@ learning curve, what next.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignkit.report.figures import learning_curve
 from alignkit.run import Run, atomic_write, read_rows
 from alignkit.run.rows import Row
+from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,15 +41,14 @@ def print_run(
             "eval", "when", "result", "95 % interval", "n", box=None, pad_edge=False
         )
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(cell, row))
         console.print(table)
     for question, answers in _answers(run.folder, stages):
-        console.print(
-            "\n".join([question, *(f"  {when}: {text}" for when, text in answers)]),
-            markup=False,
-            highlight=False,
-        )
-    figure = _learning_curve(run.folder, list(stages), method)
+        say(console, question)
+        for when, text in answers:
+            say(console, f"  {when}: {text}")
+    logged = _logged(run.folder, stages, method)
+    figure = learning_curve(logged, run.folder / "learning_curve")
     lines = [
         "# " + str(run.manifest["name"]),
         "",
@@ -62,17 +63,15 @@ def print_run(
         ),
     )
     if config.description:
-        console.print(config.description.strip(), markup=False, highlight=False)
+        say(console, config.description.strip())
     where = [f"report: {run.folder / REPORT}"]
     if figure is not None:
         where.append(f"learning curve: {figure}")
     last = (
         run.folder / "stages" / list(stages)[-1] if method == "pipeline" else run.folder
     )
-    console.print("\n".join(where), highlight=False, soft_wrap=True)
-    console.print(
-        f"next: align eval NAME --model {last}", highlight=False, soft_wrap=True
-    )
+    say(console, "\n".join(where))
+    say(console, f"next: align eval NAME --model {last}")
 
 
 def _rows(stages: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
@@ -155,57 +154,14 @@ def _line(text: Any, limit: int = 100) -> str:
     return shown if len(shown) <= limit else shown[:limit] + "…"
 
 
-def _learning_curve(folder: Path, stages: list[str], method: str) -> Path | None:
-    """Evals and reward (or loss) over the steps of all stages, one after another."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    offset, drawn = 0, False
-    colours = {"train/reward": "#0072B2", "train/loss": "#999999"}
-    labelled: set[str] = set()
-    for stage in stages:
-        home = folder / "stages" / stage if method == "pipeline" else folder
-        rows = Run.open(home).metrics() if (home / "manifest.json").is_file() else []
-        series = {key for row in rows for key in row}
-        curve = "train/reward" if "train/reward" in series else "train/loss"
-        evals = sorted(
-            key for key in series if key.startswith("eval/") and key.count("/") == 2
-        )[:1]
-        for key, colour, marker in [
-            (curve, colours[curve], ""),
-            *[(key, "#D55E00", "o") for key in evals],
-        ]:
-            points = [
-                (offset + row["step"], row[key])
-                for row in rows
-                if row.get(key) is not None
-            ]
-            if points:
-                label = key if key not in labelled else None
-                labelled.add(key)
-                axes.plot(
-                    *zip(*points, strict=True), color=colour, marker=marker, label=label
-                )
-                drawn = True
-        end = offset + max((row["step"] for row in rows), default=0)
-        if len(stages) > 1 and end > offset:
-            axes.axvline(end, color="#cccccc", linewidth=1)
-            axes.text(
-                (offset + end) / 2,
-                1.02,
-                stage,
-                ha="center",
-                transform=axes.get_xaxis_transform(),
-            )
-        offset = end
-    if not drawn:
-        return None
-    axes.set_xlabel("optimizer step")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    path = folder / "learning_curve.png"
-    figure.savefig(path, dpi=150)
-    return path
+def _logged(folder: Path, stages: Iterable[str], method: str) -> dict[str, Any]:
+    """The rows of metrics.jsonl of each stage that began."""
+    homes = {
+        stage: folder / "stages" / stage if method == "pipeline" else folder
+        for stage in stages
+    }
+    return {
+        stage: Run.open(home).metrics()
+        for stage, home in homes.items()
+        if (home / "manifest.json").is_file()
+    }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignkit import plan, recipe
 from alignkit.errors import InputError, MissingError
@@ -51,8 +51,32 @@ class Checked:
     variants: Sequence[Variant]
     metric: str
 
+    def plan(self) -> dict[str, Any]:
+        """What would be run, for programs: {changes: {key: [base, here]}} by variant."""
+        return {
+            "name": self.spec.name,
+            "metric": self.metric,
+            "seeds": list(self.variants[0].recipes),
+            "variants": {
+                variant.label: {
+                    "steps": variant.steps,
+                    "changes": {
+                        one.key: [_stated(one.a), _stated(one.b)]
+                        for one in variant.differences
+                    },
+                }
+                for variant in self.variants
+            },
+        }
 
-def check(spec: Spec, registry: Registry, recipe_dirs: Sequence[Path] = ()) -> Checked:
+
+def _stated(value: Any) -> Any:
+    return None if value is recipe.ABSENT else value
+
+
+def check_sweep(
+    spec: Spec, registry: Registry, recipe_dirs: Sequence[Path] = ()
+) -> Checked:
     """Load and plan every variant.
 
     Raises:

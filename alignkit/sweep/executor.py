@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from alignkit.machine.gpus import visible
 from alignkit.run import writing
 
 
@@ -50,7 +51,7 @@ class LocalExecutor:
     """
 
     def __init__(self, slots: int | None = None, processes: int = 1) -> None:
-        gpus = visible_gpus()
+        gpus = visible()
         groups = [
             ",".join(gpus[i : i + processes])
             for i in range(0, len(gpus) - processes + 1, processes)
@@ -103,24 +104,3 @@ class LocalExecutor:
                 handle.process.pid, signal.SIGKILL if handle.asked else signal.SIGINT
             )
             handle.asked = True
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them; found without
-    importing torch.
-    """
-    stated = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if stated is not None:
-        return [
-            gpu.strip() for gpu in stated.split(",") if gpu.strip() not in ("", "-1")
-        ]
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    lines = listed.stdout.splitlines() if listed.returncode == 0 else []
-    return [
-        str(number) for number in range(sum(line.startswith("GPU ") for line in lines))
-    ]

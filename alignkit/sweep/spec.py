@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from alignkit.errors import InputError, RecipeError, nearest
-from alignkit.recipe import yaml
+from alignkit.recipe import options, yaml
 from alignkit.recipe.schema.sections import Count, Section
 
 Node = yaml.Node
@@ -174,12 +174,13 @@ def from_recipe(
     """
     fixed, axes, problems = [], {}, []  # type: ignore[var-annotated]
     for text in sets:
-        key, equals, value = text.partition("=")
-        parts = _split(value) if equals else []
+        where = f"--set {text}"
+        key, values = options.halves(text, where, "KEY=VALUE or KEY=VALUE,VALUE,…")
+        parts = options.split(values, where)
         if len(parts) < 2:
             fixed.append(text)
         else:
-            axes[key.strip()] = [
+            axes[key] = [
                 yaml.parse(part, yaml.Origin(text, kind="set"), problems)
                 for part in parts
             ]
@@ -192,6 +193,22 @@ def from_recipe(
         )
     changes = product(axes) if axes else {"base": Node({}, yaml.Origin(str(path)))}
     return Spec(path.stem, path, changes, seeds, overlays=overlays, sets=fixed)
+
+
+def seeds_of(text: str | None) -> list[int] | None:
+    """The seeds of `--seeds`: how many (`3`), or which (`0,1,2`; `7,` for one).
+
+    Raises:
+        InputError: another form.
+    """
+    if text is None:
+        return None
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words) or text.strip() == "0":
+        raise InputError(
+            f"--seeds {text}: expected how many (3), or which (0,1,2; 7, for one)"
+        )
+    return [int(word) for word in words] if len(words) > 1 else list(range(int(text)))
 
 
 def product(axes: Mapping[str, Sequence[Node]]) -> dict[str, Node]:
@@ -254,21 +271,3 @@ def _word(node: Node) -> str:
     value = yaml.plain(node)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return re.sub(r"[^\w.+-]+", "_", text).strip("_") or "none"
-
-
-def _split(text: str) -> list[str]:
-    """Split at commas outside brackets and quotes."""
-    parts, depth, quote, start = [], 0, "", 0
-    for place, character in enumerate(text):
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "\"'":
-            quote = character
-        elif character in "[{":
-            depth += 1
-        elif character in "]}":
-            depth -= 1
-        elif character == "," and not depth:
-            parts.append(text[start:place])
-            start = place + 1
-    return [*parts, text[start:]]

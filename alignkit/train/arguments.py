@@ -38,7 +38,8 @@ def arguments(config: Stage, folder: Path, *, engine: str, cuda: bool) -> Any:
         fields |= _rollouts(config, engine)
     if config.loss is not None and config.loss.name == "trl":
         fields |= _stock_loss(config, config.loss)
-    # What `generation` says stands in the same field as the options that only TRL knows.
+    # What `generation` says stands in the same field as the options that only TRL
+    # knows.
     extra = fields.pop("generation_kwargs", {})
     extra |= config.train.get("generation_kwargs") or {}
     fields |= config.train

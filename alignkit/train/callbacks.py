@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from alignkit.proofs.settings import verify_effective
+from alignkit.terminal import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -174,40 +175,15 @@ class WholeRolloutsCallback(TrainerCallback):
 
 
 class ProgressCallback(TrainerCallback):
-    """A bar on a terminal, ten lines elsewhere."""
+    """Shows the steps, with loss, reward and entropy beside them."""
 
     def __init__(self, console: Console, title: str) -> None:
-        self.console = console
-        self.title = title
+        self.progress = Progress(console, title)
         self.shown: dict[str, float] = {}
-        self._bar: Any = None
-        self._started = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Open the bar."""
-        self._started = time.monotonic()
-        if not state.is_world_process_zero:
-            return
-        if self.console.is_terminal:
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[numbers]}"),
-                console=self.console,
-                transient=True,
-            )
-            self._bar.add_task(self.title, total=state.max_steps, numbers="")
-            self._bar.start()
+        """Count the seconds from here."""
+        self.progress = Progress(self.progress.console, self.progress.title)
 
     def on_log(
         self,
@@ -218,36 +194,19 @@ class ProgressCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         """Remember the numbers to show."""
-        self.shown.update(
-            {
-                k: v
-                for k, v in (logs or {}).items()
-                if k in ("loss", "reward", "entropy") and v is not None
-            }
-        )
+        for name in ("entropy", "loss", "reward"):
+            if (value := (logs or {}).get(name)) is not None:
+                self.shown[name] = value
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Advance."""
-        if not state.is_world_process_zero:
-            return
-        numbers = "  ".join(f"{k} {v:.3f}" for k, v in sorted(self.shown.items()))
-        if self._bar is not None:
-            self._bar.update(
-                self._bar.task_ids[0], completed=state.global_step, numbers=numbers
-            )
-        elif state.global_step % max(1, state.max_steps // 10) == 0:
-            seconds = time.monotonic() - self._started
-            line = (
-                f"{self.title}: step {state.global_step}/{state.max_steps} "
-                f" {seconds:.0f} s  {numbers}"
-            )
-            self.console.print(line, highlight=False)
+        if state.is_world_process_zero:
+            numbers = "  ".join(f"{k} {v:.3f}" for k, v in sorted(self.shown.items()))
+            self.progress("step", state.global_step, state.max_steps, numbers)
 
     def close(self) -> None:
         """Close the bar, also after an error."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self.progress.close()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the bar."""

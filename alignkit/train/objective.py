@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignkit.errors import InputError, PluginError, WorkError
+from alignkit.errors import InputError, PluginError, WorkError, place_of
 from alignkit.types import Advantage, Loss
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Objective:
     @property
     def where(self) -> str:
         """`file:line` of the loss."""
-        return where(self.loss.function)
+        return place_of(self.loss.function)
 
     def settled(self, method: str, config: Any) -> Objective:
         """This objective beside a TRL config, with the constant filled in.
@@ -195,7 +195,9 @@ class Objective:
         given = self.advantage.function(
             rewards.clone(), group_size, **self.advantage_options
         )
-        name = f"advantage '{self.advantage.name}' ({where(self.advantage.function)})"
+        name = (
+            f"advantage '{self.advantage.name}' ({place_of(self.advantage.function)})"
+        )
         if not isinstance(given, torch.Tensor) or given.shape != rewards.shape:
             shape = (
                 tuple(given.shape)
@@ -215,12 +217,6 @@ class Objective:
                 " NaN (completions that no reward could score)"
             )
         return given
-
-
-def where(function: Callable[..., Any]) -> str:
-    """`file:line` of a plugin's function."""
-    code = inspect.unwrap(function).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def in_force(

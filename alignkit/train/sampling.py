@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
+from alignkit.data.columns import QUESTION_OR_PROMPT
 from alignkit.data.encode import source
-from alignkit.data.split import QUESTION_COLUMNS
 from alignkit.errors import InputError, WorkError
 from alignkit.evaluate import evaluate, plan_eval
 from alignkit.grading import Grader
@@ -268,6 +268,6 @@ def with_hint(row: Problem) -> Problem:
     """The row with its truth in view, whichever of its columns holds the question."""
     hint = HINT.replace("{truth}", str(row.get("truth")))
     return {
-        k: v + hint if k in QUESTION_COLUMNS and isinstance(v, str) else v
+        k: v + hint if k in QUESTION_OR_PROMPT and isinstance(v, str) else v
         for k, v in row.items()
     }

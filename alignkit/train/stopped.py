@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteriaList
 
-from alignkit.engines.stopping import StopStrings
+from alignkit.engines.stopping import StopCriterion, StopStrings
 from alignkit.train.objective import Objective
 from alignkit.train.rollouts import Rollouts
 from alignkit.train.seam import Seam
@@ -38,14 +38,15 @@ class StoppedRollouts(Seam, Rollouts):
             shielded = (
                 given.get("min_tokens" if self.use_vllm else "min_new_tokens") or 0
             )
-            self._stopping = StopStrings(self._tokenizer, self._stops, shielded)
+            self._stopping = StopStrings(self._stops, self._tokenizer.decode, shielded)
+            self._criterion = StopCriterion(self._stopping)
             if not self.use_vllm:
                 # TRL hands `generate` the config only, and with stop strings that wants
                 # more. Transformers' own criterion also fails on tokenizers that cannot
                 # spell its probe text.
                 self.generation_config.stop_strings = None
                 self.generation_kwargs.pop("stop_strings")
-                criteria = StoppingCriteriaList([self._stopping])
+                criteria = StoppingCriteriaList([self._criterion])
                 self.model.generate = functools.partial(
                     self.model.generate, stopping_criteria=criteria
                 )
@@ -53,7 +54,7 @@ class StoppedRollouts(Seam, Rollouts):
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm or not self._stops:
             return super()._generate_single_turn(*args, **kwargs)
-        self._stopping.start = None
+        self._criterion.start = None
         generated = super()._generate_single_turn(*args, **kwargs)
         # GRPO returns the log-probs beside the ids (None without vLLM), RLOO the ids
         # alone.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import data, models
 from alignkit.engines.base import local_engine
 from alignkit.grading import Grader
+from alignkit.machine.gpus import cuda_available
 from alignkit.proofs.settings import requested
 from alignkit.recipe.schema import Policy, Sampled, Stepped
 from alignkit.run import Run, eval_summaries
@@ -135,7 +136,6 @@ def _prepare(
     grader: Grader | None,
 ) -> Training:
     """Load model and data, and make the trainer with all that watches it."""
-    import torch
     import transformers
 
     config = recipe.stage
@@ -147,8 +147,7 @@ def _prepare(
         engine = local_engine(config.generation.engine)
     tracking.prepare(config, folder.folder)
     # making TRL's config also joins the other training processes
-    cuda = torch.cuda.is_available()
-    args = arguments(config, folder.folder, engine=engine, cuda=cuda)
+    args = arguments(config, folder.folder, engine=engine, cuda=cuda_available())
     model, tokenizer = _model(config, folder, args)
     context = model.config.get_text_config().max_position_embeddings
     prompt = data.load_prompt(config.data.template, registry)

@@ -35,7 +35,7 @@ def batch():
     "name", ["no_baseline", "reinforce_with_baseline", "grpo_clip", "grpo_no_clip"]
 )
 def test_a_policy_loss_is_the_assignments_function(registry, batch, name):
-    from alignkit.functional import compute_policy_gradient_loss
+    from alignkit.course import compute_policy_gradient_loss
 
     result = registry.get("loss", name).value.function(batch)
     loss = result[0] if isinstance(result, tuple) else result

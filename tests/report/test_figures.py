@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from alignkit.report import figures
+from alignkit.report import figures, looks
 from alignkit.report.collect import collect
 from alignkit.report.comparison import compare
 from alignkit.report.curves import curve
@@ -37,9 +37,9 @@ def test_every_figure_is_written_as_png_and_svg(make, tmp_path):
 def test_the_same_comparison_draws_the_same_svg(make, tmp_path):
     variants = collect(make.ablation(seeds=(0,))).variants
     drawn = [figures.curves(variants, [(METRIC, "step")], columns=1) for _ in range(2)]
-    with figures._style():
+    with looks.style():
         one, two = (
-            figures._save(figure, tmp_path / name)
+            looks.save(figure, tmp_path / name)
             for figure, name in zip(drawn, "ab", strict=True)
         )
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
@@ -68,16 +68,16 @@ def test_the_base_is_black_and_broad_and_no_other_line_is(make):
         collect(make.ablation()).variants, [(METRIC, "step")], columns=1
     )
     base, *others = figure.axes[0].lines
-    assert base.get_color() == figures.BASE
+    assert base.get_color() == looks.BASE
     assert all(
-        line.get_color() != figures.BASE and line.get_linewidth() < base.get_linewidth()
+        line.get_color() != looks.BASE and line.get_linewidth() < base.get_linewidth()
         for line in others
     )
 
 
 def test_twenty_variants_all_look_different():
-    looks = [figures._look(place) for place in range(20)]
-    assert len({(look["color"], look["linestyle"]) for look in looks}) == 20
+    twenty = [looks.look(place) for place in range(20)]
+    assert len({(look["color"], look["linestyle"]) for look in twenty}) == 20
 
 
 def test_a_curve_is_the_mean_over_seeds_between_the_lowest_and_the_highest(make):
@@ -178,3 +178,36 @@ def test_a_forced_comparison_is_marked_in_its_figures(make):
 def test_a_name_is_drawn_as_it_is_and_not_as_a_formula(make, tmp_path):
     collection = collect([make.run("a$x^{$"), make.run("b", recipe={"x": 1})])
     assert figures.write_all(collection, compare(collection), tmp_path)
+
+
+def test_a_learning_curve_goes_on_from_stage_to_stage(tmp_path, monkeypatch):
+    first = [{"step": n, "train/loss": 3 - n, "eval/m/accuracy": n / 4} for n in (1, 2)]
+    second = [{"step": n, "train/reward": n / 9, "train/loss": 0.5} for n in range(4)]
+    drawn = []
+    monkeypatch.setattr(
+        figures.looks, "save", lambda figure, *_: [drawn.append(figure)]
+    )
+    figures.learning_curve({"sft": first, "grpo": second}, tmp_path / "learning_curve")
+    by_label = {axes.get_ylabel(): axes for axes in drawn[0].axes}
+    steps = {name: list(a.lines[0].get_xdata()) for name, a in by_label.items()}
+    assert steps == {
+        "training reward": [2, 3, 4, 5],
+        "loss": [1, 2, 3, 4, 5],
+        "m: accuracy": [1, 2],
+    }
+    ends = [line.get_xdata()[0] for line in by_label["loss"].lines[1:]]
+    assert ends == [2, 5]
+    assert [text.get_text() for text in by_label["loss"].texts] == ["sft", "grpo"]
+    assert not drawn[0].legends
+
+
+def test_a_run_that_logged_nothing_has_no_learning_curve(tmp_path):
+    assert figures.learning_curve({"sft": []}, tmp_path / "learning_curve") is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_learning_curve_is_one_png(tmp_path):
+    rows = [{"step": 1, "train/loss": 1.0}, {"step": 2, "train/loss": 0.5}]
+    path = figures.learning_curve({"sft": rows}, tmp_path / "learning_curve")
+    assert path == tmp_path / "learning_curve.png"
+    assert list(tmp_path.iterdir()) == [path]

@@ -17,7 +17,7 @@ def registry():
 @pytest.fixture
 def checked(sweep_file, registry):
     def run(text, seeds=None, overlays=(), sets=()):
-        return check.check(
+        return check.check_sweep(
             spec.read(sweep_file(text), seeds=seeds, overlays=overlays, sets=sets),
             registry,
         )
@@ -98,7 +98,7 @@ def test_set_with_several_values_is_a_grid_and_with_one_a_fixed_change(tiny, reg
         'generation.stop=["a,b", "c"]',
         "train.max_steps=3",
     ]
-    found = check.check(
+    found = check.check_sweep(
         spec.from_recipe(tiny, seeds=[0, 1], overlays=(), sets=sets), registry
     )
     assert [v.label for v in found.variants] == [

@@ -14,9 +14,10 @@ import pytest
 
 from alignkit import kits, plugins, provenance
 from alignkit.errors import InputError, MissingError
+from alignkit.machine import gpus
 from alignkit.run import Run
 from alignkit.sweep import check, jobs, runner, spec
-from alignkit.sweep.executor import LocalExecutor, visible_gpus
+from alignkit.sweep.executor import LocalExecutor
 from alignkit.sweep.runner import Runner
 
 VARIANTS = (
@@ -40,7 +41,7 @@ def start(sweep_file, registry, tmp_path):
     """Makes a sweep in `runs/`."""
 
     def make(text=VARIANTS, seeds=(0,)):
-        checked = check.check(
+        checked = check.check_sweep(
             spec.read(sweep_file(text), seeds=seeds, overlays=(), sets=()), registry
         )
         sweep, make.run = jobs.create(checked, registry, tmp_path / "runs")
@@ -207,7 +208,7 @@ def begin(sweep_file, helped, tmp_path):
     def make():
         registry = helped[1]()
         read = spec.read(sweep_file(VARIANTS), seeds=(0,), overlays=(), sets=())
-        checked = check.check(read, registry)
+        checked = check.check_sweep(read, registry)
         return jobs.create(checked, registry, tmp_path / "runs")[0], registry
 
     return make
@@ -402,7 +403,7 @@ def test_cancelling_interrupts_a_job_with_its_children_and_then_kills(tmp_path):
 
 def test_each_local_job_gets_gpus_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
-    assert visible_gpus() == ["4", "5", "6"]
+    assert gpus.visible() == ["4", "5", "6"]
     assert LocalExecutor().slots == 3 and LocalExecutor(processes=2).slots == 1
     executor = LocalExecutor()
     show = [

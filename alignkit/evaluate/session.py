@@ -1,0 +1,167 @@
+"""What `align eval` does: several evals on several models, as the command line says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignkit.endpoint.judges import JudgeClient
+from alignkit.errors import InputError, nearest
+from alignkit.evaluate import (
+    SAMPLING,
+    EvalRequest,
+    Planned,
+    Progress,
+    StoredResponses,
+    evaluate,
+    plan_eval,
+)
+from alignkit.evaluate.engines import EngineChoice, slug, step_of
+from alignkit.grading import Grader
+from alignkit.recipe import options
+
+if TYPE_CHECKING:
+    from alignkit.plugins import Plugin, Registry
+
+Settings = dict[str, dict[str, Any]]  # sampling, options, data
+
+
+def settings(
+    registry: Registry, plugins: Sequence[Plugin], sets: Sequence[str]
+) -> dict[str, Settings]:
+    """By eval, from `KEY=VALUE` (for every eval that has it) and `EVAL.KEY=VALUE`.
+
+    Raises:
+        InputError: every text that no eval can use.
+    """
+    changes: dict[str, Settings] = {
+        plugin.name: {"sampling": {}, "options": {}, "data": {}} for plugin in plugins
+    }
+    problems: list[str] = []
+    for text in sets:
+        try:
+            _place(text, registry, plugins, changes)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*problems)
+    return changes
+
+
+def _place(
+    text: str,
+    registry: Registry,
+    plugins: Sequence[Plugin],
+    changes: dict[str, Settings],
+) -> None:
+    names = ", ".join(changes)
+    expected = f"KEY=VALUE or EVAL.KEY=VALUE with one of {names}"
+    key, value = options.assignment(text, "--set", expected)
+    scope, _, name = key.rpartition(".")
+    if scope and scope not in changes:
+        raise InputError(f"--set {text}: expected {expected}")
+    known = set(SAMPLING)
+    taken = False
+    for plugin in plugins:
+        if scope not in ("", plugin.name):
+            continue
+        dataset = registry.get("dataset", plugin.value.data.get("dataset", "jsonl"))
+        homes = {
+            "sampling": SAMPLING,
+            "options": plugin.options(),
+            "data": dataset.options(),
+        }
+        known |= {one for names in homes.values() for one in names}
+        home = next((home for home, names in homes.items() if name in names), None)
+        if home is not None:
+            changes[plugin.name][home][name] = value
+            taken = True
+    if not taken:
+        raise InputError(f"--set {text}: no such setting; {nearest(name, known)}")
+
+
+def plan_all(
+    requests: Iterable[EvalRequest],
+    registry: Registry,
+    stored: StoredResponses | None,
+) -> list[Planned]:
+    """All evals ready to run.
+
+    Raises:
+        InputError: every problem of all of them.
+    """
+    planned: list[Planned] = []
+    problems: list[str] = []
+    for request in requests:
+        try:
+            planned.append(plan_eval(request, registry, stored))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*problems)
+    return planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What `align eval` does. Results of a model go to a folder of its own below
+    `root`, or into `root` itself where it is for one model alone.
+    """
+
+    planned: Sequence[Planned]
+    choice: EngineChoice
+    models: Sequence[str]  # none with stored responses
+    stored: StoredResponses | None
+    root: Path
+    own_root: bool
+    judge: JudgeClient | None
+    resume: bool
+
+    def run(
+        self,
+        progress: Callable[[str], AbstractContextManager[Progress]],
+        announce: Callable[[str], None],
+        waiting: Callable[[str], Callable[[float], None]],
+    ) -> Iterator[dict[str, Any]]:
+        """The summary of each eval on each model, as it is there.
+
+        Args:
+            progress: opened for each eval by its name.
+            announce: told what is kept, what judging will cost.
+            waiting: of a model, what is told the seconds that its server takes.
+        """
+        stored = [] if self.stored is None else [f"responses:{self.stored.path}"]
+        how = {"api": self.choice.api, "dtype": self.choice.dtype}
+        with Grader() as grader:
+            for name in stored or self.models:
+                folder = self.root if self.own_root else self.root / slug(name)
+                with self._engine(name, folder, waiting(name)) as engine:
+                    for planned in self.planned:
+                        with progress(planned.request.plugin.name) as report:
+                            yield evaluate(
+                                planned,
+                                engine,
+                                folder,
+                                model=name if stored else None,
+                                how={
+                                    key: value
+                                    for key, value in how.items()
+                                    if value not in (None, "auto")
+                                },
+                                step=0 if stored else step_of(name),
+                                judge=self.judge,
+                                grader=grader,
+                                resume=self.resume,
+                                progress=report,
+                                announce=announce,
+                            )
+
+    def _engine(
+        self, model: str, folder: Path, waiting: Callable[[float], None]
+    ) -> AbstractContextManager[Any]:
+        if self.stored is not None:
+            return nullcontext()
+        return closing(self.choice.open(model, folder / "serve.log", waiting))
