@@ -1,6 +1,5 @@
 """The ledger of paid answers: read again whatever wrote it, and never torn."""
 
-import fcntl
 import json
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from alignkit.endpoint.judges import JudgeClient
 from alignkit.endpoint.ledger import Ledger
 from alignkit.endpoint.openai import OpenAIClient
 from alignkit.errors import InputError
+from alignkit.run import lock
 from alignkit.sampling import Completion, Sampling
 from alignkit.types import Judge, Prompt
 
@@ -179,17 +179,14 @@ def test_two_processes_append_to_one_ledger_and_neither_loses_an_answer(tmp_path
 def test_an_answer_waits_for_another_process_that_is_in_the_midst_of_its_line(tmp_path):
     path = tmp_path / "judgements.jsonl"
     begun, rest = lines(JUDGEMENT)[:50], lines(JUDGEMENT)[50:]
-    with path.open("ab") as file, ThreadPoolExecutor(1) as pool:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(begun.encode())
-        file.flush()
-        ledger = Ledger(path, Budget(None, None))
-        kept = pool.submit(keep, ledger, "other")
-        time.sleep(0.2)
-        assert not kept.done() and path.read_text() == begun
-        file.write(rest.encode())
-        file.flush()
-        fcntl.flock(file, fcntl.LOCK_UN)
+    path.write_text(begun)
+    ledger = Ledger(path, Budget(None, None))
+    with ThreadPoolExecutor(1) as pool:
+        with lock(path), path.open("a") as file:
+            kept = pool.submit(keep, ledger, "other")
+            time.sleep(0.2)
+            assert not kept.done() and path.read_text() == begun
+            file.write(rest)
         kept.result(timeout=30)
     both = Ledger(path, Budget(None, None))
     assert both.answers(JUDGEMENT["key"]) and both.answers("other")

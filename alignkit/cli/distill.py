@@ -97,7 +97,7 @@ def distill(
 ) -> int:
     """Ask a teacher to answer the rows of SOURCE; only finished answers are kept."""
     from alignkit.data.distill import Distillation
-    from alignkit.engines.base import Sampling
+    from alignkit.sampling import Sampling
 
     if write_batch and read_batch:
         raise InputError("--write-batch and --read-batch exclude each other")

@@ -144,8 +144,8 @@ def run(
     if outcome.interrupted:
         # the one that started this process says how to go on
         if not options.started_by_another:
-            folder = outcome.run.folder
-            say(out_console, f"interrupted; to go on: align run --resume {folder}")
+            text = f"interrupted; to go on: align run --resume {outcome.run.folder}"
+            say(out_console, text)
         return 130
     if outcome.evals is None:  # the training processes have told of them
         return 0

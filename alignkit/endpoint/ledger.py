@@ -7,8 +7,6 @@ files; those that alignkit 0.1 wrote are read too.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import time
@@ -21,8 +19,10 @@ from alignkit.endpoint.costs import Budget, Estimate, Usage, estimate
 from alignkit.endpoint.http import Outcome
 from alignkit.endpoint.openai import OpenAIClient
 from alignkit.errors import InputError
-from alignkit.run import append_jsonl, read_jsonl, writing
+from alignkit.run import append_rows, lock, read_jsonl
 from alignkit.sampling import Completion
+
+PATIENCE = 60.0  # seconds to wait for other processes that write their answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,9 @@ class Ledger:
         )
         self._take(answer)
         if self.path is not None:
-            _append(self.path, answer)
+            # Another process may be in the midst of its line, which is not a torn one.
+            with lock(self.path, patience=PATIENCE):
+                append_rows(self.path, [asdict(answer)])
         return answer
 
     def spent(self, keys: Iterable[str]) -> tuple[int, int, float | None]:
@@ -145,16 +147,6 @@ class Ledger:
 
     def _take(self, answer: Answer) -> None:
         self._answers.setdefault(answer.key, []).append(answer)
-
-
-def _append(path: Path, answer: Answer) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may be in the midst of its line, which is not a torn one.
-        with path.open("ab") as file:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            append_jsonl(path, [asdict(answer)])
 
 
 def _read_row(row: Mapping[str, Any], where: str) -> Answer:

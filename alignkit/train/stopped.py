@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,7 +85,7 @@ class StoppedRollouts(Seam, Rollouts):
                 metrics.pop(f"completions/{name}_terminated_length")
         return generated
 
-    def _has_ended(self, ids: Sequence[int]) -> bool:
+    def _has_ended(self, ids: list[int]) -> bool:
         """By EOS or a stop string, and not by the limit of tokens."""
         if ids[-1] in self.eos_token_ids:
             return True

@@ -147,7 +147,8 @@ def _prepare(
         engine = local_engine(config.generation.engine)
     tracking.prepare(config, folder.folder)
     # making TRL's config also joins the other training processes
-    args = arguments(config, folder.folder, engine=engine, cuda=cuda_available())
+    cuda = cuda_available()
+    args = arguments(config, folder.folder, engine=engine, cuda=cuda)
     model, tokenizer = _model(config, folder, args)
     context = model.config.get_text_config().max_position_embeddings
     prompt = data.load_prompt(config.data.template, registry)
