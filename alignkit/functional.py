@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,17 +38,15 @@ def masked_normalize(
     """Sum of the masked values over `dim` (None: all) divided by a constant, as in Dr.
     GRPO (arXiv:2503.20783).
     """
-    kept = tensor.masked_fill(~mask.bool(), 0)
-    return (kept.sum() if dim is None else kept.sum(dim)) / normalize_constant
+    masked = tensor.masked_fill(~mask.bool(), 0)
+    return masked.sum(dim) / normalize_constant
 
 
 def masked_mean(tensor: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     """Mean of the masked values over `dim` (None: all). NaN where nothing is masked in,
     as a mean of nothing is.
     """
-    kept = mask.bool()
-    count = kept.sum() if dim is None else kept.sum(dim)
-    return masked_normalize(tensor, mask, dim) / count
+    return masked_normalize(tensor, mask, dim) / mask.bool().sum(dim)
 
 
 def group_normalize(
@@ -126,7 +123,7 @@ def dpo_loss(
     return -torch.nn.functional.logsigmoid(beta * margin)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """The assignment's other functions stood here in 0.1, and still answer."""
     course = importlib.import_module("alignkit.course")
     if name not in course.__all__:

@@ -156,7 +156,7 @@ OTHER_WORDS = {
 # Where a name is meant and may stand.
 MAY_NAME = {
     "__init__.py": {"alpaca", "gsm8k", "mmlu"},  # where 0.1's exports lie now
-    "course.py": {"gsm8k", "mmlu"},  # functions of the course
+    "course/__init__.py": {"gsm8k", "mmlu"},  # functions of the course
     "machine/doctor.py": {"alpaca", "nvidia"},  # the package alpaca-eval, nvidia-smi
     "machine/here.py": {"alpaca"},
     "provenance/fingerprint.py": {"alpaca"},  # a version that plugins count

@@ -124,8 +124,8 @@ TABLES = {
     # what changes how long a run takes, not how fast it goes
     "plan/estimate.py _DECIDES",
     # fields of a summary's provenance
-    "report/comparison.py MEASURED_BY",
-    "report/comparison.py _MAY_DIFFER",
+    "report/comparability.py MEASURED_BY",
+    "report/comparability.py _MAY_DIFFER",
 }
 
 

@@ -244,8 +244,8 @@ def test_metrics_average_over_the_response_tokens_of_the_whole_step(
     """The clip fraction, ratio and entropy of the cut step are those of its sequences
     taken together.
     """
+    from alignkit.conformance import definition
     from alignkit.conformance import laboratory as tiny
-    from alignkit.conformance import losses as check
     from alignkit.train.objective import Objective
 
     clip = Objective(
@@ -259,7 +259,7 @@ def test_metrics_average_over_the_response_tokens_of_the_whole_step(
     for row in laboratory.rows:
         if not row.trained:
             continue
-        batch = check._row_batch(net, row, "grpo")
+        batch = definition.row_batch(net, row, "grpo")
         for t in range(len(row.response)):
             ratio = math.exp((batch.logps - batch.old_logps)[0, t].item())
             ratios.append(ratio)
@@ -508,8 +508,8 @@ def test_plugin_advantages_and_raw_rewards_reach_the_loss_row_by_row(tmp_path):
 
 
 def test_the_validation_loss_is_that_of_the_plugin(laboratory, registry):
+    from alignkit.conformance import definition
     from alignkit.conformance import laboratory as tiny
-    from alignkit.conformance import losses as check
     from alignkit.train.objective import Objective
 
     plan = Objective(registry.get("loss", "sft").value, normalize="sequence")
@@ -517,14 +517,16 @@ def test_the_validation_loss_is_that_of_the_plugin(laboratory, registry):
     trainer, _ = laboratory._trainers["sft", str(tiny.WHOLE)]
     metrics = trainer.evaluate(trainer.train_dataset)
     net = tiny.model(laboratory.tokenizer)
-    means = [-check._row_logps(net, row)[0].mean().item() for row in laboratory.rows]
+    means = [
+        -definition.row_log_probs(net, row)[0].mean().item() for row in laboratory.rows
+    ]
     assert metrics["eval_loss"] == pytest.approx(sum(means) / len(means), rel=1e-5)
     assert metrics["eval_entropy"] > 0
 
 
 def test_rollouts_are_evaluated_with_the_plugin(laboratory, registry):
+    from alignkit.conformance import definition
     from alignkit.conformance import laboratory as tiny
-    from alignkit.conformance import losses as check
     from alignkit.train.objective import Objective
 
     plan = Objective(
@@ -536,7 +538,8 @@ def test_rollouts_are_evaluated_with_the_plugin(laboratory, registry):
     net = tiny.model(laboratory.tokenizer)
     rows = [row for row in laboratory.rows if row.trained]
     total = sum(
-        -row.advantage * check._row_logps(net, row)[0].sum().item() for row in rows
+        -row.advantage * definition.row_log_probs(net, row)[0].sum().item()
+        for row in rows
     )
     assert metrics["eval_loss"] == pytest.approx(
         total / sum(len(row.response) for row in rows), rel=1e-4
@@ -546,8 +549,8 @@ def test_rollouts_are_evaluated_with_the_plugin(laboratory, registry):
 def test_the_validation_of_preferences_counts_pairs_by_the_policys_log_probs(
     laboratory, registry
 ):
+    from alignkit.conformance import definition
     from alignkit.conformance import laboratory as tiny
-    from alignkit.conformance import losses as check
     from alignkit.train.objective import Objective
 
     plan = Objective(registry.get("loss", "dpo").value, {"beta": 0.3})
@@ -558,8 +561,8 @@ def test_the_validation_of_preferences_counts_pairs_by_the_policys_log_probs(
     ahead = []
     for chosen, rejected in tiny.pairs(laboratory.rows):
         ahead.append(
-            check._row_logps(net, chosen)[0].sum()
-            > check._row_logps(net, rejected)[0].sum()
+            definition.row_log_probs(net, chosen)[0].sum()
+            > definition.row_log_probs(net, rejected)[0].sum()
         )
     assert 0 < sum(ahead) < len(ahead)
     assert metrics["eval_logps/accuracy"] == pytest.approx(sum(ahead) / len(ahead))

@@ -13,7 +13,7 @@ SCRIPT = """
 import sys
 import torch
 from alignkit import kits, plugins
-from alignkit.conformance import losses as check
+from alignkit.conformance import definition
 from alignkit.conformance import laboratory as tiny
 from alignkit.train.objective import Objective
 
@@ -27,11 +27,11 @@ with tiny.Laboratory() as laboratory:
         ("rloo", "rloo", None),
         ("dpo", "dpo", None),
     ):
-        constant = check.CONSTANT if normalize == "constant" else None
+        constant = definition.CONSTANT if normalize == "constant" else None
         objective = Objective(registry.get("loss", name).value, normalize=normalize, constant=constant)
         found = laboratory.gradients(method, objective, tiny.Cut(2, 2))
         assert torch.distributed.get_world_size() == 2
-        wrong = check._differ(check.definition(objective, method, laboratory), found, "the definition")
+        wrong = definition.gap(definition.definition(objective, method, laboratory), found, "the definition")
         if wrong:
             sys.exit(f"{method} {name} {normalize}: {wrong}")
 """

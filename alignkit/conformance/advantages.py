@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alignkit.conformance.losses import Check, needed, outcome, picklable
+from alignkit.conformance.check import Check, Test, needed, outcome, picklable
 from alignkit.train.objective import Objective
 from alignkit.types import Advantage, Loss
 
@@ -23,20 +23,20 @@ def check_advantage(advantage: Advantage) -> list[Check]:
     if missing := needed(function):
         return [Check("advantage", advantage.name, "options", None, missing)]
 
-    def result(check: str, test: Callable[[], str | None]) -> Check:
+    def result(check: str, test: Test) -> Check:
         return outcome("advantage", advantage.name, check, test)
 
     return [
         result("picklable", lambda: picklable(function)),
-        result("values", lambda: _advantage_edges(advantage)),
+        result("values", lambda: _finite(advantage)),
         result("groups apart", lambda: _groups_apart(function)),
-        result("order", lambda: _order_kept(function)),
+        result("order", lambda: _ordered(function)),
         result("direction", lambda: _rises_with_rewards(function)),
         result("unbiased std", lambda: _unbiased(function)),
     ]
 
 
-def _advantage_edges(advantage: Advantage) -> str | None:
+def _finite(advantage: Advantage) -> str | None:
     """Finite with equal rewards, a group of one, huge rewards and rewards that are NaN;
     see `Objective.advantages`.
     """
@@ -59,21 +59,21 @@ def _groups_apart(function: Callable[..., Tensor]) -> str | None:
     changed = rewards.clone()
     changed[4:8] = torch.tensor([3.0, 1.0, 2.0, 9.0])
     same = torch.allclose(function(rewards, 4)[:4], function(changed, 4)[:4])
-    return None if same else "another group's rewards change a group's advantages"
+    if same:
+        return None
+    return "another group's rewards change a group's advantages"
 
 
-def _order_kept(function: Callable[..., Tensor]) -> str | None:
+def _ordered(function: Callable[..., Tensor]) -> str | None:
     rewards = torch.tensor(_REWARDS)
     order = torch.tensor([2, 0, 3, 1])
     moved = torch.cat([rewards[:4][order], rewards[4:]])
     same = torch.allclose(
         function(rewards, 4)[:4][order], function(moved, 4)[:4], atol=1e-6
     )
-    return (
-        None
-        if same
-        else "the order of completions within a group changes their advantages"
-    )
+    if same:
+        return None
+    return "the order of completions within a group changes their advantages"
 
 
 def _rises_with_rewards(function: Callable[..., Tensor]) -> str | None:
@@ -82,9 +82,9 @@ def _rises_with_rewards(function: Callable[..., Tensor]) -> str | None:
     steps = function(rewards, 4).view(-1, 4).gather(1, order).diff(dim=1)
     if (steps < -1e-6).any():
         return "a higher reward has a lower advantage than another of its group"
-    return (
-        None if (steps > 1e-6).any() else "all advantages are equal: nothing is learnt"
-    )
+    if not (steps > 1e-6).any():
+        return "all advantages are equal: nothing is learnt"
+    return None
 
 
 def _unbiased(function: Callable[..., Tensor]) -> str | None:

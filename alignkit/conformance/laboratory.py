@@ -8,35 +8,30 @@ move.
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, GRPOConfig, RLOOConfig, SFTConfig
 
 from alignkit import models
+from alignkit.conformance.rows import GROUP, PROMPTS, Row, drift, model, pairs, rows
 from alignkit.train.dpo import AlignDPOTrainer
 from alignkit.train.objective import Objective
 from alignkit.train.policy import AlignGRPOTrainer, AlignRLOOTrainer
 from alignkit.train.sft import AlignSFTTrainer
 
-ROWS = 8
-GROUP = 4
-PROMPTS = ("1+2=?", "User: 8+2+1=?\nAssistant: ")
-# response tokens; one of a single token in each group
-LENGTHS = (1, 3, 6, 2, 4, 9, 1, 5)
-REWARDS = (1.0, 0.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0)  # the second group has no variance
-ADVANTAGES = (0.9, -1.3, 0.9, -0.4, 0.0, 0.0, 0.0, 0.0)
-# this response has no EOS: `mask_truncated_completions` leaves it without a token to
-# train on
-CUT_OFF = 3
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Gradients = dict[str, Tensor]
+Fields = dict[str, Any]  # arguments of TRL's classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +41,7 @@ class Cut:
     rows: int
     accumulation: int
     # further fields of the TRL config
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
         extra = "".join(f", {name} {value}" for name, value in self.extra.items())
@@ -58,62 +53,6 @@ HARSH = Cut(1, 8, {"pad_to_multiple_of": 32})
 CUTS = (Cut(2, 4), Cut(4, 2, {"pad_to_multiple_of": 24}), HARSH)
 
 
-def model(tokenizer: Any, seed: int = 0) -> Qwen2ForCausalLM:
-    """Two layers, hidden size 16, float64, with weights large enough for gradients of
-    order one.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        config = Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            initializer_range=0.3,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-        return Qwen2ForCausalLM(config).double()
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One sequence: prompt, response, and what a policy loss is given about it."""
-
-    prompt: list[int]
-    response: list[int]
-    reward: float
-    advantage: float
-    trained: bool  # False: masked out, as it was cut off
-
-
-def rows(tokenizer: Any) -> list[Row]:
-    """The eight rows: two prompts with four responses each, all different, ended by EOS
-    but for one.
-    """
-    generator = torch.Generator().manual_seed(1)
-    made = []
-    for index, length in enumerate(LENGTHS):
-        ids = torch.randint(4, len(tokenizer), (length,), generator=generator).tolist()
-        ids = ids if index == CUT_OFF else [*ids[:-1], tokenizer.eos_token_id]
-        ids[0] = 4 + index if length > 1 else ids[0]
-        prompt = tokenizer(PROMPTS[index // GROUP]).input_ids
-        made.append(
-            Row(prompt, ids, REWARDS[index], ADVANTAGES[index], index != CUT_OFF)
-        )
-    return made
-
-
-def drift(ids: Tensor, phase: float) -> Tensor:
-    """(…, T) token ids to numbers in (-0.5, 0.5) by token and place: how far another
-    policy's log-probs lie off.
-    """
-    places = torch.arange(ids.shape[-1], device=ids.device, dtype=torch.float64)
-    return 0.5 * torch.sin(1.7 * ids.double() + places + phase)
-
-
 class _Fixed:
     """Mixed in before a policy trainer: rollouts, rewards and advantages by table,
     log-probs off policy.
@@ -122,8 +61,8 @@ class _Fixed:
     table: list[Row]
 
     def _generate_single_turn(
-        self, prompt_ids: Sequence[Sequence[int]], *rest: Any
-    ) -> Any:
+        self, prompt_ids: Sequence[Sequence[int]], *_: object
+    ) -> object:
         seen: Counter[tuple[int, ...]] = Counter()
         chosen = []
         for ids in prompt_ids:
@@ -132,9 +71,11 @@ class _Fixed:
             seen[tuple(ids)] += 1
         self.chosen = chosen
         responses = [list(row.response) for row in chosen]
-        return (responses, None) if isinstance(self, AlignGRPOTrainer) else responses
+        if isinstance(self, AlignGRPOTrainer):
+            return responses, None
+        return responses
 
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+    def _generate_and_score_completions(self, inputs: object) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         device = output["completion_ids"].device
         output["advantages"] = torch.tensor(
@@ -164,21 +105,24 @@ class _FixedRLOO(_Fixed, AlignRLOOTrainer):
     pass
 
 
+_POLICIES = {"grpo": (_FixedGRPO, GRPOConfig), "rloo": (_FixedRLOO, RLOOConfig)}
+
+
 class _FixedDPO(AlignDPOTrainer):
     """Takes rows that are tokenised already."""
 
-    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
 
 
 class _Catch(TrainerCallback):
     """Keeps the gradients the optimizer would use."""
 
-    def __init__(self, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         self.parameters = parameters
         self.steps: list[Gradients] = []
 
-    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(self, *_: object, **__: object) -> None:
         self.steps.append(
             {name: weight.grad.clone() for name, weight in self.parameters.items()}
         )
@@ -192,7 +136,7 @@ class Laboratory:
     def __init__(self) -> None:
         self.tokenizer = models.build_tokenizer("digits")
         self.rows = rows(self.tokenizer)
-        self._trainers: dict[Any, tuple[Any, _Catch]] = {}
+        self._trainers: dict[tuple[str, str], tuple[Any, _Catch]] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Laboratory:
@@ -218,7 +162,7 @@ class Laboratory:
         return catch.steps.pop()
 
     def _make(self, method: str, objective: Objective, cut: Cut) -> tuple[Any, _Catch]:
-        common = {
+        common: Fields = {
             "output_dir": self.folder,
             "per_device_train_batch_size": cut.rows,
             "gradient_accumulation_steps": cut.accumulation,
@@ -236,19 +180,22 @@ class Laboratory:
         }
         net = model(self.tokenizer)
         still = torch.optim.SGD(net.parameters(), lr=0.0)
-        shared = {
+        shared: Fields = {
             "model": net,
             "processing_class": self.tokenizer,
             "objective": objective,
+            "optimizers": (still, None),
         }
-        shared |= {"optimizers": (still, None)}
-        trainer = getattr(self, f"_{method}")(common, shared)
+        build = {"sft": self._sft, "dpo": self._dpo}.get(method)
+        if build is None:
+            build = functools.partial(self._policy, *_POLICIES[method])
+        trainer = build(common, shared)
         trainer.remove_callback(PrinterCallback)
         catch = _Catch(dict(net.named_parameters()))
         trainer.add_callback(catch)
         return trainer, catch
 
-    def _sft(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
+    def _sft(self, common: Fields, shared: Fields) -> Any:
         from datasets import Dataset
 
         data = [
@@ -263,7 +210,7 @@ class Laboratory:
             args=config, train_dataset=Dataset.from_list(data), **shared
         )
 
-    def _dpo(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
+    def _dpo(self, common: Fields, shared: Fields) -> Any:
         from datasets import Dataset
 
         data = [
@@ -283,14 +230,12 @@ class Laboratory:
             **shared,
         )
 
-    def _grpo(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
-        return self._policy(_FixedGRPO, GRPOConfig, common, shared)
-
-    def _rloo(self, common: dict[str, Any], shared: dict[str, Any]) -> Any:
-        return self._policy(_FixedRLOO, RLOOConfig, common, shared)
-
     def _policy(
-        self, kind: Any, config: Any, common: dict[str, Any], shared: dict[str, Any]
+        self,
+        kind: Callable[..., Any],
+        config: Callable[..., Any],
+        common: Fields,
+        shared: Fields,
     ) -> Any:
         from datasets import Dataset
 
@@ -307,13 +252,7 @@ class Laboratory:
         return trainer
 
 
-def pairs(table: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """Eight preference pairs: each response against the next one of its prompt."""
-    for index, row in enumerate(table):
-        yield row, table[index // GROUP * GROUP + (index + 1) % GROUP]
-
-
-def _no_reward(prompts: Sequence[Any], **_: Any) -> list[float]:
+def _no_reward(prompts: Sequence[str], **_: object) -> list[float]:
     """The table has the rewards; TRL wants a function all the same."""
     return [0.0] * len(prompts)
 

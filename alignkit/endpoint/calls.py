@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from alignkit.endpoint.connection import Connection
 from alignkit.endpoint.costs import Budget, Usage, usage_of
 from alignkit.endpoint.faults import BadAnswer, Fault, refusal
 from alignkit.errors import AlignError, InputError, WorkError
@@ -21,14 +22,21 @@ from alignkit.errors import AlignError, InputError, WorkError
 if TYPE_CHECKING:
     import httpx
 
-    from alignkit.endpoint.http import Endpoint
-
 # of one answer: an endpoint is not trusted with this machine's memory
 MAX_BYTES = 64 * 2**20
 LONGEST_BACKOFF = 30.0  # seconds
 # requests given up in a row, with no answer between them, mean that the endpoint is
 # gone
 BREAKER = 5
+# what a reader raises at an answer of another shape
+UNREADABLE = (
+    LookupError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 T = TypeVar("T")
@@ -39,15 +47,15 @@ class Call(Generic[T]):
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        connection: Connection,
         path: str,
-        bodies: Sequence[Mapping[str, Any]],
+        bodies: Sequence[Mapping[str, object]],
         read: Callable[[Any], T],
         budget: Budget | None,
     ) -> None:
-        self.endpoint = endpoint
-        self.url = endpoint.base_url + path
-        self.options = endpoint.client_options()
+        self.connection = connection
+        self.url = connection.base_url + path
+        self.options = connection.client_options()
         self.read = read
         self.budget = budget or Budget(None, None)
         self.size = len(bodies)
@@ -102,7 +110,7 @@ class Call(Generic[T]):
             httpx.AsyncClient(**self.options) as client,
             asyncio.TaskGroup() as group,
         ):
-            for _ in range(min(self.endpoint.concurrency, self.size)):
+            for _ in range(min(self.connection.concurrency, self.size)):
                 group.create_task(self.work(client))
 
     async def work(self, client: httpx.AsyncClient) -> None:
@@ -117,12 +125,8 @@ class Call(Generic[T]):
                 self.given_up += 1
                 if self.given_up >= BREAKER and not self.error:
                     kind = WorkError if fault.passing else InputError
-                    self.stop(
-                        kind(
-                            f"{self.endpoint.host} failed {BREAKER} requests in a row;"
-                            f" the last: {fault}"
-                        )
-                    )
+                    text = f"{self.connection.host} failed {BREAKER} requests in a row"
+                    self.stop(kind(f"{text}; the last: {fault}"))
             else:
                 self.budget.settle(body, usage)
                 self.given_up = 0
@@ -130,7 +134,7 @@ class Call(Generic[T]):
                 self.box.put((index, value))
             self.settled.set()
 
-    async def affordable(self, body: Mapping[str, Any]) -> bool:
+    async def affordable(self, body: Mapping[str, object]) -> bool:
         while not self.error and not self.budget.reserve(body):
             if not self.budget.under_way:
                 self.stop(
@@ -148,7 +152,7 @@ class Call(Generic[T]):
         self.settled.set()
 
     async def ask(
-        self, client: httpx.AsyncClient, body: Mapping[str, Any]
+        self, client: httpx.AsyncClient, body: Mapping[str, object]
     ) -> tuple[T, Usage | None]:
         attempt = 0
         while True:
@@ -165,13 +169,13 @@ class Call(Generic[T]):
                     raise
                 if not (fault.limited and self.answered > answered):
                     attempt += 1
-                if attempt >= self.endpoint.attempts:
+                if attempt >= self.connection.attempts:
                     raise Fault(f"{fault} (after {attempt} attempts)") from fault
                 # A fault that speaks of no overload is let grow the wait only while
                 # nothing at all is answered.
                 growth = attempt if fault.overload or self.answered == answered else 1
                 jitter = random.uniform(
-                    0, min(LONGEST_BACKOFF, self.endpoint.backoff * 2**growth)
+                    0, min(LONGEST_BACKOFF, self.connection.backoff * 2**growth)
                 )
                 delay = jitter if fault.wait is None else fault.wait + min(jitter, 1.0)
                 # the limit holds for all requests, not for this one alone
@@ -181,8 +185,8 @@ class Call(Generic[T]):
 
     async def turn(self) -> None:
         start = max(time.monotonic(), self.next_slot)
-        if self.endpoint.requests_per_minute is not None:
-            self.next_slot = start + 60.0 / self.endpoint.requests_per_minute
+        if self.connection.requests_per_minute is not None:
+            self.next_slot = start + 60.0 / self.connection.requests_per_minute
         await self.pause(start - time.monotonic())
 
     async def pause(self, seconds: float) -> None:
@@ -191,62 +195,48 @@ class Call(Generic[T]):
                 await asyncio.wait_for(self.halt.wait(), seconds)
 
     async def once(
-        self, client: httpx.AsyncClient, body: Mapping[str, Any]
+        self, client: httpx.AsyncClient, body: Mapping[str, object]
     ) -> tuple[T, Usage | None]:
-        import httpx
-
-        try:
-            async with (
-                # httpx's own limits never end a server that drips bytes
-                asyncio.timeout(self.endpoint.timeout),
-                client.stream("POST", self.url, json=body) as response,
-            ):
-                raw = bytearray()
-                async for chunk in response.aiter_bytes():
-                    raw += chunk
-                    if len(raw) > MAX_BYTES:
-                        raise Fault(
-                            "the answer is larger than 64 MiB",
-                            passing=False,
-                            billed=True,
-                        )
-        except TimeoutError:
-            raise Fault(
-                f"no answer within {self.endpoint.timeout:g} s", billed=True
-            ) from None
-        except httpx.RequestError as error:
-            kind = type(error).__name__
-            text = self.endpoint.shown(f"{kind}: {error}" if str(error) else kind)
-            raise Fault(
-                text, billed=not isinstance(error, httpx.ConnectError)
-            ) from None
-        if response.status_code // 100 != 2:
-            fault = refusal(
-                self.endpoint,
-                self.url,
-                response.status_code,
-                response.headers,
-                bytes(raw),
-            )
+        status, headers, raw = await self.exchange(client, body)
+        if status // 100 != 2:
+            fault = refusal(self.connection, self.url, status, headers, raw)
             if fault.fatal and not self.error:
                 self.stop(fault.fatal)
             raise fault
         try:
             answer = json.loads(raw)
             return self.read(answer), usage_of(answer.get("usage"))
-        except (
-            LookupError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            ArithmeticError,
-            RecursionError,
-        ) as error:
-            why = (
-                str(error)
-                if isinstance(error, BadAnswer)
-                else "it is no JSON of the expected shape"
-            )
-            raise Fault(
-                f"unreadable answer: {self.endpoint.shown(why)}", billed=True
-            ) from None
+        except BadAnswer as error:
+            why = str(error)
+        except UNREADABLE:
+            why = "it is no JSON of the expected shape"
+        text = f"unreadable answer: {self.connection.shown(why)}"
+        raise Fault(text, billed=True)
+
+    async def exchange(
+        self, client: httpx.AsyncClient, body: Mapping[str, object]
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and content of one attempt."""
+        import httpx
+
+        timeout = self.connection.timeout
+        try:
+            async with (
+                # httpx's own limits never end a server that drips bytes
+                asyncio.timeout(timeout),
+                client.stream("POST", self.url, json=body) as response,
+            ):
+                raw = bytearray()
+                async for chunk in response.aiter_bytes():
+                    raw += chunk
+                    if len(raw) > MAX_BYTES:
+                        text = "the answer is larger than 64 MiB"
+                        raise Fault(text, passing=False, billed=True)
+        except TimeoutError:
+            raise Fault(f"no answer within {timeout:g} s", billed=True) from None
+        except httpx.RequestError as error:
+            kind = type(error).__name__
+            text = self.connection.shown(f"{kind}: {error}".removesuffix(": "))
+            billed = not isinstance(error, httpx.ConnectError)
+            raise Fault(text, billed=billed) from None
+        return response.status_code, response.headers, bytes(raw)

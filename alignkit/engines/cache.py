@@ -6,11 +6,14 @@ whole cache each time: two thirds of the time of a small model on a CPU.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 ROOM = 64  # tokens reserved beyond those needed
 
@@ -24,7 +27,7 @@ class ReservedLayer(DynamicLayer):
     values: Tensor
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
         """Append S tokens (B, heads, S, D); returns all of them (B, heads, L + S, D)."""
         if not self.is_initialized:
@@ -36,7 +39,7 @@ class ReservedLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def new_cache(config: Any) -> DynamicCache:
+def new_cache(config: PretrainedConfig) -> DynamicCache:
     """An empty cache for a model's config; layers with a window or a recurrence stay
     transformers' own.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alignkit.sampling import stop_end
 
@@ -84,7 +84,7 @@ class StopCriterion:
         self.stopping = stopping
         self.start: int | None = None
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: object, **_: object) -> Tensor:
         """(B,) bool: which rows of (B, L) end with their newest token."""
         import torch
 

@@ -11,16 +11,21 @@ import itertools
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
-from alignkit.engines.batching import reading_order, shared_prefix
+from alignkit.engines.batching import reading_order
+from alignkit.engines.draws import draw, penalized
 from alignkit.engines.prompts import PromptCoder
+from alignkit.engines.reader import Reader
 from alignkit.engines.stopping import StopStrings
 from alignkit.errors import WorkError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # finished rows leave the batch once no more than this share of it is still running
 COMPACT_BELOW = 7 / 8
@@ -49,25 +54,23 @@ class TransformersEngine:
     name = "transformers"
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, name: str, batch_size: int = 32
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        batch_size: int = 32,
     ) -> None:
-        from transformers import DynamicCache
-        from transformers.cache_utils import DynamicLayer
-
         self.model = name
-        self._net = model
-        self._tokenizer = tokenizer
+        self._reader = Reader(model, tokenizer)
         self._batch_size = batch_size
         self._prompts = PromptCoder(
             tokenizer, name, model.config.get_text_config().max_position_embeddings
         )
-        layers = DynamicCache(config=model.config).layers
-        self._attends_to_all = all(type(layer) is DynamicLayer for layer in layers)
         ends = model.generation_config.eos_token_id
-        self._ends = {
-            tokenizer.eos_token_id,
-            *([ends] if isinstance(ends, int) else ends or []),
-        }
+        if isinstance(ends, int):
+            ends = [ends]
+        self._ends = {tokenizer.eos_token_id, *(ends or ())}
 
     def generate(
         self,
@@ -102,13 +105,12 @@ class TransformersEngine:
         def finished(row: _Row) -> None:
             waiting[row.prompt] -= 1
             if waiting[row.prompt] == 0:
-                results[row.prompt] = [
-                    r.done for r in by_prompt.pop(row.prompt) if r.done
-                ]
+                completed = by_prompt.pop(row.prompt)
+                results[row.prompt] = [r.done for r in completed if r.done]
                 if on_done is not None:
                     on_done(row.prompt, results[row.prompt])
 
-        with self._inference():
+        with self._reader.inference():
             for start in range(0, len(rows), self._batch_size):
                 self._complete(
                     rows[start : start + self._batch_size], encoded, sampling, finished
@@ -125,14 +127,15 @@ class TransformersEngine:
         self._prompts.check_context(((request, ids) for request, _, ids, _ in jobs), 0)
         results = [[0.0] * len(choices) for _, choices in requests]
         order = reading_order([ids for _, _, ids, _ in jobs], self._batch_size)
-        with self._inference():
+        with self._reader.inference():
             for start in range(0, len(jobs), self._batch_size):
                 batch = [jobs[k] for k in order[start : start + self._batch_size]]
                 width = max(
                     len(c) for _, _, _, continuations in batch for c in continuations
                 )
                 # (B, width, V)
-                logits = self._read([ids for _, _, ids, _ in batch], width)[0].float()
+                logits = self._reader.read([ids for _, _, ids, _ in batch], width)[0]
+                logits = logits.float()
                 totals = logits.logsumexp(-1)  # (B, width)
                 for row, (request, choices, _, continuations) in enumerate(batch):
                     for choice, continuation in zip(
@@ -161,9 +164,7 @@ class TransformersEngine:
         )
         # each prompt is read once for all its samples
         distinct = list(dict.fromkeys(row.prompt for row in rows))
-        logits, mask, cache = self._read(
-            [encoded[p] for p in distinct], 1, self._attends_to_all
-        )
+        logits, mask, cache = self._reader.begin([encoded[p] for p in distinct])
         keep = torch.tensor(
             [distinct.index(row.prompt) for row in rows], device=logits.device
         )
@@ -188,11 +189,16 @@ class TransformersEngine:
                 tokens, mask = tokens[keep], mask[keep]
                 cache.reorder_cache(keep)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = self._forward(tokens[:, None], mask, cache)
+            logits = self._reader.forward(tokens[:, None], mask, cache)
 
     def _draw(
-        self, logits: Any, scores: Any, rows: list[_Row], sampling: Sampling, step: int
-    ) -> Any:
+        self,
+        logits: Tensor,
+        scores: Tensor,
+        rows: list[_Row],
+        sampling: Sampling,
+        step: int,
+    ) -> Tensor:
         """Draw the next token (B,) of every row from scores (B, V), and note it with
         its log-prob under the model's own logits (B, V).
         """
@@ -240,148 +246,3 @@ class TransformersEngine:
             tuple(row.tokens),
             tuple(row.logprobs) or None,
         )
-
-    def _read(
-        self, encoded: list[list[int]], positions: int, pad_right: bool = True
-    ) -> tuple[Any, Any, Any]:
-        """The last `positions` logits (B, positions, V) of every prompt, the mask (B,
-        L) of the cache, and the cache.
-
-        Padding on the right needs no mask while reading (what follows a token cannot
-        change it), and what all prompts begin with is then read once; but new tokens
-        come to lie behind the padding, which layers that do not attend to everything
-        before them (windows, recurrences) cannot bear.
-        """
-        import torch
-
-        from alignkit.engines.cache import new_cache
-
-        device, fill = self._net.device, self._tokenizer.pad_token_id
-        cache = new_cache(self._net.config)
-        lengths = [len(ids) for ids in encoded]
-        width = max(lengths)
-        blanks = [width - length for length in lengths]
-        if not pad_right:
-            padded = [[fill] * k + ids for k, ids in zip(blanks, encoded, strict=True)]
-            mask = torch.tensor(
-                [[0] * k + [1] * (width - k) for k in blanks], device=device
-            )
-            return (
-                self._forward(torch.tensor(padded, device=device), mask, cache),
-                mask,
-                cache,
-            )
-
-        prefix = (
-            max(0, min(shared_prefix(encoded), min(lengths) - positions))
-            if len(encoded) > 1
-            else 0
-        )
-        if prefix:
-            self._forward(
-                torch.tensor([encoded[0][:prefix]], device=device), None, cache
-            )
-            cache.reorder_cache(
-                torch.zeros(len(encoded), dtype=torch.long, device=device)
-            )
-        padded = [
-            ids[prefix:] + [fill] * k for k, ids in zip(blanks, encoded, strict=True)
-        ]
-        mask = torch.tensor(
-            [[1] * (width - k) + [0] * k for k in blanks], device=device
-        )
-        ends = torch.tensor(lengths, device=device)[:, None] - prefix
-        # (B, positions)
-        places = (ends + torch.arange(-positions, 0, device=device)).clamp(min=0)
-        return (
-            self._forward(torch.tensor(padded, device=device), None, cache, places),
-            mask,
-            cache,
-        )
-
-    def _forward(self, ids: Any, mask: Any, cache: Any, places: Any = None) -> Any:
-        """Logits (B, P, V) of ids (B, S), which join the cache under the mask (B, L),
-        at places (B, P) or the last one.
-
-        The vocabulary's projection is by far the largest product of a small model: it
-        sees the wanted places only.
-        """
-
-        def pick(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            hidden = inputs[0]  # (B, S, H)
-            return (
-                hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])),
-                *inputs[1:],
-            )
-
-        hook = (
-            None
-            if places is None
-            else self._net.get_output_embeddings().register_forward_pre_hook(pick)
-        )
-        try:
-            return self._net(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=(
-                    None
-                    if mask is None
-                    else (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-                ),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1 if places is None else 0,
-            ).logits
-        finally:
-            if hook is not None:
-                hook.remove()
-
-    @contextmanager
-    def _inference(self) -> Iterator[None]:
-        """No gradients, no dropout; afterwards every module is in the mode it was in."""
-        import torch
-
-        training = [module for module in self._net.modules() if module.training]
-        self._net.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            for module in training:
-                module.training = True
-
-
-def draw(logits: Any, sampling: Sampling, uniform: Any) -> Any:
-    """Tokens (B,) drawn from logits (B, V) by the inverse of the distribution at
-    `uniform` (B,), each in [0, 1).
-    """
-    import torch
-
-    logits, order = logits / sampling.temperature, None
-    if sampling.top_k or sampling.top_p < 1:
-        vocabulary = logits.shape[-1]
-        logits, order = logits.topk(min(sampling.top_k or vocabulary, vocabulary))
-    weights = logits.softmax(-1)
-    if sampling.top_p < 1:
-        weights = weights * (weights.cumsum(-1) - weights < sampling.top_p)
-    if sampling.min_p:
-        weights = weights * (weights >= sampling.min_p * weights.amax(-1, True))
-    reached = weights.double().cumsum(-1)
-    # `right`: the first place whose sum lies above the target, so a weight of zero is
-    # never drawn.
-    place = torch.searchsorted(reached, uniform[:, None] * reached[:, -1:], right=True)
-    place = place.clamp(max=logits.shape[-1] - 1)
-    return (place if order is None else order.gather(-1, place)).squeeze(-1)
-
-
-def penalized(logits: Any, texts: list[list[int]], penalty: float) -> Any:
-    """Logits (B, V) with those of the tokens of each row's text, prompt included, made
-    less likely (Keskar et al. 2019, arXiv:1909.05858).
-    """
-    import torch
-
-    marks = logits.new_zeros(logits.shape, dtype=torch.bool)
-    for row, text in enumerate(texts):
-        marks[row, list(set(text))] = True
-    lowered = torch.where(logits < 0, logits * penalty, logits / penalty)
-    return torch.where(marks, lowered, logits)

@@ -9,119 +9,28 @@ worker dies.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import pickle
 import selectors
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any
 
 from alignkit import kits
 from alignkit.errors import WorkError
 from alignkit.grading.bound import Graded, timed_out
-from alignkit.grading.worker import HEADER, PROGRAM, frame
+from alignkit.grading.process import START_SECONDS, Task, Worker
 from alignkit.types import Score
 
 MAX_CHUNK = 16  # samples sent to a worker at once
 MAX_CHUNK_BYTES = 1 << 20
 MAX_WAITING = 20_000  # submitting waits while more samples than this are not yet sent
-START_SECONDS = 120.0
 MAX_FAILED_STARTS = 3  # in a row
 # in a row; somebody else ended these workers, perhaps the system for want of memory
 MAX_KILLED_STARTS = 50
 MAX_DEATHS = 3  # a sample in hand at this many deaths gets the status `error`
-
-
-@dataclass(slots=True)
-class Task:
-    """One sample to grade: a pickled function, its arguments, and where the result
-    goes.
-    """
-
-    function: bytes
-    arguments: tuple[Any, ...]
-    deadline: float
-    future: Future[Graded] = field(default_factory=Future)
-    deaths: int = 0
-
-
-class _Worker:
-    def __init__(self, memory: int) -> None:
-        self.socket, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    PROGRAM,
-                    str(theirs.fileno()),
-                    json.dumps(sys.path),
-                    str(memory),
-                ],
-                stdin=subprocess.DEVNULL,
-                # a print in a reward must not mix into the output of a command
-                stdout=2,
-                pass_fds=[theirs.fileno()],
-                # Ctrl-C is for the parent, which then ends the workers
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "OMP_NUM_THREADS": "1",
-                    "TOKENIZERS_PARALLELISM": "false",
-                },
-            )
-        self.buffer = bytearray()
-        self.tasks: deque[Task] = deque()
-        self.loaded: set[bytes] = set()
-        self.loading: bytes | None = None
-        self.ready = False
-        self.due = time.monotonic() + START_SECONDS
-
-    @property
-    def idle(self) -> bool:
-        return self.ready and not self.tasks and self.loading is None
-
-    def send(self, message: Any) -> None:
-        """Only ever to a worker that is reading; a stopped one is given up."""
-        self.socket.settimeout(10)
-        self.socket.sendall(frame(message))
-        self.socket.settimeout(0)
-
-    def receive(self) -> Iterable[Any] | None:
-        """The messages that have come; None when the worker is gone."""
-        self.socket.settimeout(0)
-        gone = False
-        try:
-            while part := self.socket.recv(1 << 20):
-                self.buffer += part
-            gone = True
-        except BlockingIOError:
-            pass
-        except ConnectionError:
-            gone = True
-        messages, at = [], 0
-        while len(self.buffer) >= at + HEADER.size:
-            end = at + HEADER.size + HEADER.unpack_from(self.buffer, at)[0]
-            if len(self.buffer) < end:
-                break
-            messages.append(pickle.loads(bytes(self.buffer[at + HEADER.size : end])))
-            at = end
-        del self.buffer[:at]
-        return messages if messages or not gone else None
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.socket.close()
 
 
 class Pool:
@@ -132,7 +41,7 @@ class Pool:
     def __init__(self, workers: int, memory: int) -> None:
         self.size = workers
         self.memory = memory
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._waiting: deque[Task] = deque()
         self._change = threading.Condition()
         self._selector = selectors.DefaultSelector()
@@ -212,7 +121,7 @@ class Pool:
         due = [worker.due for worker in self._workers if not worker.idle]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _read(self, worker: _Worker) -> None:
+    def _read(self, worker: Worker) -> None:
         messages = worker.receive()
         if messages is None:
             self._died(worker)
@@ -230,30 +139,29 @@ class Pool:
                 else:
                     task.future.set_result(content)
 
-    def _loaded(self, worker: _Worker, problem: str | None) -> None:
+    def _loaded(self, worker: Worker, problem: str | None) -> None:
         function, worker.loading = worker.loading, None
         assert function is not None
         if problem is None:
             worker.loaded.add(function)
             return
+        text = (
+            f"a grading worker cannot import the reward function ({problem}); put it"
+            " into a file of a kit, or say where='process'"
+        )
         with self._change:
             failed = [task for task in self._waiting if task.function == function]
             self._waiting = deque(
                 task for task in self._waiting if task.function != function
             )
         for task in failed:
-            task.future.set_exception(
-                WorkError(
-                    f"a grading worker cannot import the reward function ({problem});"
-                    " put it into a file of a kit, or say where='process'"
-                )
-            )
+            task.future.set_exception(WorkError(text))
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
-        for worker in [
-            worker for worker in self._workers if not worker.idle and worker.due <= now
-        ]:
+        for worker in list(self._workers):
+            if worker.idle or worker.due > now:
+                continue
             if worker.tasks and worker.loading is None:
                 task = worker.tasks.popleft()
                 self._drop(worker)
@@ -261,7 +169,7 @@ class Pool:
             else:
                 self._died(worker)
 
-    def _died(self, worker: _Worker) -> None:
+    def _died(self, worker: Worker) -> None:
         """A worker is gone that nobody killed for a deadline: out of memory, a crash,
         or a kill from outside.
         """
@@ -269,38 +177,40 @@ class Pool:
             worker.process.wait(1.0)  # its socket is closed, so it is ending
         code = worker.process.poll() or 0
         if worker.tasks:
-            task = worker.tasks[0]
-            task.deaths += 1
-            if code == -signal.SIGALRM:
-                worker.tasks.popleft().future.set_result(
-                    Graded(timed_out(task.deadline), task.deadline)
-                )
-            elif task.deaths >= MAX_DEATHS:
-                why = (
-                    f"{task.deaths} grading workers died on this sample (exit status"
-                    f" {code})"
-                )
-                worker.tasks.popleft().future.set_result(
-                    Graded(Score(0.0, "error", stage="worker", explanation=why), 0.0)
-                )
+            self._blame(worker, code)
         elif not worker.ready or worker.loading is not None:
             self._failed_starts += 1
         self._drop(worker)
-        if self._failed_starts >= (
-            MAX_FAILED_STARTS if code >= 0 else MAX_KILLED_STARTS
-        ):
-            self._closed = True
-            with self._change:
-                failed, self._waiting = self._waiting, deque()
-            for task in failed:
-                task.future.set_exception(
-                    WorkError(
-                        f"grading workers do not start (exit status {code}); what they"
-                        " printed stands above"
-                    )
-                )
+        limit = MAX_FAILED_STARTS if code >= 0 else MAX_KILLED_STARTS
+        if self._failed_starts < limit:
+            return
+        self._closed = True
+        with self._change:
+            failed, self._waiting = self._waiting, deque()
+        text = (
+            f"grading workers do not start (exit status {code}); what they printed"
+            " stands above"
+        )
+        for task in failed:
+            task.future.set_exception(WorkError(text))
 
-    def _drop(self, worker: _Worker) -> None:
+    def _blame(self, worker: Worker, code: int) -> None:
+        """Settle the sample in hand of a dead worker, if it is what killed it."""
+        task = worker.tasks[0]
+        task.deaths += 1
+        if code == -signal.SIGALRM:
+            graded = Graded(timed_out(task.deadline), task.deadline)
+        elif task.deaths >= MAX_DEATHS:
+            why = (
+                f"{task.deaths} grading workers died on this sample (exit status"
+                f" {code})"
+            )
+            graded = Graded(Score(0.0, "error", stage="worker", explanation=why), 0.0)
+        else:
+            return
+        worker.tasks.popleft().future.set_result(graded)
+
+    def _drop(self, worker: Worker) -> None:
         self._selector.unregister(worker.socket)
         self._workers.remove(worker)
         worker.kill()
@@ -310,12 +220,10 @@ class Pool:
 
     def _assign(self) -> None:
         with self._change:
-            wanted = min(
-                self.size,
-                len(self._waiting) + sum(not worker.idle for worker in self._workers),
-            )
-        while len(self._workers) < wanted:
-            worker = _Worker(self.memory)
+            busy = sum(not worker.idle for worker in self._workers)
+            size = min(self.size, len(self._waiting) + busy)
+        while len(self._workers) < size:
+            worker = Worker(self.memory)
             self._selector.register(worker.socket, selectors.EVENT_READ, worker)
             self._workers.append(worker)
         for worker in [worker for worker in self._workers if worker.idle]:
@@ -326,20 +234,13 @@ class Pool:
                     self._drop(worker)
                     self._wake()
 
-    def _feed(self, worker: _Worker) -> None:
+    def _feed(self, worker: Worker) -> None:
         first = self._waiting[0]
         if first.function not in worker.loaded:
-            worker.loading, worker.due = (
-                first.function,
-                time.monotonic() + START_SECONDS,
-            )
-            worker.send(
-                (
-                    "load",
-                    first.function,
-                    (first.function, first.deadline, kits.mounted()),
-                )
-            )
+            worker.loading = first.function
+            worker.due = time.monotonic() + START_SECONDS
+            reward = (first.function, first.deadline, kits.mounted())
+            worker.send(("load", first.function, reward))
             return
         with self._change:
             share = max(1, min(MAX_CHUNK, len(self._waiting) // (2 * self.size)))
@@ -350,11 +251,7 @@ class Pool:
                 if self._waiting[0].function != first.function:
                     break
                 task = self._waiting.popleft()
-                size += sum(
-                    len(argument)
-                    for argument in task.arguments
-                    if isinstance(argument, str)
-                )
+                size += sum(len(a) for a in task.arguments if isinstance(a, str))
                 worker.tasks.append(task)
             self._change.notify_all()
         worker.due = time.monotonic() + first.deadline

@@ -29,7 +29,7 @@ PROGRAM = (
 )
 
 
-def frame(message: Any) -> bytes:
+def frame(message: object) -> bytes:
     """A message as bytes: its length, then its pickle."""
     body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return HEADER.pack(len(body)) + body

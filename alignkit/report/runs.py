@@ -39,12 +39,12 @@ class EvalResult:
     @property
     def metrics(self) -> dict[str, float]:
         """Every number of the summary by its metric's name."""
-        found = {
-            self.summary["metric"]: self.summary["value"],
-            **self.summary.get("metrics", {}),
-        }
+        main = {self.summary["metric"]: self.summary["value"]}
+        numbers = main | self.summary.get("metrics", {})
         return {
-            str(name): float(value) for name, value in found.items() if is_number(value)
+            str(name): float(value)
+            for name, value in numbers.items()
+            if is_number(value)
         }
 
     @cached_property

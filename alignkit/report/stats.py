@@ -14,29 +14,17 @@ An interval or test covers only what it resamples, and says so in `covers`:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from alignkit.report import questions
+from alignkit.report.intervals import LEVEL, ROUNDING, Covers, Interval, constant
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from alignkit.report.intervals import Values
 
-    Values = NDArray[Any]
-
-Covers = Literal["questions", "seeds", "questions and seeds"]
-LEVEL = 0.95
 POWER = 0.80
-ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A 95 % confidence interval."""
-
-    low: float
-    high: float
-    covers: Covers
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +51,6 @@ class Difference:
     p_seeds: float | None = None
 
 
-def mean_interval(values: Values) -> Interval | None:
-    """The interval of `values.mean()` for (S, Q) scores: Student's t over seeds; for
-    one seed over questions, by Wilson (1927) when every score is 0 or 1, else by
-    Student's t. None when nothing varies that could be measured.
-    """
-    from statsmodels.stats.proportion import proportion_confint
-
-    seeds, questions = values.shape
-    if seeds > 1:
-        return _t_interval(values.mean(axis=1), "seeds")
-    if _binary(values):
-        low, high = proportion_confint(
-            values.sum(), questions, alpha=1 - LEVEL, method="wilson"
-        )
-        return Interval(float(low), float(high), "questions")
-    return _t_interval(values[0], "questions")
-
-
-def seeds_interval(values: Values) -> Interval | None:
-    """The t-interval over seeds for one number per seed, (S,); None for a single seed."""
-    return _t_interval(values, "seeds") if len(values) > 1 else None
-
-
 def compare(
     base: Values, other: Values, *, resamples: int = 9999, rng_seed: int = 0
 ) -> Difference:
@@ -107,56 +72,43 @@ def compare(
     from scipy import stats
 
     differences = other.mean(axis=0) - base.mean(axis=0)
-    value, questions = float(differences.mean()), len(differences)
-    bootstrap = _bootstrap(base.mean(axis=0), other.mean(axis=0), resamples, rng_seed)
-    test, p_questions = _question_test(base, other, resamples, rng_seed)
-    se_questions = 0.0 if _constant(differences) else float(stats.sem(differences))
-    if min(len(base), len(other)) < 2 or questions < 2:
-        return Difference(
-            value,
-            bootstrap,
-            test,
-            p_questions,
-            "questions",
-            se_questions,
-            questions - 1,
-            bootstrap,
-            test,
-            p_questions,
-        )
-    se_seeds, df_seeds, p_seeds = _welch(base.mean(axis=1), other.mean(axis=1))
-    se = float(np.hypot(se_questions, se_seeds))
-    # every question and every seed differs by the same: only the signs can be tested
-    if se == 0:
-        return Difference(
-            value,
-            None,
-            test,
-            p_questions,
-            "questions",
-            0.0,
-            0.0,
-            None,
-            test,
-            p_questions,
-            p_seeds,
-        )
-    df = se**4 / (se_questions**4 / (questions - 1) + se_seeds**4 / df_seeds)
-    p = float(stats.f.sf((value / se) ** 2, 1, df))
-    low, high = stats.t.interval(LEVEL, df, loc=value, scale=se)
-    interval = Interval(float(low), float(high), "questions and seeds")
-    return Difference(
+    value, count = float(differences.mean()), len(differences)
+    bootstrap = questions.bootstrap(
+        base.mean(axis=0), other.mean(axis=0), resamples, rng_seed
+    )
+    test, p_questions = questions.question_test(base, other, resamples, rng_seed)
+    se_questions = 0.0
+    if not constant(differences):
+        se_questions = float(stats.sem(differences))
+    over_questions = Difference(
         value,
-        interval,
-        "min F'",
-        p,
-        "questions and seeds",
-        se,
-        df,
         bootstrap,
         test,
         p_questions,
-        p_seeds,
+        "questions",
+        se_questions,
+        count - 1,
+        bootstrap,
+        test,
+        p_questions,
+    )
+    if min(len(base), len(other)) < 2 or count < 2:
+        return over_questions
+    se_seeds, df_seeds, p_seeds = _welch(base.mean(axis=1), other.mean(axis=1))
+    se = float(np.hypot(se_questions, se_seeds))
+    over_both = replace(over_questions, se=se, df=0.0, p_seeds=p_seeds)
+    # every question and every seed differs by the same: only the signs can be tested
+    if se == 0:
+        return replace(over_both, interval=None, bootstrap=None)
+    df = se**4 / (se_questions**4 / (count - 1) + se_seeds**4 / df_seeds)
+    low, high = stats.t.interval(LEVEL, df, loc=value, scale=se)
+    return replace(
+        over_both,
+        interval=Interval(float(low), float(high), "questions and seeds"),
+        test="min F'",
+        p=float(stats.f.sf((value / se) ** 2, 1, df)),
+        covers="questions and seeds",
+        df=df,
     )
 
 
@@ -183,11 +135,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """
     from statsmodels.stats.multitest import multipletests
 
-    made = [p for p in p_values if p is not None]
-    corrected = iter(
-        multipletests(made, alpha=1 - LEVEL, method="holm")[1] if made else ()
+    tested = [place for place, p in enumerate(p_values) if p is not None]
+    if not tested:
+        return list(p_values)
+    _, corrected, *_ = multipletests(
+        [p_values[place] for place in tested], alpha=1 - LEVEL, method="holm"
     )
-    return [None if p is None else float(next(corrected)) for p in p_values]
+    by_place = dict(zip(tested, map(float, corrected), strict=True))
+    return [by_place.get(place) for place in range(len(p_values))]
 
 
 def smallest_effect(difference: Difference, comparisons: int = 1) -> float | None:
@@ -225,96 +180,15 @@ def verdict(value: float, p: float | None) -> str:
     return "higher" if value > 0 else "lower"
 
 
-def _binary(values: Values) -> bool:
-    return bool(((values == 0) | (values == 1)).all())
-
-
-def _constant(values: Values) -> bool:
-    """No spread but rounding, which must never pass for a tiny variance."""
-    return bool(values.max() - values.min() < ROUNDING)
-
-
-def _t_interval(values: Values, covers: Covers) -> Interval | None:
-    from statsmodels.stats.weightstats import DescrStatsW
-
-    if _constant(values):
-        return None
-    low, high = DescrStatsW(values).tconfint_mean(alpha=1 - LEVEL)
-    return Interval(float(low), float(high), covers)
-
-
 def _welch(base: Values, other: Values) -> tuple[float, float, float | None]:
     """(standard error, degrees of freedom, p) of the difference in means of (S,) and
     (S',); no p without variance.
     """
     from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
-    if _constant(base) and _constant(other):
+    if constant(base) and constant(other):
         same = abs(base[0] - other[0]) < ROUNDING
         return 0.0, float(len(base) + len(other) - 2), 1.0 if same else None
     means = CompareMeans(DescrStatsW(other), DescrStatsW(base))
     _, p, df = means.ttest_ind(usevar="unequal")
     return float(means.std_meandiff_separatevar), float(df), float(p)
-
-
-def _question_test(
-    base: Values, other: Values, resamples: int, rng_seed: int
-) -> tuple[str, float | None]:
-    import numpy as np
-    from scipy import stats
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    if len(base) == len(other) == 1 and _binary(base) and _binary(other):
-        a, b = base[0] == 1, other[0] == 1
-        table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
-        return "McNemar exact", float(mcnemar(table, exact=True).pvalue)
-    a, b = base.mean(axis=0), other.mean(axis=0)
-    # equal pairs change nothing; without them small tables are enumerated exactly
-    differ = abs(b - a) > ROUNDING
-    if differ.sum() < 2:
-        return "sign-flip permutation", 1.0
-    result = stats.permutation_test(
-        (b[differ], a[differ]),
-        lambda x, y, axis: (x - y).sum(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=resamples,
-        batch=_batch(len(a)),
-        rng=np.random.default_rng(rng_seed),
-    )
-    return "sign-flip permutation", float(result.pvalue)
-
-
-def _bootstrap(a: Values, b: Values, resamples: int, rng_seed: int) -> Interval | None:
-    import numpy as np
-    from scipy import stats
-
-    if len(a) < 2 or _constant(b - a):
-        # every resample would be the same: that is no measure of uncertainty
-        return None
-    with warnings.catch_warnings():
-        # a degenerate resampling; its nan is handled below
-        warnings.simplefilter("ignore", RuntimeWarning)
-        found = stats.bootstrap(
-            (a, b),
-            lambda x, y, axis: (y - x).mean(axis=axis),
-            paired=True,
-            vectorized=True,
-            n_resamples=resamples,
-            batch=_batch(len(a)),
-            confidence_level=LEVEL,
-            method="BCa",
-            rng=np.random.default_rng(rng_seed),
-        ).confidence_interval
-    return (
-        None
-        if np.isnan([found.low, found.high]).any()
-        else Interval(float(found.low), float(found.high), "questions")
-    )
-
-
-def _batch(questions: int) -> int:
-    """Resamples drawn at once, so that memory stays near 16 MB whatever the number of
-    questions.
-    """
-    return max(1, 2_000_000 // questions)

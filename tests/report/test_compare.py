@@ -8,7 +8,8 @@ import pytest
 
 from alignkit.errors import InputError
 from alignkit.report.collect import collect
-from alignkit.report.comparison import MEASURED_BY, compare
+from alignkit.report.comparability import MEASURED_BY
+from alignkit.report.comparison import compare
 
 METRIC = "eval/math/accuracy"
 

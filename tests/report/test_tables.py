@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from alignkit.report import tables
+from alignkit.report import cells, tables
 from alignkit.report.collect import collect
 from alignkit.report.comparison import compare
 
@@ -135,13 +135,13 @@ def test_many_settings_are_folded_into_one_column(make):
 
 
 def test_missing_numbers_and_tiny_p_values_are_shown_as_such():
-    assert [tables.number(v) for v in (None, 0.12345, 523.123, -0.00001)] == [
+    assert [cells.number(v) for v in (None, 0.12345, 523.123, -0.00001)] == [
         "-",
         "0.123",
         "523.1",
         "0.000",
     ]
-    assert [tables.p_value(v) for v in (None, 0.0004, 0.0123)] == [
+    assert [cells.p_value(v) for v in (None, 0.0004, 0.0123)] == [
         "-",
         "<0.001",
         "0.012",

@@ -1,5 +1,5 @@
-"""The functions of the Stanford CS336 alignment assignment that no trainer uses, with
-its signatures; those that trainers use as well stand in `functional`.
+"""Sequences as token ids, their log-probs, and what is computed of demonstrations and
+preference pairs.
 
 Shapes: B sequences, T tokens of the padded sequence, V words, N = prompts x G
 completions. A mask may be of any dtype; a value is counted where its mask is not zero.
@@ -10,60 +10,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from alignkit.functional import (
-    compute_entropy,
-    compute_grpo_clip_loss,
-    compute_grpo_no_clip_loss,
-    compute_naive_policy_gradient_loss,
-    dpo_loss,
-    group_normalize,
-    masked_mean,
-    masked_normalize,
-)
-from alignkit.kits.builtin.evals._mmlu import parse_mmlu_response
-from alignkit.kits.builtin.evals.gsm8k import parse_gsm8k_response
+from alignkit.functional import compute_entropy, dpo_loss, masked_normalize
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
     from transformers import PreTrainedTokenizerBase
-
-# every function of the assignment, wherever it stands
-__all__ = [
-    "POLICY_GRADIENT_LOSSES",
-    "compute_entropy",
-    "compute_group_normalized_rewards",
-    "compute_grpo_clip_loss",
-    "compute_grpo_no_clip_loss",
-    "compute_naive_policy_gradient_loss",
-    "compute_per_instance_dpo_loss",
-    "compute_policy_gradient_loss",
-    "dpo_loss",
-    "get_packed_sft_dataset",
-    "get_response_log_probs",
-    "group_normalize",
-    "grpo_microbatch_train_step",
-    "iterate_batches",
-    "masked_mean",
-    "masked_normalize",
-    "parse_gsm8k_response",
-    "parse_mmlu_response",
-    "sft_microbatch_train_step",
-    "tokenize_prompt_and_output",
-]
-
-POLICY_GRADIENT_LOSSES = (
-    "no_baseline",
-    "reinforce_with_baseline",
-    "grpo_clip",
-    "grpo_no_clip",
-)
 
 
 def tokenize_prompt_and_output(
@@ -77,22 +35,18 @@ def tokenize_prompt_and_output(
     bool and aligned with `labels`: True where the label is an output token. Special
     tokens (BOS) are put before the prompt only.
     """
-    pad = (
-        tokenizer.eos_token_id
-        if tokenizer.pad_token_id is None
-        else tokenizer.pad_token_id
-    )
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        pad = tokenizer.eos_token_id
     prompts = [tokenizer(text).input_ids for text in prompt_strs]
     outputs = [
         tokenizer(text, add_special_tokens=False).input_ids for text in output_strs
     ]
-    width = max(
-        len(prompt) + len(output)
-        for prompt, output in zip(prompts, outputs, strict=True)
-    )
+    rows = list(zip(prompts, outputs, strict=True))
+    width = max(len(prompt) + len(output) for prompt, output in rows)
     ids = torch.full((len(prompts), width), pad, dtype=torch.long)
     mask = torch.zeros((len(prompts), width), dtype=torch.bool)
-    for row, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
+    for row, (prompt, output) in enumerate(rows):
         end = len(prompt) + len(output)
         ids[row, :end] = torch.tensor(prompt + output, dtype=torch.long)
         mask[row, len(prompt) : end] = True
@@ -147,109 +101,6 @@ def sft_microbatch_train_step(
     return loss.detach(), {"response_tokens": response_mask.bool().sum()}
 
 
-def compute_group_normalized_rewards(
-    reward_fn: Callable[[str, str], Mapping[str, float]],
-    rollout_responses: Sequence[str],
-    repeated_ground_truths: Sequence[str],
-    group_size: int,
-    advantage_eps: float,
-    normalize_by_std: bool,
-) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """Grade N responses and normalise each group of G adjacent ones: (advantages (N,),
-    rewards (N,), metadata).
-
-    `reward_fn(response, truth)` returns `reward`, `format_reward` and `answer_reward`.
-    See `group_normalize`.
-    """
-    scores = [
-        reward_fn(*pair)
-        for pair in zip(rollout_responses, repeated_ground_truths, strict=True)
-    ]
-    rewards = torch.tensor([score["reward"] for score in scores], dtype=torch.float32)
-    metadata = {
-        name: sum(float(score[name]) for score in scores) / len(scores)
-        for name in ("reward", "format_reward", "answer_reward")
-    }
-    metadata |= {"reward_min": rewards.min().item(), "reward_max": rewards.max().item()}
-    return (
-        group_normalize(rewards, group_size, advantage_eps, normalize_by_std),
-        rewards,
-        metadata,
-    )
-
-
-def compute_policy_gradient_loss(
-    policy_log_probs: Tensor,
-    loss_type: str,
-    raw_rewards: Tensor | None = None,
-    advantages: Tensor | None = None,
-    old_log_probs: Tensor | None = None,
-    cliprange: float | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """One of `no_baseline`, `reinforce_with_baseline`, `grpo_clip`, `grpo_no_clip`: (B,
-    T) per-token loss, metadata.
-
-    ValueError when the type is unknown or a tensor it needs is missing.
-    """
-    if loss_type == "no_baseline":
-        return (
-            compute_naive_policy_gradient_loss(
-                _given(raw_rewards, "raw_rewards", loss_type), policy_log_probs
-            ),
-            {},
-        )
-    if loss_type not in POLICY_GRADIENT_LOSSES:
-        raise ValueError(
-            f"loss_type {loss_type!r} is unknown; known:"
-            f" {', '.join(POLICY_GRADIENT_LOSSES)}"
-        )
-    advantages = _given(advantages, "advantages", loss_type)
-    if loss_type == "reinforce_with_baseline":
-        return compute_naive_policy_gradient_loss(advantages, policy_log_probs), {}
-    old_log_probs = _given(old_log_probs, "old_log_probs", loss_type)
-    if loss_type == "grpo_no_clip":
-        return compute_grpo_no_clip_loss(advantages, policy_log_probs, old_log_probs)
-    return compute_grpo_clip_loss(
-        advantages,
-        policy_log_probs,
-        old_log_probs,
-        _given(cliprange, "cliprange", loss_type),
-    )
-
-
-def _given(value: Any, name: str, loss_type: str) -> Any:
-    if value is None:
-        raise ValueError(f"loss_type {loss_type!r} needs {name}")
-    return value
-
-
-def grpo_microbatch_train_step(
-    policy_log_probs: Tensor,
-    response_mask: Tensor,
-    gradient_accumulation_steps: int,
-    loss_type: str,
-    raw_rewards: Tensor | None = None,
-    advantages: Tensor | None = None,
-    old_log_probs: Tensor | None = None,
-    cliprange: float | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Backward through one microbatch of a policy gradient; shapes as in
-    `compute_policy_gradient_loss`.
-
-    The per-token loss is averaged over each response, then over the batch, and divided
-    by the number of accumulated microbatches. A row without response tokens counts as
-    0. Returns that loss and the metadata.
-    """
-    per_token, metadata = compute_policy_gradient_loss(
-        policy_log_probs, loss_type, raw_rewards, advantages, old_log_probs, cliprange
-    )
-    tokens = response_mask.bool().sum(-1).clamp(min=1)  # (B,)
-    per_sequence = masked_normalize(per_token, response_mask, dim=-1) / tokens
-    loss = per_sequence.mean() / gradient_accumulation_steps
-    loss.backward()
-    return loss.detach(), metadata
-
-
 def compute_per_instance_dpo_loss(
     lm: torch.nn.Module,
     lm_ref: torch.nn.Module,
@@ -288,8 +139,8 @@ def compute_per_instance_dpo_loss(
 
 
 def _split(template: str) -> tuple[str, str]:
-    before, found, after = template.partition("{response}")
-    if not found:
+    before, separator, after = template.partition("{response}")
+    if not separator:
         raise ValueError("the template has no {response}")
     return before, after
 
@@ -328,8 +179,8 @@ def get_packed_sft_dataset(
 
 
 def iterate_batches(
-    dataset: Dataset[Any], batch_size: int, shuffle: bool
-) -> DataLoader[Any]:
+    dataset: Dataset[dict[str, Tensor]], batch_size: int, shuffle: bool
+) -> DataLoader[dict[str, Tensor]]:
     """One epoch over the dataset in batches of (batch_size, seq_length); the last one
     may be smaller.
     """
