@@ -115,7 +115,7 @@ def _logprobs(given: Any) -> tuple[float, ...] | None:
     return numbers or None
 
 
-def _string(value: Any) -> str:
+def _string(value: object) -> str:
     if not isinstance(value, str):
         raise BadAnswer("the text is no string")
     return value

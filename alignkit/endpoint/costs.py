@@ -34,7 +34,7 @@ class Estimate:
         )
 
 
-def estimate(bodies: Sequence[Mapping[str, Any]], price: float | None) -> Estimate:
+def estimate(bodies: Sequence[Mapping[str, object]], price: float | None) -> Estimate:
     """`price`: dollars per million tokens, in and out."""
     tokens_in = sum(len(_text(body)) // CHARACTERS_PER_TOKEN for body in bodies)
     tokens_out = sum(_output_limit(body) for body in bodies)
@@ -74,7 +74,7 @@ class Budget:
         """Spent so far, by the servers' own `usage`."""
         return _dollars(self.input_tokens + self.output_tokens, self.price)
 
-    def reserve(self, body: Mapping[str, Any]) -> bool:
+    def reserve(self, body: Mapping[str, object]) -> bool:
         """Set the request's upper bound aside; False when it would not fit."""
         bound = _bound(body)
         if self.limit is not None and self.price is not None:
@@ -88,7 +88,7 @@ class Budget:
         return True
 
     def settle(
-        self, body: Mapping[str, Any], used: Usage | None, answered: bool = True
+        self, body: Mapping[str, object], used: Usage | None, answered: bool = True
     ) -> None:
         """Replace the reservation by what was used; an answer without `usage` counts as
         its bound against the limit.
@@ -106,7 +106,7 @@ class Budget:
         self.input_tokens += used[0] if used else 0
         self.output_tokens += used[1] if used else 0
 
-    def doubt(self, body: Mapping[str, Any]) -> None:
+    def doubt(self, body: Mapping[str, object]) -> None:
         """An attempt was lost after it was sent: the server may have charged for it, so
         the limit counts it.
         """
@@ -119,7 +119,7 @@ class Budget:
         return spent + (f" of ${self.limit:.4f}" if self.limit is not None else "")
 
 
-def usage_of(usage: Any) -> Usage | None:
+def usage_of(usage: object) -> Usage | None:
     """(input, output) tokens of an answer's `usage`; None when the server gave none
     that makes sense.
     """

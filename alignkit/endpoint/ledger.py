@@ -48,7 +48,7 @@ class Answer:
         return self.finish_reason == "stop" and bool(self.text.strip())
 
 
-def request_key(*asked: Any) -> str:
+def request_key(*asked: object) -> str:
     """What an answer is found under: 64 characters, as batch files allow."""
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

@@ -6,7 +6,6 @@ import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from alignkit.endpoint.answers import continuation_logprob
 from alignkit.endpoint.http import Outcome
@@ -127,7 +126,7 @@ class OpenAIEngine(OpenAIClient):
         sums: dict[int, float] = {}
         refused: list[str] = []
 
-        def done(index: int, answer: Any) -> None:
+        def done(index: int, answer: object) -> None:
             try:
                 sums[index] = continuation_logprob(answer, pairs[index][1])
             except (LookupError, TypeError, ValueError, ArithmeticError) as error:

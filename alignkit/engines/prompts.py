@@ -5,11 +5,14 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alignkit.engines.base import PromptText
 from alignkit.engines.batching import common_prefix
 from alignkit.errors import InputError, listing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class PromptCoder:
@@ -17,7 +20,9 @@ class PromptCoder:
     reads at most.
     """
 
-    def __init__(self, tokenizer: Any, model: str, context: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, model: str, context: int
+    ) -> None:
         self.tokenizer = tokenizer
         self.model = model
         self.context = context

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
 from alignkit.engines.prompts import PromptCoder
@@ -23,6 +23,10 @@ from alignkit.engines.vllm_start import (
 )
 from alignkit.errors import InputError, WorkError
 from alignkit.machine.gpus import cuda_available
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from vllm import LLM, CompletionOutput, RequestOutput, SamplingParams
 
 
 class VLLMEngine:
@@ -41,8 +45,8 @@ class VLLMEngine:
 
     def __init__(
         self,
-        llm: Any,
-        tokenizer: Any,
+        llm: LLM,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         name: str,
         limits: Limits,
@@ -146,7 +150,7 @@ class VLLMEngine:
                 seen[key] += 1
             requests.append((ids, _sampling_params(sampling, seed)))
 
-        def done(index: int, output: Any) -> None:
+        def done(index: int, output: RequestOutput) -> None:
             completions = [_completion(one) for one in output.outputs]
             # greedy ones are generated once
             results[index] = completions * (sampling.n // len(completions))
@@ -165,7 +169,7 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         results = [[0.0] * len(choices) for _, choices in requests]
-        jobs: list[tuple[list[int], Any]] = []
+        jobs: list[tuple[list[int], SamplingParams]] = []
         # per job: (request, choice, its tokens)
         asked: list[list[tuple[int, int, list[int]]]] = []
         for request, choices, ids, continuations in self._prompts.continuations(
@@ -202,7 +206,7 @@ class VLLMEngine:
             ((job[0][0], ids) for job, (ids, _) in zip(asked, jobs, strict=True)), 1
         )
 
-        def done(index: int, output: Any) -> None:
+        def done(index: int, output: RequestOutput) -> None:
             for request, choice, tokens in asked[index]:
                 next_token = output.outputs[0].logprobs
                 given = (
@@ -225,8 +229,8 @@ class VLLMEngine:
 
     def _run(
         self,
-        requests: Sequence[tuple[list[int], Any]],
-        done: Callable[[int, Any], None],
+        requests: Sequence[tuple[list[int], SamplingParams]],
+        done: Callable[[int, RequestOutput], None],
     ) -> None:
         """Put all requests in and call `done(index, output)` as each ends; on an error
         the others are taken out.
@@ -258,7 +262,7 @@ class VLLMEngine:
                 engine.abort_request(list(waiting))
 
 
-def _sampling_params(sampling: Sampling, seed: int | None) -> Any:
+def _sampling_params(sampling: Sampling, seed: int | None) -> SamplingParams:
     """`vllm.SamplingParams` for one prompt: every option one to one."""
     from vllm import SamplingParams
 
@@ -272,7 +276,7 @@ def _sampling_params(sampling: Sampling, seed: int | None) -> Any:
     )
 
 
-def _completion(output: Any) -> Completion:
+def _completion(output: CompletionOutput) -> Completion:
     if output.finish_reason not in ("stop", "length"):
         raise WorkError(
             f"vLLM ended a completion for an unknown reason: {output.finish_reason}"
@@ -286,7 +290,9 @@ def _completion(output: Any) -> Completion:
     return Completion(output.text, output.finish_reason, len(ids), ids, logprobs)
 
 
-def check_same_tokenizer(theirs: Any, ours: Any, model: str) -> None:
+def check_same_tokenizer(
+    theirs: PreTrainedTokenizerBase, ours: PreTrainedTokenizerBase, model: str
+) -> None:
     """vLLM looks for stop strings in what its own tokenizer decodes, so that must be
     the saved one.
     """

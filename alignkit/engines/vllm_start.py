@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import AlignError, InputError, WorkError, asks_for
 from alignkit.machine.gpus import cuda_available
+
+if TYPE_CHECKING:
+    from vllm import LLM
 
 # Of PEFT's LoraConfig: vLLM 0.31 takes the adapter and leaves these out. What else it
 # lacks, it refuses itself.
@@ -53,7 +56,7 @@ def prepare_vllm() -> bool:
     return gpu
 
 
-def start_llm(**options: Any) -> Any:
+def start_llm(**options: Any) -> LLM:
     """A `vllm.LLM`; what it raises becomes one message with the limits in force."""
     gpu = prepare_vllm()
     try:
@@ -70,7 +73,7 @@ def start_llm(**options: Any) -> Any:
         return LLM(**{"enforce_eager": not gpu, **options})
 
 
-def stop_llm(llm: Any) -> None:
+def stop_llm(llm: LLM) -> None:
     """Stop an LLM that `start_llm` gave, and give its memory back."""
     import torch
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory

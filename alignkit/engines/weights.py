@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alignkit.errors import WorkError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+    from vllm import LLM
 
 # What wrappers put into parameter names: torch.compile (also of single layers),
 # activation checkpointing.
@@ -25,7 +26,7 @@ def checkpoint_name(name: str) -> str:
     return name
 
 
-def named_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The weights under the names of a checkpoint, one after the other; a LoRA adapter
     is merged into its layers.
 
@@ -76,7 +77,7 @@ def named_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
                 one.data.copy_(saved)
 
 
-def reload_weights(llm: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
+def reload_weights(llm: LLM, weights: Iterable[tuple[str, Tensor]]) -> None:
     """Give a running `vllm.LLM` new weights, and forget what it cached under the old
     ones.
 
@@ -95,7 +96,7 @@ def reload_weights(llm: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
         )
 
 
-def _repack_shared(net: Any) -> None:
+def _repack_shared(net: nn.Module) -> None:
     """Pack anew the layers that share another's weight: a tied head loads nothing, so
     its packed copy stays old.
     """

@@ -43,7 +43,7 @@ class BoundReward:
 
 
 def bind(
-    reward: Reward, options: Mapping[str, Any] | None = None, *, weight: float = 1.0
+    reward: Reward, options: Mapping[str, object] | None = None, *, weight: float = 1.0
 ) -> BoundReward:
     """Read what a reward function wants from its positional parameters, and fill in its
     options.
@@ -87,7 +87,7 @@ def bind(
 
 
 def bind_plugin(
-    plugin: plugins.Plugin, options: Mapping[str, Any], *, weight: float = 1.0
+    plugin: plugins.Plugin, options: Mapping[str, object], *, weight: float = 1.0
 ) -> BoundReward:
     """`bind` for a registered plugin; its options become the types that the function
     declares.
@@ -124,7 +124,7 @@ def bind_specs(
     return rewards
 
 
-def as_score(value: Any) -> Score:
+def as_score(value: object) -> Score:
     """What a reward returned, as a Score.
 
     Raises:
@@ -141,7 +141,7 @@ def as_score(value: Any) -> Score:
     )
 
 
-def call_sample(function: Callable[..., Any], arguments: Sequence[Any]) -> Graded:
+def call_sample(function: Callable[..., object], arguments: Sequence[object]) -> Graded:
     """One call. A crash of the function is a Score with status `error` and the
     traceback as explanation.
 

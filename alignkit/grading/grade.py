@@ -5,7 +5,6 @@ stage that decided.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from alignkit.grading.equivalence import same_expression
 from alignkit.grading.extract import (
@@ -29,7 +28,7 @@ _SHOWN = 120  # characters of a text in an explanation
 
 def grade(
     response: str,
-    truth: Any,
+    truth: object,
     *,
     form: Form = "r1_zero",
     fast: bool = True,
@@ -58,7 +57,7 @@ def grade(
 
 
 def grade_answer(
-    answer: str, truth: Any, *, fast: bool = True, strict: bool = False
+    answer: str, truth: object, *, fast: bool = True, strict: bool = False
 ) -> Score:
     """Grade an answer that is already extracted; see `grade`."""
     score = Score(
@@ -74,7 +73,7 @@ def grade_answer(
     return score
 
 
-def grade_math_verify(response: str, truth: Any) -> Score:
+def grade_math_verify(response: str, truth: object) -> Score:
     """math-verify's own verdict on a response: its last formula or number that can be
     read, a box before others.
 
@@ -112,7 +111,7 @@ def grade_math_verify(response: str, truth: Any) -> Score:
     )
 
 
-def truth_texts(truth: Any) -> Iterable[str]:
+def truth_texts(truth: object) -> Iterable[str]:
     r"""The truth as texts: of a list each; of a text that holds `\boxed`, what is in
     the last box.
     """

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -99,9 +99,9 @@ class Grader:
         self,
         bound: BoundReward,
         responses: Sequence[str],
-        truths: Sequence[Any] | None = None,
-        prompts: Sequence[Any] | None = None,
-        metadatas: Sequence[Any] | None = None,
+        truths: Sequence[object] | None = None,
+        prompts: Sequence[object] | None = None,
+        metadatas: Sequence[object] | None = None,
     ) -> list[Graded]:
         """Grade and wait; see `submit`."""
         return self.submit(bound, responses, truths, prompts, metadatas).result()
@@ -110,9 +110,9 @@ class Grader:
         self,
         bound: BoundReward,
         responses: Sequence[str],
-        truths: Sequence[Any] | None = None,
-        prompts: Sequence[Any] | None = None,
-        metadatas: Sequence[Any] | None = None,
+        truths: Sequence[object] | None = None,
+        prompts: Sequence[object] | None = None,
+        metadatas: Sequence[object] | None = None,
     ) -> Grading:
         """Begin to grade a batch: pool and async rewards start at once, others when the
         result is asked for.
@@ -156,8 +156,8 @@ class Grader:
 
     def call(
         self,
-        function: Callable[..., Any],
-        rows: Sequence[tuple[Any, ...]],
+        function: Callable[..., object],
+        rows: Sequence[tuple[object, ...]],
         deadline: float,
     ) -> Grading:
         """Begin `function(*row)` for every row in the workers; identical rows are
@@ -244,13 +244,13 @@ def _watched(bound: BoundReward, size: int) -> Iterator[None]:
         done.set()
 
 
-def _score_here(bound: BoundReward, rows: Sequence[tuple[Any, ...]]) -> list[Graded]:
+def _score_here(bound: BoundReward, rows: Sequence[tuple[object, ...]]) -> list[Graded]:
     with _watched(bound, len(rows)):
         return [call_sample(bound.function, row) for row in rows]
 
 
 def _score_batch(
-    bound: BoundReward, call: Callable[[], Any], size: int
+    bound: BoundReward, call: Callable[[], Iterable[object]], size: int
 ) -> list[Graded]:
     started = time.perf_counter()
     try:
@@ -271,7 +271,7 @@ def _score_batch(
 
 
 async def _score_rows(
-    bound: BoundReward, rows: Sequence[tuple[Any, ...]]
+    bound: BoundReward, rows: Sequence[tuple[object, ...]]
 ) -> list[Graded]:
     answers = await asyncio.gather(
         *(_score_row(bound, row) for row in rows), return_exceptions=True
@@ -285,7 +285,7 @@ async def _score_rows(
     ]
 
 
-async def _score_row(bound: BoundReward, row: tuple[Any, ...]) -> Graded:
+async def _score_row(bound: BoundReward, row: tuple[object, ...]) -> Graded:
     started = time.perf_counter()
     try:
         async with asyncio.timeout(bound.deadline) as limit:

@@ -95,7 +95,7 @@ def warm_up() -> None:
     math_verify_verify(_read("$x+1$"), _read("$1+x$"))
 
 
-def math_verify_verify(truth: list[Any], answer: list[Any]) -> bool:
+def math_verify_verify(truth: list[object], answer: list[object]) -> bool:
     """Whether math-verify finds one of the readings of each equal."""
     from math_verify import verify
 

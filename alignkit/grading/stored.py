@@ -106,7 +106,7 @@ def _parsed(line: bytes) -> tuple[dict[str, Any], str]:
     )
 
 
-def _lacking(row: Mapping[str, Any], fields: Fields, wanted: set[str]) -> str:
+def _lacking(row: Mapping[str, object], fields: Fields, wanted: set[str]) -> str:
     for name in sorted(wanted - {"metadata"}):
         field = _field(row, fields, name)
         if field not in row:
@@ -121,7 +121,7 @@ def _lacking(row: Mapping[str, Any], fields: Fields, wanted: set[str]) -> str:
     return ""
 
 
-def _field(row: Mapping[str, Any], fields: Fields, name: str) -> str:
+def _field(row: Mapping[str, object], fields: Fields, name: str) -> str:
     if name == "truth":
         return fields.truth or (
             "truth" if "truth" in row and "ground_truth" not in row else "ground_truth"
@@ -245,7 +245,7 @@ def graded_before(
 
 
 def _recorded(
-    stored: StoredRow, row: Mapping[str, Any], labels: Sequence[str]
+    stored: StoredRow, row: Mapping[str, object], labels: Sequence[str]
 ) -> GradedRow | None:
     if stored.problem:
         return (

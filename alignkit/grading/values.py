@@ -212,7 +212,9 @@ def _build(node: Node) -> tuple[Any, float, bool]:
     return results[node.kind](), (max if node.kind in "+-" else sum)(degrees), is_sum
 
 
-def _check_power(base: Any, exponent: Any, degree: float, is_sum: bool) -> None:
+def _check_power(
+    base: sympy.Expr, exponent: sympy.Expr, degree: float, is_sum: bool
+) -> None:
     if not exponent.is_number:
         return
     size = abs(exponent.evalf(8))

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alignkit.errors import InputError, asks_for, listing, nearest
 from alignkit.machine.gpus import cuda_available
@@ -24,6 +24,14 @@ from alignkit.models.tiny import (
     build_tokenizer,
 )
 from alignkit.recipe.trl import built
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import (
+        BitsAndBytesConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -50,10 +58,10 @@ def load(
     dtype: str = "auto",
     attention: str = "auto",
     revision: str | None = None,
-    lora: Mapping[str, Any] | None = None,
-    quantize: Mapping[str, Any] | None = None,
+    lora: Mapping[str, object] | None = None,
+    quantize: Mapping[str, object] | None = None,
     for_training: bool = True,
-) -> tuple[Any, Any]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer from a Hub id, a folder, or a run
     folder (its `model/`).
 
@@ -118,7 +126,7 @@ def load(
     return (model if for_training else model.eval()), tokenizer
 
 
-def load_tokenizer(path: str, revision: str | None = None) -> Any:
+def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of `path` (a folder may hold a tokenizer alone), with an end and a
     padding token.
     """
@@ -163,7 +171,7 @@ def load_tokenizer(path: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def add_lora(model: Any, settings: Mapping[str, Any]) -> Any:
+def add_lora(model: PreTrainedModel, settings: Mapping[str, object]) -> PeftModel:
     """`model` with a fresh LoRA adapter; `settings` are the fields of PEFT's
     LoraConfig, alpha being lora_alpha.
     """
@@ -189,7 +197,7 @@ def add_lora(model: Any, settings: Mapping[str, Any]) -> Any:
         raise InputError(f"model.lora: {first_line(error)}") from error
 
 
-def quantization(settings: Mapping[str, Any]) -> Any:
+def quantization(settings: Mapping[str, object]) -> BitsAndBytesConfig:
     """Transformers' BitsAndBytesConfig; bitsandbytes must be installed."""
     from transformers import BitsAndBytesConfig
     from transformers.utils import is_bitsandbytes_available
@@ -202,7 +210,9 @@ def quantization(settings: Mapping[str, Any]) -> Any:
         raise InputError(f"model.quantize: {first_line(error)}") from error
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
+def save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
     """Write a whole model that transformers and vLLM load; it appears under its name
     only when complete.
 
@@ -221,7 +231,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     partial.rename(folder)
 
 
-def _merged(model: Any, adapter: Path) -> Any:
+def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """The whole model with its adapter merged, while the one in training keeps its own.
 
     Over quantized weights the adapter is merged into the weights as they were before,
@@ -241,7 +251,9 @@ def _merged(model: Any, adapter: Path) -> Any:
     return PeftModel.from_pretrained(whole, adapter).merge_and_unload()
 
 
-def describe(model: Any, tokenizer: Any) -> dict[str, Any]:
+def describe(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, object]:
     """What the manifest records of a model: as it is, not as it was asked for."""
     import torch
 
@@ -249,11 +261,7 @@ def describe(model: Any, tokenizer: Any) -> dict[str, Any]:
     return {
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
-        "architecture": (
-            model.config.architectures[0]
-            if model.config.architectures
-            else type(model).__name__
-        ),
+        "architecture": (model.config.architectures or [type(model).__name__])[0],
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.config._attn_implementation,
         "threads": torch.get_num_threads(),

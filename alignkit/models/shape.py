@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import MissingError
 from alignkit.models.source import base_of, explained, resolve
 from alignkit.models.tiny import build_config, build_tokenizer
 from alignkit.recipe.schema import Build
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,9 @@ class Block:
     keys: int  # of all key-value heads together
 
 
-def configuration(path: str | None, build: Build | None, revision: str | None) -> Any:
+def configuration(
+    path: str | None, build: Build | None, revision: str | None
+) -> PretrainedConfig | None:
     """The transformers configuration of the model that a recipe's `model` means; None where it is not here."""
     from transformers import AutoConfig
 
@@ -56,7 +61,9 @@ def configuration(path: str | None, build: Build | None, revision: str | None) -
         return None
 
 
-def adapted(config: Any, lora: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
+def adapted(
+    config: PretrainedConfig, lora: Mapping[str, object]
+) -> tuple[tuple[str, ...], bool]:
     """The names of a model's modules, and whether LoRA adapts its head; tried on torch's meta device.
 
     Raises:
@@ -84,8 +91,8 @@ def shape(
     *,
     dtype: str,
     revision: str | None = None,
-    lora: Mapping[str, Any] | None = None,
-    quantize: Mapping[str, Any] | None = None,
+    lora: Mapping[str, object] | None = None,
+    quantize: Mapping[str, object] | None = None,
 ) -> Shape | None:
     """The sizes of the model that a recipe's `model` means, laid out on torch's meta
     device; `dtype` is torch's name.
@@ -121,7 +128,9 @@ def shape(
     )
 
 
-def _saved_by_quantizing(model: Any, quantize: Mapping[str, Any] | None) -> int:
+def _saved_by_quantizing(
+    model: PreTrainedModel, quantize: Mapping[str, object] | None
+) -> int:
     """Bytes less than in full: every linear layer but the head in 4 bits with a scale
     per 64 numbers, or in 8.
     """

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alignkit.machine.gpus import cuda_available
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TINY = 1_000_000  # parameters
 
 
-def settle_threads(model: Any) -> None:
+def settle_threads(model: PreTrainedModel) -> None:
     """One CPU thread for a tiny model: the quickstart's SFT took 1.2 to 2.3 times as
     long with two.
     """

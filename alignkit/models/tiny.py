@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError, nearest
 from alignkit.models.threads import settle_threads
 from alignkit.recipe.schema import Build
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 END, PAD, UNKNOWN = "<|end|>", "<|pad|>", "<|unknown|>"
 DIGIT_PIECES = (
@@ -78,7 +81,7 @@ def build_tokenizer(kind: str, max_length: int = 512) -> Any:
     )
 
 
-def build_config(spec: Build, tokenizer: Any) -> Any:
+def build_config(spec: Build, tokenizer: PreTrainedTokenizerBase) -> Any:
     """The architecture of a tiny decoder: Llama's with biases in attention.
 
     A folder whose configuration says qwen2 is opened by AutoTokenizer (and so by vLLM)

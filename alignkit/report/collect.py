@@ -102,7 +102,7 @@ def collect(
     return Collection(ordered, columns, listed.metric, problems, listed.notes)
 
 
-def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(recipe: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     """Dotted keys of a nested map; lists and empty maps are values."""
     found: dict[str, Any] = {}
     for key, value in recipe.items():
@@ -243,7 +243,7 @@ def _named(variant: Variant, name: str) -> bool:
     return name == variant.label or name.rstrip("/") in folders
 
 
-def _short(differs: Mapping[str, Any]) -> str:
+def _short(differs: Mapping[str, object]) -> str:
     parts = [
         f"{key.rsplit('.', 1)[-1]}={value}"[:_SHOWN] for key, value in differs.items()
     ]

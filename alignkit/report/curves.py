@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alignkit.report.collect import Variant
 from alignkit.report.runs import RunData, is_number
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from alignkit.report.intervals import Values
 
 SMOOTHED = 60  # a training curve of more points is shown as a running mean
 
@@ -23,10 +23,10 @@ class Curve:
     repeated.
     """
 
-    x: NDArray[Any]
-    y: NDArray[Any]
-    low: NDArray[Any] | None
-    high: NDArray[Any] | None
+    x: Values
+    y: Values
+    low: Values | None
+    high: Values | None
 
 
 def curve(variant: Variant, metric: str, axis: str) -> Curve | None:
@@ -77,7 +77,7 @@ def _points(
     return found
 
 
-def _positions(run: RunData, steps: Sequence[int], axis: str) -> NDArray[Any]:
+def _positions(run: RunData, steps: Sequence[int], axis: str) -> Values:
     """Where steps lie on the axis; what lies between two logged rows is interpolated."""
     import numpy as np
 
@@ -96,7 +96,7 @@ def _positions(run: RunData, steps: Sequence[int], axis: str) -> NDArray[Any]:
     return np.interp(steps, sorted(known), [known[step] for step in sorted(known)])
 
 
-def _running_mean(values: NDArray[Any]) -> NDArray[Any]:
+def _running_mean(values: Values) -> Values:
     size = window(values.shape[1])
     if size == 1:
         return values

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from alignkit.errors import InputError, listing
 from alignkit.recipe import yaml
@@ -221,7 +221,7 @@ def _read_eval(folder: Path) -> EvalResult:
         raise InputError(f"{path} cannot be used: {error}") from error
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Finite, and no truth value."""
     return (
         isinstance(value, int | float)

@@ -148,7 +148,7 @@ def _step(path: Path) -> int:
     return int(path.parent.name.rpartition("@")[2])
 
 
-def _line(text: Any, limit: int = 100) -> str:
+def _line(text: object, limit: int = 100) -> str:
     # control characters of a model's output stay visible
     shown = json.dumps(str(text), ensure_ascii=False)[1:-1]
     return shown if len(shown) <= limit else shown[:limit] + "…"

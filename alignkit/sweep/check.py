@@ -70,7 +70,7 @@ class Checked:
         }
 
 
-def _stated(value: Any) -> Any:
+def _stated(value: object) -> object:
     return None if value is recipe.ABSENT else value
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from alignkit.errors import InputError, RecipeError, nearest
 from alignkit.recipe import options, yaml
@@ -244,7 +245,7 @@ def put(node: Node, key: Sequence[str], leaf: Node) -> Node:
     )
 
 
-def _fault(root: Node, detail: Mapping[str, Any]) -> str:
+def _fault(root: Node, detail: ErrorDetails) -> str:
     """A fault of the sweep file as recipes report theirs."""
     key = tuple(str(part) for part in detail["loc"])
     places = [
