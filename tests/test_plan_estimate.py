@@ -11,7 +11,7 @@ import pytest
 
 from alignkit import kits, models, plan, plugins, recipe
 from alignkit.models.shape import shape
-from alignkit.plan import estimate, machine
+from alignkit.plan import estimate, machine, memory
 
 SPEC = SimpleNamespace(
     tokenizer="bytes",
@@ -66,14 +66,14 @@ def test_bytes_of_weights_gradients_and_adamw_are_those_after_a_real_step(dtype,
     states = sum(
         v.nbytes for s in optimizer.state.values() for v in s.values() if v.dim()
     )
-    assert estimate.optimizer_bytes("adamw_torch_fused", found) == states
+    assert memory.optimizer_bytes("adamw_torch_fused", found) == states
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_activations_of_a_layer_are_what_autograd_keeps(dtype, checkpointed):
     found = shape(None, SPEC, dtype=dtype)
-    each = estimate.activation_bytes(found.block, found.element)
+    each = memory.activation_bytes(found.block, found.element)
     # its input alone; the rest is computed anew during the backward pass
     if checkpointed:
         each = found.element * found.block.hidden
@@ -144,8 +144,8 @@ def test_a_reference_model_is_counted_where_there_is_one(tmp_path):
 
 def test_the_peak_does_not_add_up_what_is_never_held_at_once():
     parts = {"weights": 10, "activations": 4, "fused head": 1, "cache of rollouts": 7}
-    assert estimate.peak(parts) == 17
-    assert estimate.peak(parts | {"cache of rollouts": 2}) == 15
+    assert memory.peak(parts) == 17
+    assert memory.peak(parts | {"cache of rollouts": 2}) == 15
 
 
 def test_time_comes_from_an_earlier_run_of_the_same_training_and_from_no_other(
@@ -245,6 +245,6 @@ def test_sharding_divides_what_is_sharded():
         "optim": "adamw_torch",
         "per_device_train_batch_size": 1,
     }
-    parts = estimate.memory(config, settings, found, None, 0)
-    whole = estimate.memory(config, settings | {"fsdp": None}, replace(found), None, 0)
+    parts = memory.memory(config, settings, found, None, 0)
+    whole = memory.memory(config, settings | {"fsdp": None}, replace(found), None, 0)
     assert parts == {name: size // 4 for name, size in whole.items()}

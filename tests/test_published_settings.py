@@ -13,7 +13,7 @@ import math
 import pytest
 
 from alignkit import kits, plan, plugins, recipe
-from alignkit.recipe.yaml import plain
+from alignkit.recipe.tree import plain
 from alignkit.sweep import spec
 from alignkit.train.iterate import train_settings
 

@@ -6,7 +6,8 @@ import pytest
 
 from alignkit import recipe
 from alignkit.recipe.inherit import Merger
-from alignkit.recipe.yaml import Origin, parse, plain
+from alignkit.recipe.tree import Origin, plain
+from alignkit.recipe.yaml import parse
 
 VALUES = [1, True, "x", "no", [1], None, 1.5, {}]
 

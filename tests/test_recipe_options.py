@@ -10,7 +10,7 @@ import pytest
 
 from alignkit.cli import main
 from alignkit.errors import RecipeError
-from alignkit.recipe import options, yaml
+from alignkit.recipe import options, tree, yaml
 
 WORDS = [
     *("", " ", "a", "no", "true", "null", "~", "1", "1_000", "1e-5", "0x1f", ".inf"),
@@ -89,10 +89,10 @@ def plain_text(text: str) -> bool:
     if set(text) & set(",[{") or text != text.strip() or not text:
         return False
     try:
-        tree = yaml.parse(text, yaml.Origin("a"), [])
+        parsed = yaml.parse(text, tree.Origin("a"), [])
     except RecipeError:
         return False
-    return yaml.plain(tree) == text and not tree.empty
+    return tree.plain(parsed) == text and not parsed.empty
 
 
 def maps(count: int):
@@ -113,8 +113,8 @@ def test_every_map_that_a_recipe_can_state_is_read_back_equal():
 def test_a_map_is_what_the_recipe_says():
     for stated, text in maps(400):
         recipe = "".join(f"{part}\n" for part in block(text))
-        tree = yaml.plain(yaml.parse(recipe or "{}", yaml.Origin("a"), []))
-        assert tree == stated, text
+        parsed = tree.plain(yaml.parse(recipe or "{}", tree.Origin("a"), []))
+        assert parsed == stated, text
 
 
 def block(text: str) -> list[str]:
@@ -308,7 +308,7 @@ def test_a_sweep_varies_over_the_same_values(kit):
         stated = options.assignment(f"text={word}", "")[1]
         sets = [f"rewards.recorder.text={word},other"]
         varied = from_recipe(path, seeds=None, overlays=[], sets=sets)
-        changes = [yaml.plain(change) for change in varied.changes.values()]
+        changes = [tree.plain(change) for change in varied.changes.values()]
         texts = [change["rewards"]["recorder"]["text"] for change in changes]
         assert texts == [stated, "other"], word
 

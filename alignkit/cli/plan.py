@@ -97,7 +97,7 @@ def _print(loaded: Any, plans: list[Any]) -> None:
 def _estimate(found: dict[str, Any]) -> list[str]:
     """The estimate in short lines."""
     from alignkit.endpoint.costs import Estimate
-    from alignkit.plan.estimate import gib
+    from alignkit.plan.memory import gib
 
     lines = [
         f"estimate: {name}: {value:,}" for name, value in found.get("work", {}).items()

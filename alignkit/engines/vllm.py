@@ -181,26 +181,17 @@ class VLLMEngine:
             ]
             if all(len(tokens) == 1 for tokens in continuations):
                 single = [tokens[0] for tokens in continuations]
-                jobs.append(
-                    (
-                        ids,
-                        SamplingParams(
-                            max_tokens=1, temperature=0.0, logprob_token_ids=single
-                        ),
-                    )
+                params = SamplingParams(
+                    max_tokens=1, temperature=0.0, logprob_token_ids=single
                 )
+                jobs.append((ids, params))
                 asked.append(wanted)
             else:
                 for one in wanted:
-                    whole = [*ids, one[2][-1]]
-                    jobs.append(
-                        (
-                            whole,
-                            SamplingParams(
-                                max_tokens=1, temperature=0.0, prompt_logprobs=0
-                            ),
-                        )
+                    params = SamplingParams(
+                        max_tokens=1, temperature=0.0, prompt_logprobs=0
                     )
+                    jobs.append(([*ids, one[2][-1]], params))
                     asked.append([one])
         self._prompts.check_context(
             ((job[0][0], ids) for job, (ids, _) in zip(asked, jobs, strict=True)), 1

@@ -4,60 +4,30 @@ machine.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from alignkit import data, kits, plugins
+from alignkit import kits
 from alignkit.data.datasets import Datasets
-from alignkit.errors import AlignError, InputError, MissingError, PluginError
+from alignkit.errors import InputError, MissingError, PluginError
 from alignkit.machine import gpus, hub
 from alignkit.plan import estimate, machine
+from alignkit.plan.memory import Lengths
+from alignkit.plan.planned import Plan
+from alignkit.plan.rows import read_rows
 from alignkit.plan.verdict import facts, faults
 from alignkit.provenance import identity, named
 from alignkit.recipe import trl
 from alignkit.recipe.rules import batches, setting
-from alignkit.recipe.schema import ExpertIteration, Model, Sampled, Stage
+from alignkit.recipe.schema import Model, Stage
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
 
 MINI = "recipes/overlays/mini.yaml"
-
-
-@dataclass(slots=True)
-class Plan:
-    """What was found out about one trained stage, without training."""
-
-    name: str
-    config: Stage
-    plugins: list[plugins.Plugin] = field(default_factory=list)
-    arithmetic: dict[str, Any] = field(default_factory=dict)
-    rows: dict[str, Any] = field(default_factory=dict)
-    prompt: dict[str, Any] = field(default_factory=dict)
-    estimate: dict[str, Any] = field(default_factory=dict)  # only where asked for
-    missing: list[str] = field(default_factory=list)  # exit 3
-    wrong: list[str] = field(default_factory=list)  # exit 2
-
-    def record(self) -> dict[str, Any]:
-        """The plan for programs."""
-        return {
-            "name": self.name,
-            "method": self.config.method,
-            "plugins": [
-                {"kind": p.kind, "name": p.name, "file": str(p.file)}
-                for p in self.plugins
-            ],
-            "arithmetic": self.arithmetic,
-            "rows": self.rows,
-            "prompt": self.prompt,
-            "estimate": self.estimate,
-            "missing": self.missing,
-            "wrong": self.wrong,
-        }
 
 
 def plan(
@@ -87,7 +57,7 @@ def _estimate(
     planned: Plan,
     stage: Recipe,
     stages: Mapping[str, Recipe],
-    lengths: estimate.Lengths | None,
+    lengths: Lengths | None,
 ) -> None:
     from alignkit.models.shape import shape
 
@@ -147,7 +117,7 @@ def require(
 
 def _plan(
     name: str, recipe: Recipe, origin: Model, registry: Registry, datasets: Datasets
-) -> tuple[Plan, estimate.Lengths | None]:
+) -> tuple[Plan, Lengths | None]:
     config = recipe.stage
     found = Plan(
         name, config, plugins=[*named(recipe.resolved, registry).distinct.values()]
@@ -156,7 +126,7 @@ def _plan(
     found.arithmetic = batch_arithmetic(config)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)
-    lengths = _data(config, registry, datasets, tokenizer, found)
+    lengths = read_rows(config, registry, datasets, tokenizer, found)
     known = facts(origin, registry, tokenizer, found.rows.get("rows"))
     found.wrong += faults(config, origin, known)
     _evals(config, registry, datasets, found)
@@ -209,157 +179,6 @@ def _tokenizer(model: Any, found: Plan) -> Any:
     except InputError as error:
         found.wrong += error.problems
     return None
-
-
-def _data(
-    config: Stage,
-    registry: Registry,
-    datasets: Datasets,
-    tokenizer: Any,
-    found: Plan,
-) -> estimate.Lengths | None:
-    try:
-        parts = {
-            part: datasets.rows(spec.stated, config.seed)
-            for part, spec in config.data.parts().items()
-        }
-        rows = parts["train"]
-        prompt = data.load_prompt(config.data.template, registry)
-        first = (
-            data.render_pair(prompt, rows[0])[0]
-            if config.method == "sft"
-            else data.render(prompt, rows[0])
-        )
-        for own in parts.values():
-            _rewards(config, registry, own)
-    except MissingError as error:
-        found.missing += error.missing
-        return None
-    except AlignError as error:
-        found.wrong += getattr(error, "problems", (str(error),))
-        return None
-    found.rows["rows"] = len(rows)
-    steps = setting(config, "max_steps")
-    if isinstance(config, ExpertIteration):
-        asked = min(config.expert_iteration.questions, len(rows))
-        found.arithmetic |= {
-            "iterations": config.expert_iteration.iterations,
-            "questions per iteration": asked,
-            "rollouts per iteration": asked * config.expert_iteration.rollouts,
-        }
-    elif steps <= 0:
-        # TRL leaves an incomplete one out
-        generated = found.arithmetic.get("prompts per generation")
-        count = (
-            len(rows) // generated
-            if generated
-            else -(-len(rows) // found.arithmetic["rows per optimizer step"])
-        )
-        each = count * found.arithmetic.get("optimizer steps per generation", 1)
-        steps = math.ceil(setting(config, "num_train_epochs") * each)
-    if config.method != "expert_iteration":
-        found.arithmetic["optimizer steps"] = steps
-    found.prompt["text"] = first
-    if tokenizer is None:
-        return None
-    if "validation" in parts:
-        try:
-            _encoded(config, _sample(parts["validation"]), prompt, tokenizer)
-        except InputError as error:
-            found.wrong += [f"data.validation: {text}" for text in error.problems]
-    return _tokens(config, rows, prompt, tokenizer, found)
-
-
-def _rewards(
-    config: Stage, registry: Registry, rows: Sequence[Mapping[str, Any]]
-) -> None:
-    """Refuse rewards that cannot be called as they are written, and rows without the
-    truth that one needs.
-    """
-    from alignkit.grading import bind_plugin
-
-    for name, entry in (config.rewards if isinstance(config, Sampled) else {}).items():
-        plugin = registry.get("reward", name)
-        bind_plugin(plugin, entry.options)
-        data.require_truth(plugin, rows)
-
-
-def _tokens(
-    config: Stage,
-    rows: Sequence[Mapping[str, Any]],
-    prompt: Any,
-    tokenizer: Any,
-    found: Plan,
-) -> estimate.Lengths | None:
-    """One row as the model sees it, how many rows the maximum lengths would cut or
-    drop, and how long they are.
-    """
-    from alignkit.data import encode
-
-    sample = _sample(rows)
-    found.prompt |= {"eos": tokenizer.eos_token, "pad": tokenizer.pad_token}
-    try:
-        if config.method == "sft":
-            masked = config.train.get("completion_only_loss") is not False
-            before, response = data.render_pair(prompt, rows[0])
-            ids, answer = encode.encode_pair(tokenizer, before, response)
-            found.prompt |= {
-                "tokens": len(ids),
-                "trained on": len(answer) + (0 if masked else len(ids)),
-            }
-        elif config.method != "dpo":
-            found.prompt["tokens"] = len(
-                encode.prompt_ids(tokenizer, data.render(prompt, rows[0]))
-            )
-        dataset, kept, limit = _encoded(config, sample, prompt, tokenizer)
-    except InputError as error:
-        found.wrong += error.problems
-        return None
-    if config.method == "sft":
-        tokens = [len(ids) for ids in dataset["input_ids"]]
-    elif config.method == "dpo":
-        texts = [
-            row["prompt"] + row[side]
-            for row in dataset
-            for side in ("chosen", "rejected")
-        ]
-        tokens = [
-            min(len(ids), limit or len(ids)) for ids in tokenizer(texts)["input_ids"]
-        ]
-    else:
-        tokens = [len(encode.prompt_ids(tokenizer, row["prompt"])) for row in dataset]
-    found.rows["dropped for a long prompt"] = kept.dropped_long_prompts / len(sample)
-    found.rows["cut at the maximum length"] = kept.truncated / len(sample)
-    return estimate.Lengths(len(tokens), sum(tokens) / len(tokens), max(tokens), limit)
-
-
-def _sample(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Evenly spread: encoding every row of a large file takes minutes."""
-    return rows[:: max(1, len(rows) // 512)]
-
-
-def _encoded(
-    config: Stage, rows: Sequence[Mapping[str, Any]], prompt: Any, tokenizer: Any
-) -> tuple[Any, Any, int | None]:
-    """Rows as the method's trainer takes them, what became of them, and the limit of
-    their length.
-    """
-    from alignkit.data import encode
-
-    iterated = isinstance(config, ExpertIteration)
-    limit = None
-    if iterated or not isinstance(config, Sampled):
-        limit = setting(config, "max_length")
-    if isinstance(config, Sampled):
-        positions = min(tokenizer.model_max_length, 10**6)
-        room = encode.prompt_room(config.generation, positions)
-        return *encode.problems(rows, prompt, tokenizer, max_prompt=room), limit
-    if config.method == "dpo":
-        return *encode.preferences(rows, prompt, tokenizer, max_length=limit), limit
-    masked = config.train.get("completion_only_loss") is not False
-    return *encode.supervised(
-        rows, prompt, tokenizer, max_length=limit, mask_prompt=masked
-    ), limit
 
 
 def _evals(config: Stage, registry: Registry, datasets: Datasets, found: Plan) -> None:

@@ -2,16 +2,13 @@
 time where it was measured.
 
 Counted, not guessed: parameters on the model itself (laid out without memory), lengths
-on a sample of the rows. What depends on what the model will say is an upper bound. The
-activations follow a formula for decoders with RMSNorm and a gated feed-forward block
-(Llama, Qwen, Mistral); a test holds it to what PyTorch really keeps.
+on a sample of the rows. What depends on what the model will say is an upper bound.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,30 +17,22 @@ from alignkit.endpoint import costs
 from alignkit.endpoint.costs import CHARACTERS_PER_TOKEN, Estimate
 from alignkit.engines.base import Sampling
 from alignkit.errors import AlignError
+from alignkit.plan.memory import (
+    OPTIMIZERS,
+    Lengths,
+    longest_response,
+    memory,
+    optimizer_bytes,
+    peak,
+)
 from alignkit.recipe.schema import ExpertIteration, Policy, Sampled, Stage, Vllm
 from alignkit.types import JudgeTask, Sample
 
 if TYPE_CHECKING:
     from alignkit.machine.gpus import Gpu
-    from alignkit.models.shape import Block, Shape
+    from alignkit.models.shape import Shape
     from alignkit.recipe import Recipe
 
-GIB = 2**30
-# Bytes of optimizer state per trained number, and numbers kept in the weights' own
-# type. Absent: not known.
-OPTIMIZERS: dict[str, tuple[float, int]] = {
-    **dict.fromkeys(("adamw_torch", "adamw_torch_fused"), (0, 2)),
-    **dict.fromkeys(
-        ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "adamw_torch_8bit"),
-        (2 + 8 / 256, 0),
-    ),
-    **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), (1 + 4 / 256, 0)),
-    **dict.fromkeys(("lion_32bit", "paged_lion_32bit"), (4, 0)),
-    "paged_adamw_32bit": (8, 0),
-    "adamw_torch_4bit": (1 + 8 / 128, 0),
-    "sgd": (0, 0),
-    "adagrad": (0, 1),
-}
 SETTINGS = (  # of `train:`
     *(
         "optim",
@@ -61,19 +50,6 @@ SETTINGS = (  # of `train:`
         "vllm_gpu_memory_utilization",
     ),
 )
-HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32768  # a tile of TRL's fused head
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Tokens of the sampled rows: a row (for rollouts, its prompt) on average, the
-    longest, and the most allowed.
-    """
-
-    rows: int
-    mean: float
-    longest: int
-    limit: int | None
 
 
 def of_stage(
@@ -143,7 +119,7 @@ def work(
         )
     if lengths is None:
         return found
-    response = _longest_response(config)
+    response = longest_response(config)
     what = "prompt tokens, mean" if rollouts else "tokens in a row, mean"
     found |= {what: round(lengths.mean, 1), "rows measured": lengths.rows}
     if config.train.get("packing"):
@@ -154,105 +130,6 @@ def work(
         found["tokens, about"] = round(sequences * lengths.mean)
         found["tokens, at most"] = sequences * (lengths.limit or lengths.longest)
     return found
-
-
-def _longest_response(config: Stage) -> int:
-    if not isinstance(config, Sampled):
-        return 0
-    return config.generation.sampling.max_new_tokens
-
-
-def activation_bytes(block: Block, element: int) -> int:
-    """What one layer keeps for its backward pass, per token.
-
-    Two RMSNorms in 32 bits with their results, queries, keys, values and output of the
-    attention with its log-sum-exp, and four tensors of the feed-forward block; element:
-    bytes of a number.
-    """
-    norms = 2 * ((4 + 2 * element) * block.hidden + 4)
-    attention = element * 2 * (block.queries + block.keys) + 4 * block.heads
-    return norms + attention + 4 * element * block.intermediate
-
-
-def memory(
-    config: Stage,
-    settings: Mapping[str, Any],
-    shape: Shape,
-    lengths: Lengths | None,
-    batch: int,
-) -> dict[str, int]:
-    """Bytes by part on each GPU at the longest row that was seen; a part that cannot be
-    known is left out.
-
-    `settings`: as in `of_stage`. `batch`: completions that one process generates at
-        once. The activations of LoRA's own small matrices are not counted.
-    """
-    sharded = (
-        config.launch.processes if "full_shard" in str(settings["fsdp"] or "") else 1
-    )
-    found = {
-        "weights": shape.weight_bytes // sharded,
-        "gradients": shape.trainable_bytes // sharded,
-    }
-    if settings["optim"] in OPTIMIZERS:
-        found["optimizer"] = optimizer_bytes(settings["optim"], shape) // sharded
-    # with LoRA the reference is the model without its adapter
-    frozen_copy = config.model.lora is None
-    if frozen_copy and (
-        config.method == "dpo"
-        or (config.method in ("grpo", "rloo") and settings["beta"])
-    ):
-        found["reference model"] = shape.weight_bytes // sharded
-    if lengths is None or shape.block is None:
-        return found
-    block, rows = (
-        shape.block,
-        settings["per_device_train_batch_size"] * (2 if config.method == "dpo" else 1),
-    )
-    width = lengths.longest + _longest_response(config)
-    if lengths.limit is not None:
-        width = (
-            lengths.limit if config.train.get("packing") else min(width, lengths.limit)
-        )
-    tokens = rows * width
-    layer = tokens * activation_bytes(block, shape.element)
-    if settings["gradient_checkpointing"]:
-        found["activations (checkpointed)"] = (
-            tokens * shape.element * block.hidden * block.layers + layer
-        )
-    else:
-        found["activations"] = layer * block.layers
-    tile = (
-        min(tokens, HEAD_TOKENS)
-        * min(shape.vocabulary, HEAD_VOCABULARY)
-        * shape.element
-    )
-    weight = 0 if config.model.lora else 4 * shape.vocabulary * block.hidden
-    found["fused head"] = tile + weight + 4 * tokens * block.hidden
-    if isinstance(config, Policy) and config.generation.engine == "transformers":
-        found["cache of rollouts"] = (
-            2 * block.layers * block.keys * shape.element * batch * width
-        )
-    return found
-
-
-def optimizer_bytes(optim: str, shape: Shape) -> int:
-    """Bytes of the optimizer's state after its first step."""
-    each, copies = OPTIMIZERS[optim]
-    return int(each * shape.trainable) + copies * shape.trainable_bytes
-
-
-def peak(parts: dict[str, int]) -> int:
-    """The sum of the parts; rollouts and the training step do not need their memory at
-    the same time.
-    """
-    cache = parts.get("cache of rollouts", 0)
-    passing = sum(
-        size
-        for name, size in parts.items()
-        if name == "fused head" or name.startswith("activations")
-    )
-    return sum(parts.values()) - min(cache, passing)
 
 
 def files(
@@ -357,8 +234,3 @@ def judging(
         for m in asked
     ]
     return costs.estimate(bodies * times, price)
-
-
-def gib(size: float) -> str:
-    """A number of bytes in words."""
-    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"

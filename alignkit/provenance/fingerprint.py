@@ -20,7 +20,7 @@ from alignkit.provenance.named import named
 from alignkit.recipe.paths import is_file, is_folder
 from alignkit.recipe.plugin_check import map_at
 from alignkit.recipe.schema import walk
-from alignkit.recipe.yaml import Key
+from alignkit.recipe.tree import Key
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry

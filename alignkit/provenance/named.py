@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit.plugins import KINDS, effective_options
 from alignkit.recipe.plugin_check import TRL_LOSS, map_at, named_plugins
 from alignkit.recipe.schema import Dataset, walk
-from alignkit.recipe.yaml import Key
+from alignkit.recipe.tree import Key
 
 if TYPE_CHECKING:
     from alignkit.plugins import Plugin, Registry

@@ -14,7 +14,7 @@ from alignkit.recipe.model import Recipe
 from alignkit.recipe.plugin_check import named_plugins
 from alignkit.recipe.schema import METHODS, Config
 from alignkit.recipe.schema.editor import json_schema
-from alignkit.recipe.yaml import Origin
+from alignkit.recipe.tree import Origin
 
 __all__ = [
     "ABSENT",

@@ -4,9 +4,8 @@ it was stated.
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,11 @@ from pydantic_core import ErrorDetails
 
 from alignkit.errors import listing, nearest
 from alignkit.recipe import rules, schema, trl
+from alignkit.recipe.faults import Faults, without
 from alignkit.recipe.paths import is_file, is_folder
 from alignkit.recipe.plugin_check import check_plugins, map_at, prompts_in
 from alignkit.recipe.schema import walk
-from alignkit.recipe.yaml import Key, Node, Origin, describe, find
+from alignkit.recipe.tree import Key, Node, Origin, describe, find
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -42,37 +42,12 @@ _EXPECTED = {
 }
 
 
-class Checker:
+class Checker(Faults):
     """Checks one tree; `problems` then holds every fault, in the order of the file."""
 
     def __init__(self, tree: Node, registry: Registry | None = None) -> None:
-        self.tree = tree
+        super().__init__(tree)
         self.registry = registry
-        self.found: list[tuple[Origin, str]] = []
-        self.faulty: list[Key] = []
-
-    def problem(self, key: Key, text: str, origin: Origin | None = None) -> None:
-        """A fault at a key, placed at the nearest thing that was stated."""
-        at = self._nearest(key) if origin is None else origin
-        self.faulty.append(key)
-        self.found.append(
-            (at, f"{at}: {'.'.join(key)}: {text}" if key else f"{at}: {text}")
-        )
-
-    @property
-    def problems(self) -> list[str]:
-        """The faults, each once, by file, line and column."""
-        ordered = sorted(
-            self.found, key=lambda pair: (pair[0].file, pair[0].line, pair[0].column)
-        )
-        return list(dict.fromkeys(text for _, text in ordered))
-
-    def _nearest(self, key: Key) -> Origin:
-        for length in range(len(key), 0, -1):
-            node = find(self.tree, key[:length])
-            if node is not None:
-                return node.origin
-        return self.tree.origin
 
     def run(self, config: Mapping[str, Any]) -> schema.Config | None:
         """Check all; the config when the schema found no fault."""
@@ -167,7 +142,7 @@ class Checker:
             names = section.model_fields if section else ()
             return f"there is no such key; {nearest(key[-1], names)}"
         text = f"method {method} has no use for it; it is for {listing(known.methods)}"
-        if self._nearest(key).kind == "overlay":
+        if self.nearest(key).kind == "overlay":
             text += f" (an overlay puts it under methods: {{{known.methods[0]}: …}})"
         if method == "pipeline":
             text += "; state it in a stage"
@@ -179,7 +154,7 @@ class Checker:
         if method not in schema.METHODS or method == "pipeline":
             return
         self._sections(config, at, str(method))
-        if not self._recorded(at):
+        if not self.recorded(at):
             self._rules(config, at)
         if self.registry is not None:
             for key, text in check_plugins(config, self.registry):
@@ -191,7 +166,7 @@ class Checker:
         faulty = [key[size:] for key in self.faulty if key[:size] == at]
         try:
             cls = schema.METHODS[config["method"]]
-            sound = cls.model_validate(_without(config, faulty))
+            sound = cls.model_validate(without(config, faulty))
         except ValidationError:
             return
         assert not isinstance(sound, schema.Pipeline)
@@ -259,13 +234,8 @@ class Checker:
 
     def _unread(self, key: Key, text: str) -> None:
         """A field that nothing reads."""
-        if not self._recorded(key):
+        if not self.recorded(key):
             self.problem(key, text)
-
-    def _recorded(self, key: Key) -> bool:
-        """Whether it stands in a run folder: it ran so, whatever is refused today."""
-        file = Path(self._nearest(key).file)
-        return file.name == "recipe.yaml" and is_file(file.with_name("manifest.json"))
 
     def _stage(self, name: str, stage: Mapping[str, Any], names: list[str]) -> None:
         if not re.fullmatch(r"[\w-]+", name):  # it names a folder
@@ -323,20 +293,3 @@ class Checker:
             self.problem(
                 key, f"there is no such key; {nearest(key[-1], known)}", origin
             )
-
-
-def _without(config: Mapping[str, Any], keys: Sequence[Key]) -> dict[str, Any]:
-    """A copy that lacks some keys; a list lacks all of its items where one is named."""
-    sound = copy.deepcopy(dict(config))
-    for key in keys:
-        section: Any = sound
-        for part in key[:-1]:
-            below = section.get(part)
-            if not isinstance(below, dict):
-                section.pop(part, None)
-                break
-            section = below
-        else:
-            if key:
-                section.pop(key[-1], None)
-    return sound

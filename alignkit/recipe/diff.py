@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.recipe.model import Recipe
-from alignkit.recipe.yaml import DELETE, Key, Origin, plain, scalar, walk
+from alignkit.recipe.tree import DELETE, Key, Origin, plain, walk
+from alignkit.recipe.yaml import scalar
 
 _OLD_YAML = re.compile(r"yes|no|on|off|y|n|[-+.\d][-+.\d_:e]*")  # not text to YAML 1.1
 

@@ -9,20 +9,12 @@ from pathlib import Path
 
 from alignkit.errors import RecipeError, nearest
 from alignkit.recipe import options
+from alignkit.recipe.layers import keep_chain, method_of, names_plugins, stale
 from alignkit.recipe.paths import locate, shown
 from alignkit.recipe.renamed import modern
 from alignkit.recipe.schema import METHODS, walk
-from alignkit.recipe.yaml import (
-    DELETE,
-    Key,
-    Kind,
-    Node,
-    Origin,
-    find,
-    parse,
-    plain,
-    read,
-)
+from alignkit.recipe.tree import DELETE, Key, Kind, Node, Origin
+from alignkit.recipe.yaml import parse, read
 
 
 class Merger:
@@ -39,8 +31,8 @@ class Merger:
 
     def merge(self, base: Node | None, over: Node, key: Key = ()) -> Node:
         """`over` on top of `base`."""
-        names_plugins = _names_plugins(key)
-        if over.empty and _names_plugins(key[:-1]):
+        plugins_named = names_plugins(key)
+        if over.empty and names_plugins(key[:-1]):
             over = Node({}, over.origin)  # `name:` alone means no options
         if not isinstance(over.value, dict):
             return self._whole(over, key)
@@ -49,20 +41,20 @@ class Merger:
             if base is not None and isinstance(base.value, dict)
             else {}
         )
-        stale = _stale(key, merged, over.value)
-        for name in stale:
+        meaningless = stale(key, merged, over.value)
+        for name in meaningless:
             del merged[name]
         for name, child in over.value.items():
             if (
                 name == "*"
-                and names_plugins
+                and plugins_named
                 and child.origin.kind in ("overlay", "set")
             ):
                 for each in merged:
                     merged[each] = self.merge(merged[each], child, (*key, each))
             elif child.value is not DELETE:
                 merged[name] = self.merge(merged.get(name), child, (*key, name))
-            elif name in merged or name in stale:
+            elif name in merged or name in meaningless:
                 merged.pop(name, None)
             elif child.origin.kind == "overlay":
                 self.deletions.append(((*key, name), child.origin))
@@ -213,7 +205,7 @@ class Merger:
                     block.origin, ("methods", name), "expected a map of recipe keys"
                 )
                 return tree
-        method, wanted = _method(tree), over.value.get("method")
+        method, wanted = method_of(tree), over.value.get("method")
         if wanted is not None and wanted.value != method:
             text = (
                 f"this overlay is for {wanted.value}, the recipe's method is {method};"
@@ -244,9 +236,9 @@ class Merger:
         key: Key,
         at: Origin,
     ) -> Node:
-        method = _method(tree)
+        method = method_of(tree)
         for layer in (common, blocks[method].value if method in blocks else {}):
-            tree = self.merge(tree, Node(_keep_chain(tree, layer), at), key)
+            tree = self.merge(tree, Node(keep_chain(tree, layer), at), key)
         return tree
 
     def set(self, tree: Node, text: str) -> Node:
@@ -277,56 +269,14 @@ class Merger:
         known = walk.declared((first,))
         users = () if known is None else known.methods
         stated_once = first in walk.of_pipeline()
-        if stated_once or not any(_method(s) in users for s in stages.value.values()):
+        if stated_once or not any(method_of(s) in users for s in stages.value.values()):
             return self.merge(tree, node)
         laid = {
             name: (
                 self._laid(stage, node.value, {}, ("stages", name), node.origin)
-                if _method(stage) in users
+                if method_of(stage) in users
                 else stage
             )
             for name, stage in stages.value.items()
         }
         return Node({**tree.value, "stages": Node(laid, stages.origin)}, tree.origin)
-
-
-def _method(tree: Node) -> str:
-    node = find(tree, ("method",))
-    return "" if node is None else str(node.value)
-
-
-def _names_plugins(key: Key) -> bool:
-    """Whether a map's keys name plugins, so that `*` means each of them."""
-    known = walk.declared(key)
-    return known is not None and known.is_map and bool(known.key.plugin)
-
-
-def _stale(key: Key, base: Mapping[str, Node], over: Mapping[str, Node]) -> set[str]:
-    """Keys of `base` that no longer mean anything once `over` is stated."""
-    stated = {
-        name
-        for name, node in over.items()
-        if node.value is not DELETE
-        and (name not in base or plain(base[name]) != plain(node))
-    }
-    changed = stated & base.keys()
-    return {name for name in base if walk.goes((*key, name), stated, changed)}
-
-
-def _keep_chain(tree: Node, layer: Mapping[str, Node]) -> dict[str, Node]:
-    """An overlay's keys; without a model where a stage starts from an earlier one, as
-    the pipeline says.
-    """
-    start = find(tree, ("model", "path"))
-    model = layer.get("model")
-    chained = (
-        start is not None
-        and isinstance(start.value, str)
-        and start.value.startswith("stage:")
-    )
-    if not chained or model is None or not isinstance(model.value, dict):
-        return dict(layer)
-    rest = {
-        k: v for k, v in model.value.items() if k not in ("path", "build", "revision")
-    }
-    return {**layer, "model": Node(rest, model.origin)}

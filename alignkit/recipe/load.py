@@ -19,7 +19,7 @@ from alignkit.recipe.model import DEFAULT, Recipe
 from alignkit.recipe.paths import expanded, is_file, is_folder, locate
 from alignkit.recipe.schema import Config, Pipeline, Prompt, walk
 from alignkit.recipe.schema.methods import Started
-from alignkit.recipe.yaml import Key, Node, Origin, find, plain
+from alignkit.recipe.tree import Key, Node, Origin, find, plain
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.recipe.schema import Config, Pipeline, Stage
-from alignkit.recipe.yaml import Node, Origin
+from alignkit.recipe.tree import Node, Origin
 
 DEFAULT = Origin("", kind="default")
 

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from alignkit.errors import RecipeError
-from alignkit.recipe import yaml
+from alignkit.recipe import tree, yaml
 
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\"""", re.S)
 
@@ -103,7 +103,7 @@ def halves(text: str, where: str, expected: str) -> tuple[str, str]:
 
 
 def _value(word: str, where: str, name: str) -> Any:
-    origin, problems = yaml.Origin(word, kind="set"), []  # type: ignore[var-annotated]
+    origin, problems = tree.Origin(word, kind="set"), []  # type: ignore[var-annotated]
     try:
         node = yaml.parse(word, origin, problems)
     except RecipeError as error:
@@ -111,9 +111,9 @@ def _value(word: str, where: str, name: str) -> Any:
     if problems:
         faults = (problem.removeprefix(f"{origin}: ") for problem in problems)
         raise RecipeError(*(f"{where}: {name}: {fault}" for fault in faults))
-    if any(one.value is yaml.DELETE for one in (node, *dict(yaml.walk(node)).values())):
+    if any(one.value is tree.DELETE for one in (node, *dict(tree.walk(node)).values())):
         raise RecipeError(
             f"{where}: {name}: ~ deletes what is inherited, and nothing is; leave the"
             " option out, or write null"
         )
-    return yaml.plain(node)
+    return tree.plain(node)

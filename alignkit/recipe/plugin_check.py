@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import PluginError, nearest
 from alignkit.recipe.schema import walk
-from alignkit.recipe.yaml import Key
+from alignkit.recipe.tree import Key
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry

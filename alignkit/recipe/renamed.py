@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from alignkit.recipe.schema import walk
-from alignkit.recipe.yaml import Key, Node, find
+from alignkit.recipe.tree import Key, Node, find
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from alignkit.recipe import trl_reads
 from alignkit.recipe.schema import walk
 from alignkit.recipe.trl_fields import CONFIGS, LORA, PEFT_BASE, QUANTIZE, Field
 from alignkit.recipe.trl_fields import fields as fields_of
+from alignkit.recipe.trl_needs import UNSURE
 from alignkit.recipe.trl_values import faults, yes_or_no
 
 __all__ = ["yes_or_no"]
@@ -90,11 +91,11 @@ def effective(config: Mapping[str, Any], method: str) -> dict[str, Any]:
         if known is not None and known.key.trl in settings:
             settings[known.key.trl] = value
     if not isinstance(settings["launch.processes"], int):
-        settings["launch.processes"] = trl_reads.UNSURE
+        settings["launch.processes"] = UNSURE
     if method in trl_reads.POLICY:
         engines = {"vllm": True, "transformers": False}
         engine = str(settings.get("generation.engine"))
-        settings["use_vllm"] = engines.get(engine, trl_reads.UNSURE)
+        settings["use_vllm"] = engines.get(engine, UNSURE)
     loss, train = _map(config.get("loss")), _map(config.get("train"))
     if "loss_type" in loss:
         settings["loss_type"] = loss["loss_type"]
@@ -121,8 +122,10 @@ def check(method: str, train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if name == "save_strategy" and value == "best" and method in trl_reads.POLICY:
             yield (
                 name,
-                "best may save within a rollout batch, from which no run goes on; use"
-                " `best`, which keeps a model",
+                (
+                    "best may save within a rollout batch, from which no run goes on;"
+                    " use `best`, which keeps a model"
+                ),
             )
         if name == "generation_kwargs" and isinstance(value, dict):
             ours = walk.owned_generation_kwargs()
@@ -197,8 +200,10 @@ def check_quantize(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         else:
             yield (
                 name,
-                "transformers' BitsAndBytesConfig has no such field;"
-                f" {nearest(name, known)}",
+                (
+                    "transformers' BitsAndBytesConfig has no such field;"
+                    f" {nearest(name, known)}"
+                ),
             )
     if not settings.get("load_in_4bit") and not settings.get("load_in_8bit"):
         yield "load_in_4bit", "is missing: say load_in_4bit: true or load_in_8bit: true"

@@ -3,66 +3,21 @@ recipe.
 
 A row names fields and what must hold for a trainer to read them; a field of several
 rows is read where any of them holds, a field of no row always. tests/test_trl_reads.py
-holds the rows against the installed TRL's source, so that a field which TRL begins to read
-elsewhere, or a new one, is seen.
+holds the rows against the installed TRL's source, so that a field which TRL begins to
+read elsewhere, or a new one, is seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from alignkit.recipe.schema import walk
+from alignkit.recipe.trl_needs import Needed, Row, none_of, one_of, word
 
-UNSURE = object()  # a value that is known only where the recipe runs (`engine: auto`)
 POLICY = ("grpo", "rloo")
 ALL = ("sft", "dpo", *POLICY)
-
-
-@dataclass(frozen=True, slots=True)
-class Needed:
-    """What a setting must be: one of `values` (with `none_of` another than these), or
-    more than `above`. Of a list one item counts.
-    """
-
-    values: tuple[Any, ...] = ()
-    none_of: bool = False
-    above: int | None = None
-
-    def holds(self, value: Any) -> bool:
-        """Whether a setting's value will do."""
-        if value is UNSURE:
-            return True
-        if self.above is not None:
-            return bool(value > self.above)
-        listed = value if isinstance(value, list | tuple) else [value]
-        return any(item in self.values for item in listed) is not self.none_of
-
-    def words(self, key: str) -> str:
-        """The need as an error says it."""
-        if self.above is not None:
-            return f"{key} above {self.above}"
-        named = [_word(value) for value in self.values]
-        text = " or ".join(
-            [", ".join(named[:-1]), named[-1]] if len(named) > 1 else named
-        )
-        if not self.none_of:
-            return f"{key}: {text}"
-        return f"{key} stated" if self.values == (None,) else f"{key} other than {text}"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Fields of some methods, and what must hold for them to be read. `never` says why
-    nothing reads them at all.
-    """
-
-    methods: tuple[str, ...]
-    fields: tuple[str, ...]
-    needs: Mapping[str, Needed] = field(default_factory=dict)
-    never: str = ""
 
 
 def _row(methods: tuple[str, ...], fields: str, never: str = "", **needs: Any) -> Row:
@@ -74,16 +29,6 @@ grpo, rloo, dpo, sft, policy, every = (
     partial(_row, methods)
     for methods in (("grpo",), ("rloo",), ("dpo",), ("sft",), POLICY, ALL)
 )
-
-
-def one_of(*values: Any) -> Needed:
-    """One of some values."""
-    return Needed(values)
-
-
-def none_of(*values: Any) -> Needed:
-    """Another value than these."""
-    return Needed(values, none_of=True)
 
 
 STATED = none_of(None)
@@ -313,21 +258,4 @@ def _key(setting: str) -> str:
 
 
 def _shown(key: str, value: Any) -> str:
-    return _ENGINES[value] if key == "use_vllm" else _word(value)
-
-
-def _word(value: Any) -> str:
-    """A value as a recipe writes it."""
-    words: Iterable[tuple[Any, str]] = (
-        (None, "not stated"),
-        (True, "true"),
-        (False, "false"),
-    )
-    for known, word in words:
-        if value is known:
-            return word
-    return (
-        ", ".join(map(str, value)) or "empty"
-        if isinstance(value, list | tuple)
-        else str(value)
-    )
+    return _ENGINES[value] if key == "use_vllm" else word(value)

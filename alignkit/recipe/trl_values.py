@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alignkit.errors import nearest
-from alignkit.recipe.yaml import describe
+from alignkit.recipe.tree import describe
 
 Schema = Mapping[str, Any]
 Fault = tuple[tuple[str, ...], str]  # the keys below the field, what is wrong

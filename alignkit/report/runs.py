@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from alignkit.errors import InputError, listing
-from alignkit.recipe import yaml
+from alignkit.recipe import tree, yaml
 from alignkit.run import Run, read_rows
 
 NOT_METRICS = frozenset({"step", "time", "seconds", "tokens"})
@@ -168,7 +168,7 @@ def read_run(folder: Path, *, collapsed: bool = False) -> RunData:
     if not (folder / "recipe.yaml").is_file():
         raise InputError(f"{folder} is damaged: it has no recipe.yaml")
     twice: list[str] = []
-    recipe = yaml.plain(yaml.read(folder / "recipe.yaml", "recipe", twice))
+    recipe = tree.plain(yaml.read(folder / "recipe.yaml", "recipe", twice))
     if twice:
         raise InputError(*twice)
     if recipe.get("method") == "pipeline":

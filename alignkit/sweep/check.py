@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import plan, recipe
 from alignkit.errors import InputError, MissingError
 from alignkit.recipe.schema import Sampled, walk
-from alignkit.recipe.yaml import Node
+from alignkit.recipe.tree import Node
 from alignkit.sweep.spec import Spec, put
 
 if TYPE_CHECKING:

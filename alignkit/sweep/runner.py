@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import recipe
 from alignkit.data.datasets import Datasets
 from alignkit.recipe import to_yaml
-from alignkit.recipe.yaml import Node, Origin
+from alignkit.recipe.tree import Node, Origin
 from alignkit.run import Run, atomic_write
 from alignkit.sweep import jobs
 from alignkit.sweep.jobs import Job, Sweep

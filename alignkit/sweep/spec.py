@@ -15,10 +15,10 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from alignkit.errors import InputError, RecipeError, nearest
-from alignkit.recipe import options, yaml
-from alignkit.recipe.schema.sections import Count, Section
+from alignkit.recipe import options, tree, yaml
+from alignkit.recipe.schema.key import Count, Section
 
-Node = yaml.Node
+Node = tree.Node
 
 
 class Rule(Section):
@@ -114,7 +114,7 @@ def read(
         }
         root = put(root, ("variants",), Node(named, variants.origin))
     try:
-        file = SweepFile.model_validate(yaml.plain(root))
+        file = SweepFile.model_validate(tree.plain(root))
     except ValidationError as error:
         raise RecipeError(
             *problems,
@@ -182,7 +182,7 @@ def from_recipe(
             fixed.append(text)
         else:
             axes[key] = [
-                yaml.parse(part, yaml.Origin(text, kind="set"), problems)
+                yaml.parse(part, tree.Origin(text, kind="set"), problems)
                 for part in parts
             ]
     if problems:
@@ -192,7 +192,7 @@ def from_recipe(
             "the sweep is empty: vary a setting (--set train.learning_rate=1e-6,1e-5)"
             " or give --seeds 3"
         )
-    changes = product(axes) if axes else {"base": Node({}, yaml.Origin(str(path)))}
+    changes = product(axes) if axes else {"base": Node({}, tree.Origin(str(path)))}
     return Spec(path.stem, path, changes, seeds, overlays=overlays, sets=fixed)
 
 
@@ -251,7 +251,7 @@ def _fault(root: Node, detail: ErrorDetails) -> str:
     places = [
         node
         for length in range(len(key), 0, -1)
-        if (node := yaml.find(root, key[:length])) is not None
+        if (node := tree.find(root, key[:length])) is not None
     ]
     origin = (places[0] if places else root).origin
     if detail["type"] == "extra_forbidden":
@@ -263,12 +263,12 @@ def _fault(root: Node, detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{origin}: {'.'.join(key)}: is missing"
     return (
-        f"{origin}: {'.'.join(key)}: given {yaml.describe(detail['input'])};"
+        f"{origin}: {'.'.join(key)}: given {tree.describe(detail['input'])};"
         f" {detail['msg']}"
     )
 
 
 def _word(node: Node) -> str:
-    value = yaml.plain(node)
+    value = tree.plain(node)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return re.sub(r"[^\w.+-]+", "_", text).strip("_") or "none"

@@ -1,5 +1,6 @@
 """Every key of a recipe: declared once, read by one walker."""
 
+from alignkit.recipe.schema.generation import Generation, OwnGeneration, OwnVllm, Vllm
 from alignkit.recipe.schema.key import Key, PluginSection, Section
 from alignkit.recipe.schema.methods import (
     DPO,
@@ -21,13 +22,9 @@ from alignkit.recipe.schema.sections import (
     Build,
     Dataset,
     Eval,
-    Generation,
     Loss,
     Model,
-    OwnGeneration,
-    OwnVllm,
     Prompt,
-    Vllm,
 )
 
 __all__ = [

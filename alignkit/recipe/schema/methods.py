@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from alignkit.recipe.schema.generation import Generation, OwnGeneration
 from alignkit.recipe.schema.key import Key, Section
 from alignkit.recipe.schema.sections import (
     Advantage,
@@ -16,13 +17,11 @@ from alignkit.recipe.schema.sections import (
     Budget,
     Data,
     Eval,
-    Generation,
     Iterations,
     Launch,
     Loss,
     Model,
     Output,
-    OwnGeneration,
     Reward,
     TrainData,
 )
