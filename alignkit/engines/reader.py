@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from alignkit.engines.batching import shared_prefix
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from alignkit.engines.cache import new_cache
 
 
 class Reader:
@@ -23,9 +24,6 @@ class Reader:
     def __init__(
         self, net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        from transformers import DynamicCache
-        from transformers.cache_utils import DynamicLayer
-
         self.net = net
         self.tokenizer = tokenizer
         layers = DynamicCache(config=net.config).layers
@@ -41,10 +39,6 @@ class Reader:
         Padding on the right needs no mask while reading (what follows a token cannot
         change it), and what all prompts begin with is then read once.
         """
-        import torch
-
-        from alignkit.engines.cache import new_cache
-
         device, cache = self.net.device, new_cache(self.net.config)
         pad, lengths = self.tokenizer.pad_token_id, [len(ids) for ids in encoded]
         blanks = [max(lengths) - length for length in lengths]
@@ -76,10 +70,6 @@ class Reader:
         New tokens come to lie behind padding on the right, which layers that do not
         attend to everything before them (windows, recurrences) cannot bear.
         """
-        import torch
-
-        from alignkit.engines.cache import new_cache
-
         if self.attends_to_all:
             return self.read(encoded, 1)
         device, cache = self.net.device, new_cache(self.net.config)
@@ -125,8 +115,6 @@ class Reader:
     @contextmanager
     def inference(self) -> Iterator[None]:
         """No gradients, no dropout; afterwards every module is in the mode it was in."""
-        import torch
-
         training = [module for module in self.net.modules() if module.training]
         self.net.eval()
         try:
