@@ -1,7 +1,7 @@
 """What a transformers model makes of token ids, with a cache for the tokens after them.
 
 Shapes: B rows of the batch, S tokens put in at once, L tokens seen so far (with
-padding), P places whose logits are wanted, V vocabulary.
+padding), P places whose logits are at_places, V vocabulary.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Reader:
         at places (B, P) or the last one.
 
         The vocabulary's projection is by far the largest product of a small model: it
-        sees the wanted places only.
+        sees the at_places places only.
         """
         inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
         if mask is not None:
@@ -100,13 +100,13 @@ class Reader:
         if places is None:
             return self.net(**inputs, use_cache=True, logits_to_keep=1).logits
 
-        def wanted(_: object, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def at_places(_: object, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             states, *rest = hidden  # (B, S, H)
             index = places[..., None].expand(-1, -1, states.shape[-1])
             return states.gather(1, index), *rest
 
         head = self.net.get_output_embeddings()
-        hook = head.register_forward_pre_hook(wanted)
+        hook = head.register_forward_pre_hook(at_places)
         try:
             return self.net(**inputs, use_cache=True, logits_to_keep=0).logits
         finally:

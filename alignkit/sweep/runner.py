@@ -95,10 +95,10 @@ class Runner:
     def _start(self, job: Job) -> None:
         folder = Path(job.run)
         if (folder / "manifest.json").is_file():
-            found = Run.open(folder).status
+            status = Run.open(folder).status
             # a job that outlived the sweep that started it
-            if found in ("done", "running"):
-                self._set(job, "done" if found == "done" else "running")
+            if status in ("done", "running"):
+                self._set(job, "done" if status == "done" else "running")
                 return
             what = ["--resume", str(folder)]
         else:

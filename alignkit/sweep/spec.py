@@ -129,19 +129,7 @@ def read(
     if not base.is_file():
         close = nearest(base.name, [p.name for p in base.parent.glob("*.yaml")])
         problems.append(f"{at['base']}: base: there is no file {file.base}; {close}")
-    changes: dict[str, Node] = {}
-    if (file.variants is None) == (file.grid is None):
-        problems.append(f"{root.origin}: a sweep needs either variants or grid")
-    elif file.grid is not None and not file.grid:
-        problems.append(f"{at['grid']}: grid: the sweep is empty")
-    elif file.grid is not None:
-        changes = product(
-            {key: node.value for key, node in root.value["grid"].value.items()}
-        )
-    else:
-        changes = root.value["variants"].value
-        if not changes:
-            problems.append(f"{at['variants']}: variants: the sweep is empty")
+    changes = _changes(file, root, problems)
     if problems:
         raise RecipeError(*problems)
     if seeds is None:
@@ -158,6 +146,23 @@ def read(
         overlays,
         sets,
     )
+
+
+def _changes(file: SweepFile, root: Node, problems: list[str]) -> dict[str, Node]:
+    """The change of each variant, by its label."""
+    at = {key: node.origin for key, node in root.value.items()}
+    if (file.variants is None) == (file.grid is None):
+        problems.append(f"{root.origin}: a sweep needs either variants or grid")
+    elif file.grid:
+        axes = root.value["grid"].value.items()
+        return product({key: node.value for key, node in axes})
+    elif file.grid is not None:
+        problems.append(f"{at['grid']}: grid: the sweep is empty")
+    elif file.variants:
+        return dict(root.value["variants"].value)
+    else:
+        problems.append(f"{at['variants']}: variants: the sweep is empty")
+    return {}
 
 
 def from_recipe(
