@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from alignkit.report.collect import Variant
+from alignkit.report.intervals import Values
 from alignkit.report.runs import RunData, is_number
-
-if TYPE_CHECKING:
-    from alignkit.report.intervals import Values
 
 SMOOTHED = 60  # a training curve of more points is shown as a running mean
 
@@ -33,8 +32,6 @@ def curve(variant: Variant, metric: str, axis: str) -> Curve | None:
     """The curve over the steps that all of the variant's runs logged; None where there
     is none, or no such axis.
     """
-    import numpy as np
-
     runs = variant.runs or variant.collapsed  # where all collapsed, the curves show how
     points = [_points(run, metric) for run in runs]
     steps = sorted(set.intersection(*map(set, points)))
@@ -79,8 +76,6 @@ def _points(
 
 def _positions(run: RunData, steps: Sequence[int], axis: str) -> Values:
     """Where steps lie on the axis; what lies between two logged rows is interpolated."""
-    import numpy as np
-
     if axis == "step":
         return np.array(steps, dtype=float)
     counts: dict[int, float] = {0: 0.0}
