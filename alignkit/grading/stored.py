@@ -171,17 +171,13 @@ def _collected(
     batch: Sequence[StoredRow], started: Mapping[str, Grading]
 ) -> list[GradedRow]:
     results = {label: iter(grading.result()) for label, grading in started.items()}
-    return [
-        GradedRow(
-            stored,
-            (
-                {}
-                if stored.problem
-                else {label: next(result) for label, result in results.items()}
-            ),
-        )
-        for stored in batch
-    ]
+    rows = []
+    for stored in batch:
+        grades: dict[str, Graded] = {}
+        if not stored.problem:
+            grades = {label: next(result) for label, result in results.items()}
+        rows.append(GradedRow(stored, grades))
+    return rows
 
 
 def append_graded(path: Path, rows: Iterable[GradedRow]) -> None:
