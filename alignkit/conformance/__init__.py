@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from alignkit import data
-from alignkit.conformance.check import Check, Test, needed, outcome
+from alignkit.conformance.check import Check, Test, needed, outcome, unless
 from alignkit.types import Judge, Prompt
 
 if TYPE_CHECKING:
@@ -57,18 +57,17 @@ def _judge(plugin: Plugin, registry: Registry) -> Tests:
 
 
 def _endpoint(judge: Judge) -> str | None:
-    if judge.create is None and not judge.base_url.startswith(("http://", "https://")):
-        return (
-            f"base_url is {judge.base_url!r}; expected http(s)://…, or a `create`"
-            " function"
-        )
-    return None
+    return unless(
+        judge.create is not None or judge.base_url.startswith(("http://", "https://")),
+        f"base_url is {judge.base_url!r}; expected http(s)://…, or a `create` function",
+    )
 
 
 def _key(judge: Judge) -> str | None:
-    if judge.key is not None and not _NAME.fullmatch(judge.key):
-        return "key must be the NAME of an environment variable, never the key itself"
-    return None
+    return unless(
+        judge.key is None or _NAME.fullmatch(judge.key) is not None,
+        "key must be the NAME of an environment variable, never the key itself",
+    )
 
 
 def _dataset(plugin: Plugin, registry: Registry) -> Tests:
@@ -82,9 +81,7 @@ def _rows(dataset: str, registry: Registry) -> str | None:
         )
         for _ in range(2)
     )
-    if first != second:
-        return "the rows differ the second time"
-    return None
+    return unless(first == second, "the rows differ the second time")
 
 
 def _prompt(plugin: Plugin, registry: Registry) -> Tests:
@@ -94,6 +91,7 @@ def _prompt(plugin: Plugin, registry: Registry) -> Tests:
 def _braces(prompt: Prompt) -> str | None:
     value = "f(x) = {x} and {question} {0}"
     text = str(data.render(prompt, {"question": value, "response": value}))
-    if value not in text.replace("\\\\", "\\"):
-        return f"braces in a question were changed: {text[:200]!r}"
-    return None
+    return unless(
+        value in text.replace("\\\\", "\\"),
+        f"braces in a question were changed: {text[:200]!r}",
+    )

@@ -8,7 +8,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alignkit.conformance.check import Check, Test, needed, outcome, picklable
+from alignkit.conformance.check import (
+    Check,
+    Test,
+    needed,
+    outcome,
+    picklable,
+    unless,
+)
 from alignkit.train.objective import Objective
 from alignkit.types import Advantage, Loss
 
@@ -59,9 +66,7 @@ def _groups_apart(function: Callable[..., Tensor]) -> str | None:
     changed = rewards.clone()
     changed[4:8] = torch.tensor([3.0, 1.0, 2.0, 9.0])
     same = torch.allclose(function(rewards, 4)[:4], function(changed, 4)[:4])
-    if same:
-        return None
-    return "another group's rewards change a group's advantages"
+    return unless(same, "another group's rewards change a group's advantages")
 
 
 def _ordered(function: Callable[..., Tensor]) -> str | None:
@@ -71,9 +76,9 @@ def _ordered(function: Callable[..., Tensor]) -> str | None:
     same = torch.allclose(
         function(rewards, 4)[:4][order], function(moved, 4)[:4], atol=1e-6
     )
-    if same:
-        return None
-    return "the order of completions within a group changes their advantages"
+    return unless(
+        same, "the order of completions within a group changes their advantages"
+    )
 
 
 def _rises_with_rewards(function: Callable[..., Tensor]) -> str | None:
@@ -82,9 +87,8 @@ def _rises_with_rewards(function: Callable[..., Tensor]) -> str | None:
     steps = function(rewards, 4).view(-1, 4).gather(1, order).diff(dim=1)
     if (steps < -1e-6).any():
         return "a higher reward has a lower advantage than another of its group"
-    if not (steps > 1e-6).any():
-        return "all advantages are equal: nothing is learnt"
-    return None
+    rising = bool((steps > 1e-6).any())
+    return unless(rising, "all advantages are equal: nothing is learnt")
 
 
 def _unbiased(function: Callable[..., Tensor]) -> str | None:
@@ -96,11 +100,9 @@ def _unbiased(function: Callable[..., Tensor]) -> str | None:
     if not torch.allclose(plain, scaled, rtol=1e-3, atol=1e-4):
         return None
     deviation = plain.view(-1, 4).std(dim=1)
-    if torch.allclose(
-        deviation, torch.full_like(deviation, math.sqrt(4 / 3)), rtol=1e-3
-    ):
-        return (
-            "divides by the biased standard deviation (n); the definition has the"
-            " unbiased one (n - 1)"
-        )
-    return None
+    biased = torch.full_like(deviation, math.sqrt(4 / 3))
+    return unless(
+        not torch.allclose(deviation, biased, rtol=1e-3),
+        "divides by the biased standard deviation (n); the definition has the unbiased"
+        " one (n - 1)",
+    )

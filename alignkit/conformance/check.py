@@ -53,8 +53,12 @@ def outcome(kind: str, name: str, check: str, test: Test) -> Check:
     return Check(kind, name, check, wrong is None, wrong or "")
 
 
+def unless(holds: bool, fault: str) -> str | None:
+    """The fault, unless what should hold does."""
+    return None if holds else fault
+
+
 def picklable(function: Callable[..., object]) -> str | None:
     """What is wrong with a plugin that must travel to other processes."""
-    if pickle.loads(pickle.dumps(function)) is None:
-        return "is None after pickling"
-    return None
+    copy = pickle.loads(pickle.dumps(function))
+    return unless(copy is not None, "is None after pickling")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from alignkit.conformance.batches import CONSTANT
+from alignkit.conformance.check import unless
 from alignkit.conformance.rows import Row, drift, model, pairs
 from alignkit.functional import compute_entropy
 from alignkit.train.objective import Objective
@@ -48,9 +49,11 @@ def gap(expected: Gradients, gradients: Gradients, what: str) -> str | None:
     widest = max(
         float((expected[name] - gradients[name]).abs().max()) for name in expected
     )
-    if math.isfinite(widest) and widest <= TOLERANCE * scale:
-        return None
-    return f"gradients differ by {widest / (scale or 1):.2g} of the largest one from {what}"
+    same = math.isfinite(widest) and widest <= TOLERANCE * scale
+    return unless(
+        same,
+        f"gradients differ by {widest / (scale or 1):.2g} of the largest one from {what}",
+    )
 
 
 def row_log_probs(net: torch.nn.Module, row: Row) -> tuple[Tensor, Tensor, Tensor]:

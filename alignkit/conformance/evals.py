@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 from alignkit import data, plugins
-from alignkit.conformance.check import Test
+from alignkit.conformance.check import Test, unless
 from alignkit.conformance.responses import HOSTILE, ORDINARY, PROMPT
 from alignkit.plugins import Plugin, Registry
 from alignkit.types import JudgeTask, Sample, Score
@@ -40,9 +40,8 @@ def _stable(samples: Samples) -> str | None:
     ids = [sample.id for sample in samples()]
     if len(set(ids)) < len(ids):
         return f"{len(ids)} samples have only {len(set(ids))} different ids"
-    if ids != [sample.id for sample in samples()]:
-        return "the samples come in another order the second time"
-    return None
+    same = ids == [sample.id for sample in samples()]
+    return unless(same, "the samples come in another order the second time")
 
 
 def _scores(bind: Callable[[], Callable[..., object]], samples: Samples) -> str | None:
@@ -64,6 +63,6 @@ def _judged(judge: JudgeTask, samples: Samples) -> str | None:
     if not all(isinstance(text, str) for text in texts):
         return "a conversation with the judge must be messages with texts"
     verdict = judge.parse(sample, ["no verdict at all \x00"] * len(conversations))
-    if verdict is not None:
-        return "an unreadable verdict was counted; parse must return None"
-    return None
+    return unless(
+        verdict is None, "an unreadable verdict was counted; parse must return None"
+    )

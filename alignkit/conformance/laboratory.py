@@ -10,14 +10,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
+from transformers.utils import logging
 from trl import DPOConfig, GRPOConfig, RLOOConfig, SFTConfig
 
 from alignkit import models
@@ -26,9 +30,6 @@ from alignkit.train.dpo import AlignDPOTrainer
 from alignkit.train.objective import Objective
 from alignkit.train.policy import AlignGRPOTrainer, AlignRLOOTrainer
 from alignkit.train.sft import AlignSFTTrainer
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 Gradients = dict[str, Tensor]
 Fields = dict[str, Any]  # arguments of TRL's classes
@@ -196,8 +197,6 @@ class Laboratory:
         return trainer, catch
 
     def _sft(self, common: Fields, shared: Fields) -> Any:
-        from datasets import Dataset
-
         data = [
             {
                 "input_ids": row.prompt + row.response,
@@ -211,8 +210,6 @@ class Laboratory:
         )
 
     def _dpo(self, common: Fields, shared: Fields) -> Any:
-        from datasets import Dataset
-
         data = [
             {
                 "prompt_ids": row.prompt,
@@ -237,8 +234,6 @@ class Laboratory:
         common: Fields,
         shared: Fields,
     ) -> Any:
-        from datasets import Dataset
-
         args = config(
             beta=0.0,
             num_generations=GROUP,
@@ -260,11 +255,6 @@ def _no_reward(prompts: Sequence[str], **_: object) -> list[float]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars and hints of libraries between the lines of a table."""
-    import warnings
-
-    import datasets
-    from transformers.utils import logging
-
     before, bars = logging.get_verbosity(), datasets.are_progress_bars_disabled()
     logging.set_verbosity_error()
     datasets.disable_progress_bars()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from alignkit.conformance.batches import batch_of, kind_of, log_probs, reduced
+from alignkit.conformance.check import unless
 from alignkit.train.objective import Objective
 from alignkit.types import Loss, PreferenceBatch
 
@@ -87,12 +88,11 @@ def scaling(loss: Loss) -> str | None:
             f"advantages of 0 leave a gradient of {none.abs().max():.2g}: something in"
             " them is not detached"
         )
-    if not torch.allclose(twice, 2 * once, rtol=1e-6, atol=1e-12):
-        return (
-            "twice the advantages do not give twice the gradient: something in them is"
-            " not detached"
-        )
-    return None
+    return unless(
+        torch.allclose(twice, 2 * once, rtol=1e-6, atol=1e-12),
+        "twice the advantages do not give twice the gradient: something in them is not"
+        " detached",
+    )
 
 
 def direction(loss: Loss) -> str | None:
@@ -125,9 +125,10 @@ def purity(loss: Loss) -> str | None:
     changed = [
         name for name in names if not torch.equal(before[name], getattr(batch, name))
     ]
-    if not changed:
-        return None
-    return f"writes into batch.{', '.join(changed)}; make a new tensor instead"
+    return unless(
+        not changed,
+        f"writes into batch.{', '.join(changed)}; make a new tensor instead",
+    )
 
 
 def _policy_gradient(loss: Loss, factor: float = 1.0) -> Tensor:

@@ -9,7 +9,7 @@ import functools
 import time
 from collections.abc import Iterator, Sequence
 
-from alignkit.conformance.check import Test, picklable
+from alignkit.conformance.check import Test, picklable, unless
 from alignkit.conformance.responses import HOSTILE, ORDINARY, PROMPT
 from alignkit.grading import BoundReward, Grader, bind_plugin
 from alignkit.plugins import Plugin, Registry
@@ -79,9 +79,9 @@ def _purity(bound: BoundReward, grader: Grader) -> str | None:
     before = copy.deepcopy(columns)
     grader.score(bound, *columns.values())  # type: ignore[arg-type]
     changed = [name for name in columns if columns[name] != before[name]]
-    if not changed:
-        return None
-    return f"writes into its {', '.join(changed)}; make a copy first"
+    return unless(
+        not changed, f"writes into its {', '.join(changed)}; make a copy first"
+    )
 
 
 def _unequal(first: Sequence[Value], second: Sequence[Value]) -> str | None:
@@ -105,6 +105,4 @@ def _hostile(bound: BoundReward, grader: Grader) -> str | None:
             f" first {late[0][:60]!r}"
         )
     seconds = time.monotonic() - started
-    if seconds > bound.deadline * len(HOSTILE):
-        return f"took {seconds:.0f} s"
-    return None
+    return unless(seconds <= bound.deadline * len(HOSTILE), f"took {seconds:.0f} s")

@@ -6,7 +6,6 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
-from alignkit.endpoint.faults import shown
 from alignkit.errors import InputError, MissingError
 
 
@@ -129,3 +128,11 @@ def checked_url(base_url: str) -> tuple[str, str]:
             " environment variable"
         )
     return base_url.strip().rstrip("/"), host
+
+
+def shown(text: str) -> str:
+    """A server's words, short and without control characters: a terminal would obey
+    those.
+    """
+    text = "".join(c if c.isprintable() else " " for c in text[:2000])
+    return text[:300] + ("…" if len(text) > 300 else "")

@@ -9,8 +9,8 @@ import math
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Protocol
 
+from alignkit.endpoint.connection import Connection
 from alignkit.errors import AlignError, InputError, MissingError, WorkError
 
 MAX_WAIT = 600.0  # seconds; a Retry-After beyond it ends the work instead of sleeping
@@ -43,45 +43,37 @@ class Fault(Exception):
         self.fatal: AlignError | None = None
 
 
-class Asked(Protocol):
-    """Whom the refused request went to."""
-
-    host: str
-    model: str
-    key_variable: str | None
-
-    def shown(self, text: str) -> str:
-        """The server's words, without the key."""
-        ...
-
-
 def refusal(
-    asked: Asked, url: str, status: int, headers: Mapping[str, str], raw: bytes
+    connection: Connection,
+    url: str,
+    status: int,
+    headers: Mapping[str, str],
+    raw: bytes,
 ) -> Fault:
     """What a status other than 2xx means."""
     said, code = _said(raw)
-    said = asked.shown(said)
-    fault = Fault(f"{asked.host} answered {status}: {said}")
+    said = connection.shown(said)
+    fault = Fault(f"{connection.host} answered {status}: {said}")
     fault.passing = status in (408, 409, 425, 429) or status >= 500
     if status in (401, 403):
-        variable = asked.key_variable
+        variable = connection.key_variable
         do = (
             f"put a valid key into {variable}"
             if variable
             else "name the variable that holds the key"
         )
         fault.fatal = MissingError(
-            f"{asked.host} refused the key ({status}): {do}. It said: {said}"
+            f"{connection.host} refused the key ({status}): {do}. It said: {said}"
         )
     elif status == 402 or code == "insufficient_quota":
         fault.fatal = WorkError(
-            f"the account at {asked.host} has no credit left ({status}). It said:"
+            f"the account at {connection.host} has no credit left ({status}). It said:"
             f" {said}"
         )
     elif status in (404, 405, 410) or 300 <= status < 400:
         gone = "is retired" if status == 410 else "or this path does not exist there"
         fault.fatal = InputError(
-            f"{asked.host} answered {status} for {url}: model '{asked.model}' {gone}."
+            f"{connection.host} answered {status} for {url}: model '{connection.model}' {gone}."
             f" It said: {said}"
         )
     elif status in (429, 503):
@@ -90,7 +82,7 @@ def refusal(
         fault.wait = retry_after(headers.get("retry-after"), time.time())
         if fault.wait is not None and fault.wait > MAX_WAIT:
             fault.fatal = WorkError(
-                f"{asked.host} asks to wait {fault.wait:.0f} s ({status}): try again"
+                f"{connection.host} asks to wait {fault.wait:.0f} s ({status}): try again"
                 f" later. It said: {said}"
             )
     fault.passing = fault.passing and fault.fatal is None
@@ -111,14 +103,6 @@ def retry_after(value: str | None, now: float) -> float | None:
         except (ValueError, TypeError, OverflowError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def shown(text: str) -> str:
-    """A server's words, short and without control characters: a terminal would obey
-    those.
-    """
-    text = "".join(c if c.isprintable() else " " for c in text[:2000])
-    return text[:300] + ("…" if len(text) > 300 else "")
 
 
 def _said(raw: bytes) -> tuple[str, str]:

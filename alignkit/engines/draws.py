@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor
 
 from alignkit.engines.base import Sampling
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """Tokens (B,) drawn from logits (B, V) by the inverse of the distribution at
     `uniform` (B,), each in [0, 1).
     """
-    import torch
-
     logits, order = logits / sampling.temperature, None
     if sampling.top_k or sampling.top_p < 1:
         vocabulary = logits.shape[-1]
@@ -39,8 +35,6 @@ def penalized(logits: Tensor, texts: list[list[int]], penalty: float) -> Tensor:
     """Logits (B, V) with those of the tokens of each row's text, prompt included, made
     less likely (Keskar et al. 2019, arXiv:1909.05858).
     """
-    import torch
-
     marks = logits.new_zeros(logits.shape, dtype=torch.bool)
     for row, text in enumerate(texts):
         marks[row, list(set(text))] = True

@@ -24,8 +24,8 @@ def local_chat(
         conversations: Sequence[Sequence[Message]], sampling: Mapping[str, Any]
     ) -> list[str]:
         return [
-            found[0].text
-            for found in engine.generate(conversations, Sampling(**sampling))
+            completions[0].text
+            for completions in engine.generate(conversations, Sampling(**sampling))
         ]
 
     return answer

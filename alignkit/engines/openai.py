@@ -34,38 +34,38 @@ class OpenAIEngine(OpenAIClient):
                 setting the server does not take. WorkError: requests left without an
                 answer; those answered went to `on_done` before.
         """
-        found: list[list[Completion]] = [[] for _ in prompts]
-        outcome = self.generate_open(prompts, sampling, found, on_done)
+        completions: list[list[Completion]] = [[] for _ in prompts]
+        outcome = self.generate_open(prompts, sampling, completions, on_done)
         outcome.demand_all(
             len(prompts),
             "What was answered is kept where results are stored; run it again to"
             " go on.",
         )
-        return found
+        return completions
 
     def generate_open(
         self,
         prompts: Sequence[PromptText],
         sampling: Sampling,
-        found: list[list[Completion]],
+        completions: list[list[Completion]],
         on_done: OnDone | None,
     ) -> Outcome:
-        """As `generate`, filling `found`; what got no answer is in the outcome and
+        """As `generate`, filling `completions`; what got no answer is in the outcome and
         raises nothing.
         """
         paths = [self.path(prompt) for prompt in prompts]
         for path in (CHAT, COMPLETIONS):
-            waiting = [i for i, wanted in enumerate(paths) if wanted == path]
+            waiting = [i for i, own in enumerate(paths) if own == path]
             # A server that ignores `n` answers with one choice: the missing ones are
             # asked for again.
             for _ in range(sampling.n):
                 if waiting:
                     outcome = self._round(
-                        path, waiting, prompts, sampling, found, on_done
+                        path, waiting, prompts, sampling, completions, on_done
                     )
                     if outcome.left:
                         return outcome
-                waiting = [i for i in waiting if len(found[i]) < sampling.n]
+                waiting = [i for i in waiting if len(completions[i]) < sampling.n]
         return Outcome({})
 
     def _round(
@@ -74,28 +74,26 @@ class OpenAIEngine(OpenAIClient):
         waiting: Sequence[int],
         prompts: Sequence[PromptText],
         sampling: Sampling,
-        found: list[list[Completion]],
+        completions: list[list[Completion]],
         on_done: OnDone | None,
     ) -> Outcome:
         bodies = []
         seen: Counter[str] = Counter()
         for i in waiting:
-            have = len(found[i])
-            seed = (
-                None
-                if sampling.seed is None
-                else sampling.seed + have + seen[str(prompts[i])] * _APART
-            )
+            have = len(completions[i])
+            seed = sampling.seed
+            if seed is not None:
+                seed += have + seen[str(prompts[i])] * _APART
             seen[str(prompts[i])] += 1
             bodies.append(
                 self.body(prompts[i], replace(sampling, n=sampling.n - have, seed=seed))
             )
 
-        def done(position: int, completions: list[Completion]) -> None:
+        def done(position: int, choices: list[Completion]) -> None:
             i = waiting[position]
-            found[i] += completions[: sampling.n - len(found[i])]
-            if on_done and len(found[i]) == sampling.n:
-                on_done(i, found[i])
+            completions[i] += choices[: sampling.n - len(completions[i])]
+            if on_done and len(completions[i]) == sampling.n:
+                on_done(i, completions[i])
 
         read = functools.partial(self.read, stop=sampling.stop)
         outcome = self.endpoint.post(path, bodies, read, done, self.budget)

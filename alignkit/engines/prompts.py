@@ -116,8 +116,8 @@ class PromptCoder:
             )
             shared: dict[tuple[int, ...], tuple[list[int], list[list[int]]]] = {}
             for choice, ids in enumerate(whole["input_ids"]):
-                known = prompts[request]
-                cut = min(common_prefix(known, ids), len(ids) - 1)
+                alone = prompts[request]
+                cut = min(common_prefix(alone, ids), len(ids) - 1)
                 if cut == 0:
                     raise InputError(
                         f"request {request}: no token of the prompt stands before"

@@ -1,20 +1,21 @@
 """What a transformers model makes of token ids, with a cache for the tokens after them.
 
 Shapes: B rows of the batch, S tokens put in at once, L tokens seen so far (with
-padding), P places whose logits are wanted, V vocabulary.
+padding), P places whose logits are at_places, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from alignkit.engines.batching import shared_prefix
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from alignkit.engines.cache import new_cache
 
 
 class Reader:
@@ -23,9 +24,6 @@ class Reader:
     def __init__(
         self, net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        from transformers import DynamicCache
-        from transformers.cache_utils import DynamicLayer
-
         self.net = net
         self.tokenizer = tokenizer
         layers = DynamicCache(config=net.config).layers
@@ -41,10 +39,6 @@ class Reader:
         Padding on the right needs no mask while reading (what follows a token cannot
         change it), and what all prompts begin with is then read once.
         """
-        import torch
-
-        from alignkit.engines.cache import new_cache
-
         device, cache = self.net.device, new_cache(self.net.config)
         pad, lengths = self.tokenizer.pad_token_id, [len(ids) for ids in encoded]
         blanks = [max(lengths) - length for length in lengths]
@@ -76,10 +70,6 @@ class Reader:
         New tokens come to lie behind padding on the right, which layers that do not
         attend to everything before them (windows, recurrences) cannot bear.
         """
-        import torch
-
-        from alignkit.engines.cache import new_cache
-
         if self.attends_to_all:
             return self.read(encoded, 1)
         device, cache = self.net.device, new_cache(self.net.config)
@@ -101,7 +91,7 @@ class Reader:
         at places (B, P) or the last one.
 
         The vocabulary's projection is by far the largest product of a small model: it
-        sees the wanted places only.
+        sees the at_places places only.
         """
         inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
         if mask is not None:
@@ -110,13 +100,13 @@ class Reader:
         if places is None:
             return self.net(**inputs, use_cache=True, logits_to_keep=1).logits
 
-        def wanted(_: object, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def at_places(_: object, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             states, *rest = hidden  # (B, S, H)
             index = places[..., None].expand(-1, -1, states.shape[-1])
             return states.gather(1, index), *rest
 
         head = self.net.get_output_embeddings()
-        hook = head.register_forward_pre_hook(wanted)
+        hook = head.register_forward_pre_hook(at_places)
         try:
             return self.net(**inputs, use_cache=True, logits_to_keep=0).logits
         finally:
@@ -125,8 +115,6 @@ class Reader:
     @contextmanager
     def inference(self) -> Iterator[None]:
         """No gradients, no dropout; afterwards every module is in the mode it was in."""
-        import torch
-
         training = [module for module in self.net.modules() if module.training]
         self.net.eval()
         try:

@@ -186,13 +186,8 @@ class Server:
         # is gone.
         causes = _RAISED.findall(text)
         lines = [line for line in text.splitlines() if line.strip()]
-        cause = (
-            causes[0]
-            if causes
-            else lines[-1]
-            if lines
-            else f"it left with code {self.process.returncode}"
-        )
+        code = f"it left with code {self.process.returncode}"
+        cause = [*causes[:1], *lines[-1:], code][0]
         return explain(
             RuntimeError(cause[:1000]),
             limits,

@@ -13,7 +13,10 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
 from alignkit.engines.batching import reading_order
@@ -22,10 +25,6 @@ from alignkit.engines.prompts import PromptCoder
 from alignkit.engines.reader import Reader
 from alignkit.engines.stopping import StopStrings
 from alignkit.errors import WorkError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # finished rows leave the batch once no more than this share of it is still running
 COMPACT_BELOW = 7 / 8
@@ -157,8 +156,6 @@ class TransformersEngine:
         finished: Callable[[_Row], None],
     ) -> None:
         """Generate one batch; rows leave it as they end."""
-        import torch
-
         stopping = StopStrings(
             sampling.stop, self._prompts.decode, sampling.min_new_tokens
         )
@@ -202,8 +199,6 @@ class TransformersEngine:
         """Draw the next token (B,) of every row from scores (B, V), and note it with
         its log-prob under the model's own logits (B, V).
         """
-        import torch
-
         total = logits.logsumexp(-1) if sampling.logprobs else None
         if step < sampling.min_new_tokens:
             scores[:, list(self._ends)] = -torch.inf

@@ -4,6 +4,7 @@ trainer's.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -144,9 +145,8 @@ class VLLMEngine:
             # seeded requests are drawn one by one: slower
             if sampling.seed is not None and sampling.temperature > 0:
                 key = tuple(ids)
-                seed = random.Random(f"{sampling.seed} {seen[key]} {key}").getrandbits(
-                    48
-                )
+                source = random.Random(f"{sampling.seed} {seen[key]} {key}")
+                seed = source.getrandbits(48)
                 seen[key] += 1
             requests.append((ids, _sampling_params(sampling, seed)))
 
@@ -169,43 +169,34 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         results = [[0.0] * len(choices) for _, choices in requests]
+        greedy = functools.partial(SamplingParams, max_tokens=1, temperature=0.0)
         jobs: list[tuple[list[int], SamplingParams]] = []
         # per job: (request, choice, its tokens)
-        asked: list[list[tuple[int, int, list[int]]]] = []
-        for request, choices, ids, continuations in self._prompts.continuations(
-            requests
-        ):
-            wanted = [
+        targets: list[list[tuple[int, int, list[int]]]] = []
+        encoded = self._prompts.continuations(requests)
+        for request, choices, ids, continuations in encoded:
+            answers = [
                 (request, choice, tokens)
                 for choice, tokens in zip(choices, continuations, strict=True)
             ]
             if all(len(tokens) == 1 for tokens in continuations):
                 single = [tokens[0] for tokens in continuations]
-                params = SamplingParams(
-                    max_tokens=1, temperature=0.0, logprob_token_ids=single
-                )
-                jobs.append((ids, params))
-                asked.append(wanted)
-            else:
-                for one in wanted:
-                    params = SamplingParams(
-                        max_tokens=1, temperature=0.0, prompt_logprobs=0
-                    )
-                    jobs.append(([*ids, one[2][-1]], params))
-                    asked.append([one])
+                jobs.append((ids, greedy(logprob_token_ids=single)))
+                targets.append(answers)
+                continue
+            for answer in answers:
+                jobs.append(([*ids, answer[2][-1]], greedy(prompt_logprobs=0)))
+                targets.append([answer])
         self._prompts.check_context(
-            ((job[0][0], ids) for job, (ids, _) in zip(asked, jobs, strict=True)), 1
+            ((job[0][0], ids) for job, (ids, _) in zip(targets, jobs, strict=True)), 1
         )
 
         def done(index: int, output: RequestOutput) -> None:
-            for request, choice, tokens in asked[index]:
-                next_token = output.outputs[0].logprobs
-                given = (
-                    output.prompt_logprobs[-len(tokens) :]
-                    if next_token is None
-                    else next_token
-                )
-                pairs = zip(given, tokens, strict=True)
+            for request, choice, tokens in targets[index]:
+                logprobs = output.outputs[0].logprobs
+                if logprobs is None:
+                    logprobs = output.prompt_logprobs[-len(tokens) :]
+                pairs = zip(logprobs, tokens, strict=True)
                 results[request][choice] = sum(at[token].logprob for at, token in pairs)
 
         self._run(jobs, done)

@@ -61,20 +61,15 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if layer is None:
             yield plain, parameter.data
             continue
-        kept = parameter.data.clone()
-        others = [
-            p for n, p in layer.base_layer.named_parameters() if p is not parameter
-        ]
-        kept_others = [p.data.clone() for p in others]
+        weights = list(layer.base_layer.parameters())
+        saved = [weight.data.clone() for weight in weights]
         layer.merge()
         try:
             yield plain, parameter.data
         finally:
             layer.unmerge()
-            for one, saved in zip(
-                [parameter, *others], [kept, *kept_others], strict=True
-            ):
-                one.data.copy_(saved)
+            for weight, before in zip(weights, saved, strict=True):
+                weight.data.copy_(before)
 
 
 def reload_weights(llm: LLM, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -100,11 +95,11 @@ def _repack_shared(net: nn.Module) -> None:
     """Pack anew the layers that share another's weight: a tied head loads nothing, so
     its packed copy stays old.
     """
-    known = set()
+    packed = set()
     for layer in net.modules():
         weight = layer._parameters.get("weight")
         if weight is None or not weight.numel():
             continue
-        if id(weight) in known:
+        if id(weight) in packed:
             layer.quant_method.process_weights_after_loading(layer)
-        known.add(id(weight))
+        packed.add(id(weight))

@@ -58,15 +58,14 @@ def bind(
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is not parameter.KEYWORD_ONLY
     )
-    form: Literal["sample", "batch"] = (
-        "sample" if set(arguments) <= set(SAMPLE_ARGUMENTS) else "batch"
-    )
+    per_sample = set(arguments) <= set(SAMPLE_ARGUMENTS)
+    form: Literal["sample", "batch"] = "sample" if per_sample else "batch"
     if not arguments or (
         form == "batch" and not set(arguments) <= set(BATCH_ARGUMENTS)
     ):
-        given = ", ".join(arguments) or "nothing"
+        stated = ", ".join(arguments) or "nothing"
         raise PluginError(
-            f"{place_of(function)}: reward '{reward.name}' takes {given}; expected any"
+            f"{place_of(function)}: reward '{reward.name}' takes {stated}; expected any"
             f" of {', '.join(SAMPLE_ARGUMENTS)} (per sample) or of"
             f" {', '.join(BATCH_ARGUMENTS)} (per batch), and options after `*`"
         )
@@ -77,12 +76,12 @@ def bind(
             f"{place_of(function)}: reward '{reward.name}' says where='pool', but only"
             " a per-sample function that is not async runs there; leave `where` out"
         )
-    where: Literal["pool", "process"] = (
-        "pool" if can_pool and reward.where != "process" else "process"
-    )
-    bound = functools.partial(function, **options) if options else function
+    pooled = can_pool and reward.where != "process"
+    where: Literal["pool", "process"] = "pool" if pooled else "process"
+    if options:
+        function = functools.partial(function, **options)
     return BoundReward(
-        reward.name, bound, arguments, form, is_async, where, reward.deadline, weight
+        reward.name, function, arguments, form, is_async, where, reward.deadline, weight
     )
 
 

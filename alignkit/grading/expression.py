@@ -71,12 +71,10 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     at, text = 0, text.rstrip()
     while at < len(text):
         match = _TOKEN.match(text, at)
-        if match is None or len(tokens) == MAX_TOKENS:
-            raise Unparsable(
-                f"unexpected {text[at : at + 10]!r}"
-                if match is None
-                else f"over {MAX_TOKENS} tokens"
-            )
+        if match is None:
+            raise Unparsable(f"unexpected {text[at : at + 10]!r}")
+        if len(tokens) == MAX_TOKENS:
+            raise Unparsable(f"over {MAX_TOKENS} tokens")
         tokens.append((str(match.lastgroup), match[str(match.lastgroup)]))
         at = match.end()
     return tokens

@@ -47,11 +47,9 @@ def grade(
     answer = extract_answer(response, form)
     if answer is None:
         well_formed = form == "r1_zero" and has_r1_zero_format(response)
-        why = (
-            "a box that never closes"
-            if well_formed
-            else f"the format {form} is not kept: no answer"
-        )
+        why = f"the format {form} is not kept: no answer"
+        if well_formed:
+            why = "a box that never closes"
         return Score(0.0, "unparsed", _parts(well_formed, False), "format", why)
     return grade_answer(answer, truth, fast=fast, strict=strict)
 
@@ -89,8 +87,8 @@ def grade_math_verify(response: str, truth: object) -> Score:
             "bounds",
             "a power or factorial too large to evaluate",
         )
-    given = read_response(tail)
-    if not given:
+    readings = read_response(tail)
+    if not readings:
         return Score(
             0.0,
             "unparsed",
@@ -99,9 +97,9 @@ def grade_math_verify(response: str, truth: object) -> Score:
             "no formula or number in the response",
         )
     right = any(
-        math_verify_verify(read_truth(text), given) for text in truth_texts(truth)
+        math_verify_verify(read_truth(text), readings) for text in truth_texts(truth)
     )
-    why = f"{_shown(str(given[-1]))} {'is' if right else 'is not'} {_shown(str(truth))}"
+    why = f"{_shown(str(readings[-1]))} {'is' if right else 'is not'} {_shown(str(truth))}"
     return Score(
         float(right),
         "ok" if right else "wrong",
@@ -121,11 +119,9 @@ def truth_texts(truth: object) -> Iterable[str]:
                 "a truth is a text, a number, or a list of these; got"
                 f" {type(one).__name__}: {one!r:.80}"
             )
-        text = (
-            extract_answer(one, "boxed")
-            if isinstance(one, str) and "\\boxed" in one
-            else str(one)
-        )
+        text: str | None = str(one)
+        if isinstance(one, str) and "\\boxed" in one:
+            text = extract_answer(one, "boxed")
         if text is not None:
             yield text
 

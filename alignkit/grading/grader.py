@@ -120,39 +120,30 @@ class Grader:
         Columns that the reward does not name may be left out; those it names and that
         are left out are all None.
         """
-        columns = dict(
-            zip(
-                ("response", "truth", "prompt", "metadata"),
-                (responses, truths, prompts, metadatas),
-                strict=True,
-            )
-        )
-        given = [
-            columns[name.removesuffix("s")] or [None] * len(responses)
+        named = {
+            "response": responses,
+            "truth": truths,
+            "prompt": prompts,
+            "metadata": metadatas,
+        }
+        columns = [
+            named[name.removesuffix("s")] or [None] * len(responses)
             for name in bound.arguments
         ]
-        if any(len(column) != len(responses) for column in given):
-            raise ValueError(
-                f"{len(responses)} responses, but columns of"
-                f" {[len(column) for column in given]}"
-            )
-        rows = list(zip(*given, strict=True))
+        lengths = [len(column) for column in columns]
+        if any(length != len(responses) for length in lengths):
+            raise ValueError(f"{len(responses)} responses, but columns of {lengths}")
+        rows = list(zip(*columns, strict=True))
         if bound.where == "pool":
             return self.call(bound.function, rows, bound.deadline)
         if not bound.is_async and bound.form == "sample":
             return Grading(lambda: _score_here(bound, rows))
-        if not bound.is_async:
-            return Grading(
-                lambda: _score_batch(bound, lambda: bound.function(*given), len(rows))
-            )
-        started = self._start(
-            bound.function(*given)
-            if bound.form == "batch"
-            else _score_rows(bound, rows)
-        )
-        if bound.form == "batch":
-            return Grading(lambda: _score_batch(bound, started.result, len(rows)))
-        return Grading(started.result)
+        if bound.form == "sample":
+            return Grading(self._start(_score_rows(bound, rows)).result)
+        answer: Callable[[], Any] = functools.partial(bound.function, *columns)
+        if bound.is_async:
+            answer = self._start(answer()).result
+        return Grading(lambda: _score_batch(bound, answer, len(rows)))
 
     def call(
         self,
@@ -213,12 +204,11 @@ def default_workers() -> int:
     """A worker for each processor that this process may use, shared among the training
     processes of this machine.
     """
-    processors = (
-        len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    )
-    return max(
-        1, min(MAX_WORKERS, processors // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    )
+    processors = os.cpu_count() or 1
+    if sys.platform == "linux":
+        processors = len(os.sched_getaffinity(0))
+    share = processors // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MAX_WORKERS, share))
 
 
 @contextlib.contextmanager

@@ -132,12 +132,10 @@ class _Reader:
                 return "".join(parts), token
             if token == "{":
                 parts.append(self.until("}", depth + 1)[0])
+            elif token[0] == "\\":
+                parts.append(self.command(command[1:], depth))
             elif token != "}":
-                parts.append(
-                    self.command(command[1:], depth)
-                    if token[0] == "\\"
-                    else _LIGATURES.get(token, token)
-                )
+                parts.append(_LIGATURES.get(token, token))
         return "".join(parts), ""
 
     def command(self, name: str, depth: int) -> str:

@@ -50,15 +50,16 @@ def read_rows(
     path: Path, fields: Fields, rewards: Iterable[BoundReward]
 ) -> Iterator[StoredRow]:
     """The lines of a JSONL file that are not blank, also those that cannot be graded."""
-    wanted = {name.removesuffix("s") for reward in rewards for name in reward.arguments}
+    columns = {
+        name.removesuffix("s") for reward in rewards for name in reward.arguments
+    }
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 row, problem = _parsed(line)
-                problem = problem or _lacking(row, fields, wanted)
-                yield StoredRow(
-                    number, row, f"{path}:{number}: {problem}" if problem else ""
-                )
+                if problem := problem or _lacking(row, fields, columns):
+                    problem = f"{path}:{number}: {problem}"
+                yield StoredRow(number, row, problem)
 
 
 def row_at(path: str, rows: Iterable[StoredRow], number: int) -> StoredRow:
@@ -99,15 +100,13 @@ def _parsed(line: bytes) -> tuple[dict[str, Any], str]:
         )
     except (ValueError, RecursionError) as error:
         return {}, f"not JSON: {error}"
-    return (
-        (row, "")
-        if isinstance(row, dict)
-        else ({}, f"expected an object, got {type(row).__name__}")
-    )
+    if not isinstance(row, dict):
+        return {}, f"expected an object, got {type(row).__name__}"
+    return row, ""
 
 
-def _lacking(row: Mapping[str, object], fields: Fields, wanted: set[str]) -> str:
-    for name in sorted(wanted - {"metadata"}):
+def _lacking(row: Mapping[str, object], fields: Fields, columns: set[str]) -> str:
+    for name in sorted(columns - {"metadata"}):
         field = _field(row, fields, name)
         if field not in row:
             return (
@@ -122,11 +121,12 @@ def _lacking(row: Mapping[str, object], fields: Fields, wanted: set[str]) -> str
 
 
 def _field(row: Mapping[str, object], fields: Fields, name: str) -> str:
-    if name == "truth":
-        return fields.truth or (
-            "truth" if "truth" in row and "ground_truth" not in row else "ground_truth"
-        )
-    return fields.response if name == "response" else fields.prompt
+    own = "truth" in row and "ground_truth" not in row
+    return {
+        "response": fields.response,
+        "truth": fields.truth or ("truth" if own else "ground_truth"),
+        "prompt": fields.prompt,
+    }[name]
 
 
 def regrade(
@@ -171,17 +171,13 @@ def _collected(
     batch: Sequence[StoredRow], started: Mapping[str, Grading]
 ) -> list[GradedRow]:
     results = {label: iter(grading.result()) for label, grading in started.items()}
-    return [
-        GradedRow(
-            stored,
-            (
-                {}
-                if stored.problem
-                else {label: next(result) for label, result in results.items()}
-            ),
-        )
-        for stored in batch
-    ]
+    rows = []
+    for stored in batch:
+        grades: dict[str, Graded] = {}
+        if not stored.problem:
+            grades = {label: next(result) for label, result in results.items()}
+        rows.append(GradedRow(stored, grades))
+    return rows
 
 
 def append_graded(path: Path, rows: Iterable[GradedRow]) -> None:
@@ -221,9 +217,9 @@ def graded_before(
     Raises:
         InputError: the file was written for other rows or rewards.
     """
-    found: list[GradedRow] = []
+    graded: list[GradedRow] = []
     if not path.exists():
-        return found
+        return graded
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
@@ -231,28 +227,23 @@ def graded_before(
                 # appended
                 break
             stored = next(rows, None)
-            graded = (
-                None if stored is None else _recorded(stored, _parsed(line)[0], labels)
-            )
-            if graded is None:
+            recorded = stored and _recorded(stored, _parsed(line)[0], labels)
+            if recorded is None:
                 what = f"no result of this file with {', '.join(labels)}"
                 raise InputError(
                     f"{path}:{number} is {what}; delete the file or choose another"
                     " --out"
                 )
-            found.append(graded)
-    return found
+            graded.append(recorded)
+    return graded
 
 
 def _recorded(
     stored: StoredRow, row: Mapping[str, object], labels: Sequence[str]
 ) -> GradedRow | None:
     if stored.problem:
-        return (
-            GradedRow(stored, {})
-            if row == {"line": stored.number, "problem": stored.problem}
-            else None
-        )
+        same = row == {"line": stored.number, "problem": stored.problem}
+        return GradedRow(stored, {}) if same else None
     grades = row.get("grade")
     before = {k: v for k, v in stored.row.items() if k != "grade"}
     after = {k: v for k, v in row.items() if k != "grade"}

@@ -84,11 +84,9 @@ def _factorial(value: Fraction, kind: str) -> Fraction | None:
         raise TooLarge("a factorial too large to evaluate")
     if value.denominator != 1 or value < 0:
         return None
-    return Fraction(
-        math.factorial(int(value))
-        if kind == "!"
-        else math.prod(range(int(value), 1, -2))
-    )
+    if kind == "!":
+        return Fraction(math.factorial(int(value)))
+    return Fraction(math.prod(range(int(value), 1, -2)))
 
 
 def approximate(node: Node, symbols: Mapping[str, float]) -> tuple[complex, float]:
@@ -125,11 +123,10 @@ def _approximate(node: Node, symbols: Mapping[str, float]) -> tuple[complex, flo
     if error >= abs(a) / 2 or other > 1e-3:
         raise ValueError("the base of a power is too uncertain")
     power = a**b
-    return power, (
-        2 * abs(power) * (abs(b) * error / abs(a) + abs(cmath.log(a)) * other)
-        if a
-        else 0.0
-    )
+    if not a:
+        return power, 0.0
+    relative = abs(b) * error / abs(a) + abs(cmath.log(a)) * other
+    return power, 2 * abs(power) * relative
 
 
 def _approximate_function(kind: str, a: complex, error: float) -> tuple[complex, float]:

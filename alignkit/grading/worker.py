@@ -73,13 +73,10 @@ def main(descriptor: int, memory: int) -> None:
 
 def _receive(connection: socket.socket, parent: int) -> Any:
     header = _exactly(connection, HEADER.size, parent)
-    return (
-        None
-        if header is None
-        else pickle.loads(
-            _exactly(connection, HEADER.unpack(header)[0], parent) or b"N."
-        )
-    )
+    if header is None:
+        return None
+    (size,) = HEADER.unpack(header)
+    return pickle.loads(_exactly(connection, size, parent) or b"N.")
 
 
 def _exactly(connection: socket.socket, size: int, parent: int) -> bytes | None:

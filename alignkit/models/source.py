@@ -58,11 +58,9 @@ def _of_run(run: Path) -> Path:
             f" {listing(stages, 5)}"
         )
     checkpoints = sorted(str(p) for p in run.glob("checkpoints/*") if p.is_dir())
-    hint = (
-        f"; one of its checkpoints can be given: {listing(checkpoints, 5)}"
-        if checkpoints
-        else ""
-    )
+    hint = ""
+    if checkpoints:
+        hint = f"; one of its checkpoints can be given: {listing(checkpoints, 5)}"
     raise InputError(
         f"{run} is a run without a final model (model/ is not there: it has not"
         f" finished){hint}"

@@ -104,13 +104,13 @@ def collect(
 
 def flatten(recipe: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     """Dotted keys of a nested map; lists and empty maps are values."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in recipe.items():
         if isinstance(value, Mapping) and value:
-            found |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 @dataclass(frozen=True)
@@ -160,14 +160,14 @@ def _of_sweep(path: Path, listed: _Listed) -> list[str]:
     for job in sweep["jobs"]:
         who = f"{path.name}: variant {job['variant']}, seed {job['seed']}"
         if job["status"] not in ("done", "collapsed"):
-            problems.append(
-                f"{who} is {job['status']}"
-                + (f": {job['note']}" if job.get("note") else "")
-            )
+            text = f"{who} is {job['status']}: {job.get('note') or ''}"
+            problems.append(text.removesuffix(": "))
             continue
-        folder, moved = Path(job["run"]), path / "runs" / Path(job["run"]).name
+        folder = Path(job["run"])
+        moved = path / "runs" / folder.name
         # the sweep lay elsewhere when it ran
-        folder = moved if not folder.exists() and moved.is_dir() else folder
+        if not folder.exists() and moved.is_dir():
+            folder = moved
         listed.runs.append((job["variant"], folder, job["status"] == "collapsed", path))
         if job["status"] == "collapsed":
             listed.notes.append(f"Collapsed, so not in the mean: {who}: {job['note']}.")
@@ -217,7 +217,9 @@ def _group(
     problems: list[str] = []
     for name, flat, members in zip(names, flats, groups.values(), strict=True):
         differs = {key: flat[key] for key in columns if key in flat}
-        label = name if names.count(name) == 1 else f"{name} {_short(differs)}".strip()
+        label = name
+        if names.count(name) > 1:
+            label = f"{name} {_short(differs)}".strip()
         if label in (variant.label for variant in variants):
             label = f"{label} #{len(variants) + 1}"
         members.sort(key=lambda one: (str(type(one.run.seed)), one.run.seed))

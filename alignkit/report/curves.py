@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from alignkit.report.collect import Variant
+from alignkit.report.intervals import Values
 from alignkit.report.runs import RunData, is_number
-
-if TYPE_CHECKING:
-    from alignkit.report.intervals import Values
 
 SMOOTHED = 60  # a training curve of more points is shown as a running mean
 
@@ -33,17 +32,15 @@ def curve(variant: Variant, metric: str, axis: str) -> Curve | None:
     """The curve over the steps that all of the variant's runs logged; None where there
     is none, or no such axis.
     """
-    import numpy as np
-
     runs = variant.runs or variant.collapsed  # where all collapsed, the curves show how
     points = [_points(run, metric) for run in runs]
-    steps = sorted(set.intersection(*(set(found) for found in points)))
+    steps = sorted(set.intersection(*map(set, points)))
     if not steps:
         return None
     x = np.mean([_positions(run, steps, axis) for run in runs], axis=0)
     if x[-1] == 0 < steps[-1]:
         return None  # the runs did not count what this axis shows
-    values = np.array([[found[step][0] for step in steps] for found in points])
+    values = np.array([[by_step[step][0] for step in steps] for by_step in points])
     if not metric.startswith("eval/"):
         values = _running_mean(values)
     low = high = None
@@ -62,7 +59,7 @@ def _points(
 
     A resumed run logs some steps again; the last time counts.
     """
-    found: dict[int, tuple[float, tuple[float, float] | None]] = {
+    points: dict[int, tuple[float, tuple[float, float] | None]] = {
         int(row["step"]): (float(row[metric]), None)
         for row in run.rows
         if is_number(row.get(metric))
@@ -70,20 +67,18 @@ def _points(
     for result in run.evals:
         main = f"eval/{result.name}/{result.summary['metric']}" == metric
         if main and "low" in result.summary and "high" in result.summary:
-            found[result.step] = (
+            points[result.step] = (
                 float(result.summary["value"]),
                 (result.summary["low"], result.summary["high"]),
             )
-    return found
+    return points
 
 
 def _positions(run: RunData, steps: Sequence[int], axis: str) -> Values:
     """Where steps lie on the axis; what lies between two logged rows is interpolated."""
-    import numpy as np
-
     if axis == "step":
         return np.array(steps, dtype=float)
-    known: dict[int, float] = {0: 0.0}
+    counts: dict[int, float] = {0: 0.0}
     before, last = 0.0, 0.0  # a resumed run counts its seconds from zero again
     for row in run.rows:
         if not row.get(axis):  # 0 tokens: not counted at this row
@@ -92,8 +87,8 @@ def _positions(run: RunData, steps: Sequence[int], axis: str) -> Values:
         if axis == "seconds" and now < last:
             before += last
         last = now
-        known[int(row["step"])] = max(before + now, known.get(int(row["step"]), 0.0))
-    return np.interp(steps, sorted(known), [known[step] for step in sorted(known)])
+        counts[int(row["step"])] = max(before + now, counts.get(int(row["step"]), 0.0))
+    return np.interp(steps, sorted(counts), [counts[step] for step in sorted(counts)])
 
 
 def _running_mean(values: Values) -> Values:
@@ -109,7 +104,9 @@ def window(points: int) -> int:
     """How many points the running mean of a training curve takes; odd, 1 for a short
     curve.
     """
-    return 2 * round(points / SMOOTHED / 2) + 1 if points > SMOOTHED else 1
+    if points <= SMOOTHED:
+        return 1
+    return 2 * round(points / SMOOTHED / 2) + 1
 
 
 def logged_points(run: RunData, metric: str) -> int:

@@ -11,12 +11,14 @@ from alignkit.report import looks
 from alignkit.report.collect import Collection, Variant
 from alignkit.report.curves import Curve, curve, logged_points, window
 from alignkit.report.runs import RunData
+from alignkit.report.tables import FORCED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from alignkit.report.comparison import Comparison
+    from alignkit.report.results import Result
 
 AXES = {"step": "training step", "tokens": "tokens", "seconds": "wall clock"}
 SCALES = {
@@ -25,7 +27,9 @@ SCALES = {
 }
 
 
-def write_all(collection: Collection, found: Comparison, folder: Path) -> list[Path]:
+def write_all(
+    collection: Collection, comparison: Comparison, folder: Path
+) -> list[Path]:
     """Draw everything there is data for; returns the files, each as PNG and SVG.
 
     `curves_…` by step, tokens and wall clock, and `final_…`, for every metric compared;
@@ -35,24 +39,22 @@ def write_all(collection: Collection, found: Comparison, folder: Path) -> list[P
     variants = collection.variants
     drawn: dict[str, Figure] = {}
     with looks.style():
-        for metric in found.metrics:
+        for metric in comparison.metrics:
             by = [(metric, axis) for axis in AXES]
             drawn[f"curves_{_file_name(metric)}"] = curves(
-                variants, by, columns=3, warning=_warning(found)
+                variants, by, columns=3, warning=_warning(comparison)
             )
-            drawn[f"final_{_file_name(metric)}"] = final(found, metric)
+            drawn[f"final_{_file_name(metric)}"] = final(comparison, metric)
         singles = ["train/response_length", "train/entropy", "train/grad_norm"]
         for metric in singles:
             drawn[_file_name(metric)] = curves(variants, [(metric, "step")], columns=1)
-        first = (
-            found.metrics[0] if found.metrics[0].startswith("eval/") else "train/reward"
-        )
-        panel_set = ["train/reward", first, "train/loss", *singles]
+        evals = [m for m in comparison.metrics[:1] if m.startswith("eval/")]
+        panel_set = ["train/reward", *evals, "train/loss", *singles]
         drawn["panels"] = curves(
             variants,
             [(m, "step") for m in panel_set],
             columns=3,
-            warning=_warning(found),
+            warning=_warning(comparison),
         )
         return [
             path
@@ -82,7 +84,7 @@ def curves(
         panel: {v.label: c for v in variants if (c := curve(v, *panel))}
         for panel in dict.fromkeys(panels)
     }
-    data = {panel: found for panel, found in data.items() if found}
+    data = {panel: by_variant for panel, by_variant in data.items() if by_variant}
     columns = min(columns, len(data))
     figure = Figure(
         figsize=(6.4 if columns < 2 else 1.2 + 3.6 * columns, 0), layout="constrained"
@@ -92,12 +94,16 @@ def curves(
     rows = -(-len(data) // columns)
     labels = [variant.label for variant in variants]
     drawn = {label for by_variant in data.values() for label in by_variant}
-    lines = looks.legend(figure, labels, drawn) if len(labels) > 1 else 0
+    lines = 0
+    if len(labels) > 1:
+        lines = looks.legend(figure, labels, drawn)
     figure.set_figheight(0.8 + 0.25 * lines + (2.7 if columns > 1 else 3.2) * rows)
     shared = len({metric for metric, _ in data}) == 1
     grid = figure.subplots(rows, columns, squeeze=False, sharey=shared)
-    for axes, ((metric, axis), found) in zip(grid.flat, data.items(), strict=False):
-        _draw(axes, found, [variant.label for variant in variants], axis)
+    for axes, ((metric, axis), by_variant) in zip(
+        grid.flat, data.items(), strict=False
+    ):
+        _draw(axes, by_variant, labels, axis)
         if not shared or axes is grid[0][0]:
             axes.set_ylabel(looks.label(metric))
     for axes in grid.flat[len(data) :]:
@@ -122,11 +128,11 @@ def learning_curve(
         spans[stage] = (start, max((row["step"] for row in rows), default=0))
     names = sorted({name for row in rows for name in row})
     evals = [n for n in names if n.startswith("eval/") and n.count("/") == 2]
-    wanted = [n for n in ("train/reward", "train/loss", *evals[:1]) if n in names]
+    metrics = [n for n in ("train/reward", "train/loss", *evals[:1]) if n in names]
     run = Variant("", [RunData(stem.parent, {}, {}, rows, [])])
     with looks.style():
         figure = curves(
-            [run], [(name, "step") for name in wanted], columns=3, caption=""
+            [run], [(name, "step") for name in metrics], columns=3, caption=""
         )
         for axes in figure.axes if len(stages) > 1 else []:
             for stage, (start, end) in spans.items():
@@ -134,64 +140,26 @@ def learning_curve(
                 place = ((start + end) / 2, 1.02)
                 where = axes.get_xaxis_transform()
                 axes.text(*place, stage, ha="center", transform=where)
-        return looks.save(figure, stem, ("png",))[0] if figure.axes else None
+        if not figure.axes:
+            return None
+        return looks.save(figure, stem, ("png",))[0]
 
 
-def final(found: Comparison, metric: str) -> Figure:
+def final(comparison: Comparison, metric: str) -> Figure:
     """Each variant's value with its 95 % interval, its seeds as small circles, the base
     as a line.
     """
     from matplotlib.figure import Figure
 
+    rows = comparison.rows
     # for the names, so that they leave the axes theirs
-    room = 0.08 * max(len(row.label) for row in found.rows)
-    figure = Figure(
-        figsize=(6.2 + room, 1.5 + 0.55 * len(found.rows)), layout="constrained"
-    )
+    width = 6.2 + 0.08 * max(len(row.label) for row in rows)
+    figure = Figure(figsize=(width, 1.5 + 0.55 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for place, row in enumerate(found.rows):
-        if metric not in row.results:
-            axes.annotate(
-                "collapsed",
-                (1.02, place),
-                xycoords=("axes fraction", "data"),
-                va="center",
-            )
-            continue
-        result, look = row.results[metric], looks.look(place)
-        if row.base:
-            axes.axvline(
-                result.value, color="#888888", linewidth=1, linestyle="--", zorder=1
-            )
-        if result.interval:
-            ends = [result.interval.low, result.interval.high]
-            axes.plot(
-                ends,
-                [place, place],
-                color=look["color"],
-                linewidth=2.5,
-                solid_capstyle="butt",
-                zorder=2,
-            )
-        if len(result.by_seed) > 1:
-            seeds = list(result.by_seed.values())
-            axes.scatter(
-                seeds,
-                [place + 0.22] * len(seeds),
-                s=20,
-                facecolor="none",
-                edgecolor=look["color"],
-                zorder=3,
-            )
-        axes.plot(
-            result.value,
-            place,
-            marker=look["marker"],
-            color=look["color"],
-            markersize=8,
-            zorder=4,
-        )
-        text = f"{result.value:.3f}" + (f"  {result.verdict}" if result.verdict else "")
+    for place, row in enumerate(rows):
+        text = "collapsed"
+        if metric in row.results:
+            text = _mark(axes, place, row.results[metric], row.base)
         axes.annotate(
             text,
             (1.02, place),
@@ -199,34 +167,51 @@ def final(found: Comparison, metric: str) -> Figure:
             va="center",
             annotation_clip=False,
         )
-    axes.set_yticks(
-        range(len(found.rows)),
-        [row.label + (" (base)" if row.base else "") for row in found.rows],
-    )
-    axes.set_ylim(len(found.rows) - 0.5, -0.5)
+    labels = [row.label + (" (base)" if row.base else "") for row in rows]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(looks.label(metric))
-    results = [row.results[metric] for row in found.rows if row.results]
-    covers = {result.interval.covers for result in results if result.interval}
-    caption = (
-        f"bars: 95 % intervals over {' or '.join(sorted(covers))}"
-        if covers
-        else "no interval: one seed"
+    intervals = [row.results[metric].interval for row in rows if row.results]
+    covers = " or ".join(
+        sorted({interval.covers for interval in intervals if interval})
     )
-    several = any(len(row.seeds) > 1 for row in found.rows)
-    caption += "; circles: seeds" if several else ""
-    looks.caption(figure, caption, _warning(found))
+    caption = "no interval: one seed"
+    if covers:
+        caption = f"bars: 95 % intervals over {covers}"
+    if any(len(row.seeds) > 1 for row in rows):
+        caption += "; circles: seeds"
+    looks.caption(figure, caption, _warning(comparison))
     return figure
 
 
+def _mark(axes: Axes, place: int, result: Result, base: bool) -> str:
+    """Draw one variant's value; returns what stands beside it."""
+    look = looks.look(place)
+    color = look["color"]
+    if base:
+        axes.axvline(result.value, color="#888888", lw=1, linestyle="--", zorder=1)
+    if result.interval:
+        ends = [result.interval.low, result.interval.high]
+        (bar,) = axes.plot(ends, [place, place], color=color, lw=2.5, zorder=2)
+        bar.set_solid_capstyle("butt")
+    if len(result.by_seed) > 1:
+        seeds = list(result.by_seed.values())
+        heights = [place + 0.22] * len(seeds)
+        axes.scatter(seeds, heights, s=20, facecolor="none", edgecolor=color, zorder=3)
+    marker = look["marker"]
+    axes.plot(result.value, place, marker=marker, color=color, ms=8, zorder=4)
+    return f"{result.value:.3f}  {result.verdict}".rstrip()
+
+
 def _draw(
-    axes: Axes, found: Mapping[str, Curve], order: Sequence[str], axis: str
+    axes: Axes, by_variant: Mapping[str, Curve], order: Sequence[str], axis: str
 ) -> None:
-    longest = max(float(c.x[-1]) for c in found.values())
+    longest = max(float(c.x[-1]) for c in by_variant.values())
     size, unit = next((s for s in SCALES.get(axis, ()) if longest >= 2 * s[0]), (1, ""))
     # the base first: a broad line that the others are drawn over
-    for name in sorted(found, key=order.index):
-        place, c = order.index(name), found[name]
+    for name in sorted(by_variant, key=order.index):
+        place, c = order.index(name), by_variant[name]
         look = looks.look(place)
         if c.low is not None and c.high is not None and len(c.x) == 1:
             axes.vlines(c.x / size, c.low, c.high, color=look["color"], linewidth=1.2)
@@ -252,13 +237,10 @@ def _curves_caption(variants: Sequence[Variant], metrics: Sequence[str]) -> str:
     seeds = sorted({len(variant.runs or variant.collapsed) for variant in variants})
     if seeds == [1]:
         text = "one seed"
-        text += (
-            "; bands: 95 % interval over questions"
-            if any(m.startswith("eval/") for m in metrics)
-            else ""
-        )
+        if any(metric.startswith("eval/") for metric in metrics):
+            text += "; bands: 95 % interval over questions"
     else:
-        count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        count = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
         text = f"lines: mean of {count} seeds; bands: lowest to highest seed"
     training = [metric for metric in metrics if not metric.startswith("eval/")]
     mean = max(
@@ -270,13 +252,13 @@ def _curves_caption(variants: Sequence[Variant], metrics: Sequence[str]) -> str:
         ),
         default=1,
     )
-    return text + (
-        f"; training curves: running mean of {mean} points" if mean > 1 else ""
-    )
+    if mean > 1:
+        text += f"; training curves: running mean of {mean} points"
+    return text
 
 
-def _warning(found: Comparison) -> str:
-    return "NOT COMPARABLE: measured differently" if found.forced else ""
+def _warning(comparison: Comparison) -> str:
+    return FORCED if comparison.forced else ""
 
 
 def _file_name(metric: str) -> str:

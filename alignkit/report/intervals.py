@@ -6,13 +6,11 @@ Shapes: S seeds (runs) of a variant, Q questions all runs answered.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
-    Values = NDArray[Any]
-
+Values = NDArray[Any]
 Covers = Literal["questions", "seeds", "questions and seeds"]
 LEVEL = 0.95
 ROUNDING = 1e-9

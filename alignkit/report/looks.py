@@ -49,7 +49,9 @@ def label(metric: str) -> str:
         return LABELS[metric]
     words = metric.split("/")
     name = words[-1].replace("_", " ")
-    return f"{words[1]}: {name}" if words[0] == "eval" and len(words) == 3 else name
+    if words[0] == "eval" and len(words) == 3:
+        return f"{words[1]}: {name}"
+    return name
 
 
 def legend(figure: Figure, order: Sequence[str], drawn: set[str]) -> int:

@@ -6,18 +6,22 @@ Shapes: S seeds (runs) of a variant, Q questions all runs answered.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
-from alignkit.report.intervals import LEVEL, ROUNDING, Interval, binary, constant
+import numpy as np
 
-if TYPE_CHECKING:
-    from alignkit.report.intervals import Values
+from alignkit.report.intervals import (
+    LEVEL,
+    ROUNDING,
+    Interval,
+    Values,
+    binary,
+    constant,
+)
 
 
 def question_test(
     base: Values, other: Values, resamples: int, rng_seed: int
 ) -> tuple[str, float | None]:
-    import numpy as np
     from scipy import stats
     from statsmodels.stats.contingency_tables import mcnemar
 
@@ -43,7 +47,6 @@ def question_test(
 
 
 def bootstrap(a: Values, b: Values, resamples: int, rng_seed: int) -> Interval | None:
-    import numpy as np
     from scipy import stats
 
     if len(a) < 2 or constant(b - a):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from alignkit.errors import InputError
 from alignkit.report import intervals, stats
 from alignkit.report.collect import Variant
-
-if TYPE_CHECKING:
-    from alignkit.report.intervals import Interval, Values
-    from alignkit.report.stats import Difference
+from alignkit.report.intervals import Interval, Values
+from alignkit.report.stats import Difference
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,6 @@ def _tables(metric: str, variants: Sequence[Variant], notes: list[str]) -> list[
     """Per variant its scores: (S, Q) on the common questions, or (S,) where the metric
     is no mean over questions.
     """
-    import numpy as np
-
     evals = [[run.last_eval(metric) for run in variant.runs] for variant in variants]
     name = metric.rsplit("/", 1)[-1]
     scores = [

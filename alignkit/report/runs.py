@@ -57,15 +57,15 @@ class EvalResult:
         path = self.folder / "samples.jsonl"
         if not path.is_file():
             raise InputError(f"{path} is missing")
-        found: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
+        samples: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
         for row in read_rows(path):
-            found.setdefault(str(row["id"]), []).append((row["reward"], row["parts"]))
-        if len(found) < self.summary["n"]:
+            samples.setdefault(str(row["id"]), []).append((row["reward"], row["parts"]))
+        if len(samples) < self.summary["n"]:
             raise InputError(
-                f"{path} holds {len(found)} questions, the summary counts"
+                f"{path} holds {len(samples)} questions, the summary counts"
                 f" {self.summary['n']}"
             )
-        return found
+        return samples
 
     def scores(self, metric: str) -> dict[str, float] | None:
         """Each question's mean over its samples, where the metric is such a mean; else
@@ -116,25 +116,25 @@ class RunData:
         """The names of all metrics that the run has: `eval/<eval>/<metric>` and what
         its rows hold.
         """
-        found = {
+        names = {
             f"eval/{result.name}/{metric}"
             for result in self.evals
             for metric in result.metrics
         }
-        found |= {
+        names |= {
             name for row in self.rows for name, value in row.items() if is_number(value)
         } - NOT_METRICS
-        return sorted(found)
+        return sorted(names)
 
     def last_eval(self, metric: str) -> EvalResult | None:
         """The last eval that gives `eval/<eval>/<metric>`."""
-        found = [
+        results = [
             r
             for r in self.evals
             for name in r.metrics
             if f"eval/{r.name}/{name}" == metric
         ]
-        return max(found, key=lambda result: result.step, default=None)
+        return max(results, key=lambda result: result.step, default=None)
 
     def final(self, metric: str) -> float | None:
         """The last eval's value; of a training metric the mean over the last tenth of

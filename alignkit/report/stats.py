@@ -16,13 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from alignkit.report import questions
-from alignkit.report.intervals import LEVEL, ROUNDING, Covers, Interval, constant
-
-if TYPE_CHECKING:
-    from alignkit.report.intervals import Values
+from alignkit.report.intervals import (
+    LEVEL,
+    ROUNDING,
+    Covers,
+    Interval,
+    Values,
+    constant,
+)
 
 POWER = 0.80
 
@@ -68,7 +73,6 @@ def compare(
     the residual noise twice and so errs on the safe side. With fewer seeds only the
     test over questions is left.
     """
-    import numpy as np
     from scipy import stats
 
     differences = other.mean(axis=0) - base.mean(axis=0)

@@ -34,7 +34,9 @@ def print_run(
     from rich.table import Table
 
     method = config.method
-    stages = result if method == "pipeline" else {run.manifest["name"]: result}
+    stages, model = {run.manifest["name"]: result}, run.folder
+    if method == "pipeline":
+        stages, model = dict(result), run.folder / "stages" / list(result)[-1]
     rows = _rows(stages)
     if rows:
         table = Table(
@@ -67,38 +69,24 @@ def print_run(
     where = [f"report: {run.folder / REPORT}"]
     if figure is not None:
         where.append(f"learning curve: {figure}")
-    last = (
-        run.folder / "stages" / list(stages)[-1] if method == "pipeline" else run.folder
-    )
     say(console, "\n".join(where))
-    say(console, f"next: align eval NAME --model {last}")
+    say(console, f"next: align eval NAME --model {model}")
 
 
 def _rows(stages: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    found = []
+    rows = []
     for stage, evals in stages.items():
         for name, entry in evals.items():
-            first = (
-                [entry["first"]]
-                if entry["first"]["step"] != entry["last"]["step"]
-                else []
-            )
-            for summary in [*first, entry["last"]]:
-                when = (
-                    f"before {stage}"
-                    if summary["step"] == 0
-                    else f"after {stage} (step {summary['step']})"
-                )
+            by_step = {entry[key]["step"]: entry[key] for key in ("first", "last")}
+            for step, summary in by_step.items():
+                when = f"after {stage} (step {step})" if step else f"before {stage}"
                 value, low, high = (summary[key] for key in ("value", "low", "high"))
-                text = (
-                    ("-", "-")
-                    if value is None
-                    else (f"{value:.3f}", f"{low:.3f} to {high:.3f}")
-                )
-                found.append(
-                    (f"{name} {summary['metric']}", when, *text, str(summary["n"]))
-                )
-    return found
+                text = ("-", "-")
+                if value is not None:
+                    text = (f"{value:.3f}", f"{low:.3f} to {high:.3f}")
+                metric = f"{name} {summary['metric']}"
+                rows.append((metric, when, *text, str(summary["n"])))
+    return rows
 
 
 def _answers(
@@ -108,31 +96,25 @@ def _answers(
     [(when, answer)]).
     """
     homes = {name: folder / "stages" / name for name in stages}
-    homes = (
-        homes
-        if all(home.is_dir() for home in homes.values())
-        else dict.fromkeys(stages, folder)
-    )
+    if not all(home.is_dir() for home in homes.values()):
+        homes = dict.fromkeys(stages, folder)
     series: dict[str, list[tuple[str, dict[str, Row]]]] = {}
     for stage, home in homes.items():
         for path in sorted(home.glob("evals/*/samples.jsonl"), key=_step):
-            when = (
-                f"before {stage}"
-                if _step(path) == 0
-                else f"{stage}, step {_step(path)}"
-            )
+            step = _step(path)
+            when = f"{stage}, step {step}" if step else f"before {stage}"
             rows = {str(row["id"]): row for row in read_rows(path)}
             series.setdefault(path.parent.name.rpartition("@")[0], []).append(
                 (when, rows)
             )
-    found: list[tuple[str, list[tuple[str, str]]]] = []
+    changed: list[tuple[str, list[tuple[str, str]]]] = []
     for evals in series.values():
         for name, row in evals[-1][1].items():
             before = evals[0][1].get(name)
             if (
                 before is not None
                 and before["response"] != row["response"]
-                and len(found) < SHOWN_ANSWERS
+                and len(changed) < SHOWN_ANSWERS
             ):
                 chosen = [evals[0], *evals[1:-1][-1:], evals[-1]]
                 answers = [
@@ -140,8 +122,8 @@ def _answers(
                     for when, rows in chosen
                     if name in rows
                 ]
-                found.append((_line(row["metadata"].get("question", name)), answers))
-    return found
+                changed.append((_line(row["metadata"].get("question", name)), answers))
+    return changed
 
 
 def _step(path: Path) -> int:

@@ -85,8 +85,9 @@ def check_sweep(
     """
     load = partial(_load, spec, registry, recipe_dirs)
     base = load(None)
-    seeds = list(spec.seeds) if spec.seeds is not None else [base.config.seed]
-    base_steps = _steps(plan.plan(base, registry)) if spec.budget else None
+    seeds, base_steps = list(spec.seeds or [base.config.seed]), None
+    if spec.budget:
+        base_steps = _steps(plan.plan(base, registry))
     variants, problems, missing = [], [], []
     if len(set(seeds)) < len(seeds):
         problems.append(f"seeds: {', '.join(map(str, seeds))}: give each seed once")
@@ -117,11 +118,9 @@ def check_sweep(
     if problems:
         raise InputError(*dict.fromkeys(problems), "nothing was started")
     if missing:
-        small = any(overlay.name == Path(plan.MINI).name for overlay in spec.overlays)
-        raise MissingError(
-            *dict.fromkeys(missing),
-            *([] if small else [f"to see it run small: --with {plan.MINI}"]),
-        )
+        if Path(plan.MINI).name not in (overlay.name for overlay in spec.overlays):
+            missing.append(f"to see it run small: --with {plan.MINI}")
+        raise MissingError(*dict.fromkeys(missing))
     return Checked(spec, variants, metric)
 
 
@@ -169,8 +168,8 @@ def _variant(
     plans = plan.plan(stated, registry)
     steps = _steps(plans)
     if spec.budget and base_steps and steps and differences:
-        wanted = base_steps if spec.budget == "steps" else _ROOM * base_steps
-        if wanted != steps:
+        limit = base_steps if spec.budget == "steps" else _ROOM * base_steps
+        if limit != steps:
             set_here = [
                 d.key
                 for d in differences
@@ -181,14 +180,16 @@ def _variant(
                     f"it sets {set_here[0]}, while the budget (equal: {spec.budget})"
                     " decides when to end"
                 )
-            change = put(change, ("train", "max_steps"), Node(wanted, change.origin))
-            steps = wanted
+            change = put(change, ("train", "max_steps"), Node(limit, change.origin))
+            steps = limit
     recipes = {seed: load(change, seed, f"{spec.name}-{label}") for seed in seeds}
     return Variant(label, recipes, differences, steps), plans
 
 
 def _steps(plans: Sequence[plan.Plan]) -> int | None:
-    return plans[0].arithmetic.get("optimizer steps") if len(plans) == 1 else None
+    if len(plans) != 1:
+        return None
+    return plans[0].arithmetic.get("optimizer steps")
 
 
 def _repeated(variants: Sequence[Variant]) -> list[str]:
@@ -272,9 +273,7 @@ def _metric(
     )
     if spec.metric is None or not variants:
         return known[0], []
-    unknown = (
-        []
-        if spec.metric in known
-        else [f"metric: '{spec.metric}' is unknown; known: {', '.join(known)}"]
-    )
-    return spec.metric, unknown
+    if spec.metric in known:
+        return spec.metric, []
+    text = f"metric: '{spec.metric}' is unknown; known: {', '.join(known)}"
+    return spec.metric, [text]

@@ -83,10 +83,10 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
     already is reused.
     """
     spec = checked.spec
-    made = Run.create(root, spec.name, method="sweep")
+    run = Run.create(root, spec.name, method="sweep")
     first = next(iter(checked.variants[0].recipes.values()))
     sweep = Sweep(
-        made.folder,
+        run.folder,
         spec.name,
         checked.variants[0].label,
         checked.metric,
@@ -111,7 +111,7 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
                 "",
                 variant.steps,
             )
-            job.run = str((made.folder / "runs" / job.name).resolve())
+            job.run = str((run.folder / "runs" / job.name).resolve())
             # What the others may spend is known once the base has run.
             awaits_base = (
                 spec.budget in ("tokens", "seconds")
@@ -120,7 +120,7 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
             if not awaits_base:
                 reuse(job, variant.recipes[seed], datasets, earlier)
             atomic_write(
-                made.folder / job.recipe, to_yaml(variant.recipes[seed].resolved)
+                run.folder / job.recipe, to_yaml(variant.recipes[seed].resolved)
             )
             sweep.jobs.append(job)
     if old := sum(provenance.is_old({"fingerprint": text}) for text in earlier):
@@ -128,7 +128,7 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
             f"not reused: {old} of the finished runs in {root}, of {provenance.OLD}"
         )
     sweep.save()
-    return sweep, made
+    return sweep, run
 
 
 def reopen(folder: Path) -> tuple[Sweep, Run]:
@@ -145,13 +145,13 @@ def reopen(folder: Path) -> tuple[Sweep, Run]:
             " sweep`"
         )
     _read(folder)  # says so when it is damaged, before anything is changed
-    made = Run.reopen(folder, redo=True)
+    run = Run.reopen(folder, redo=True)
     sweep = _read(folder)
     for job in sweep.jobs:
         if job.status in ("running", "failed"):
             job.status, job.note = "waiting", ""
     sweep.save()
-    return sweep, made
+    return sweep, run
 
 
 def _read(folder: Path) -> Sweep:
@@ -207,14 +207,13 @@ def reuse(
     """Take over an earlier run that did the same."""
     now = provenance.of_run(loaded, datasets.registry, datasets)
     datasets.release()  # the hashes are enough
-    found = earlier.get(now.text)
-    if found is not None:
-        job.run, job.status, job.reused = str(found.resolve()), "done", True
+    if now.text in earlier:
+        job.run, job.status, job.reused = str(earlier[now.text].resolve()), "done", True
 
 
 def finished_runs(root: Path) -> dict[str, Path]:
     """The finished runs in `root` and in the sweeps there, by fingerprint."""
-    found = {}
+    folders = {}
     for manifest in sorted(
         [*root.glob("*/manifest.json"), *root.glob("*/runs/*/manifest.json")]
     ):
@@ -225,8 +224,8 @@ def finished_runs(root: Path) -> dict[str, Path]:
             # named
             continue
         if run.manifest.get("status") == "done" and "fingerprint" in run.manifest:
-            found[run.manifest["fingerprint"]] = manifest.parent
-    return found
+            folders[run.manifest["fingerprint"]] = manifest.parent
+    return folders
 
 
 def rows(job: Job) -> Sequence[dict[str, Any]]:
@@ -236,5 +235,6 @@ def rows(job: Job) -> Sequence[dict[str, Any]]:
         stages = sorted(
             folder.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime
         )
-        folder = stages[-1].parent if stages else folder
+        if stages:
+            folder = stages[-1].parent
     return Run(folder, {}).metrics()

@@ -95,10 +95,10 @@ class Runner:
     def _start(self, job: Job) -> None:
         folder = Path(job.run)
         if (folder / "manifest.json").is_file():
-            found = Run.open(folder).status
+            status = Run.open(folder).status
             # a job that outlived the sweep that started it
-            if found in ("done", "running"):
-                self._set(job, "done" if found == "done" else "running")
+            if status in ("done", "running"):
+                self._set(job, "done" if status == "done" else "running")
                 return
             what = ["--resume", str(folder)]
         else:
@@ -113,12 +113,9 @@ class Runner:
     def _watch(self, job: Job) -> None:
         handle = self.handles.get(job.name)
         code = self.executor.poll(handle) if handle is not None else None
-        folder = Path(job.run)
-        status = (
-            Run.open(folder).status
-            if (folder / "manifest.json").is_file()
-            else "missing"
-        )
+        folder, status = Path(job.run), "missing"
+        if (folder / "manifest.json").is_file():
+            status = Run.open(folder).status
         if handle is not None and code is None:
             self._stop_if_collapsed(job)
         elif status == "done":
@@ -131,12 +128,9 @@ class Runner:
         """The run's own words, or the last line it wrote."""
         manifest = Path(job.run) / "manifest.json"
         said = Run.open(job.run).manifest.get("error") if manifest.is_file() else None
-        log = self._log(job)
-        lines = (
-            log.read_text(encoding="utf-8", errors="replace").split("\n")
-            if log.is_file()
-            else []
-        )
+        log, lines = self._log(job), [""]
+        if log.is_file():
+            lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next(
             (line.strip() for line in reversed(lines) if line.strip()), "no output"
         )
@@ -150,8 +144,8 @@ class Runner:
             return
         self.logged[job.name] = len(logged)
         for rule in self.sweep.stop:
-            found = [row[rule.metric] for row in logged if rule.metric in row]
-            values = [math.nan if value is None else float(value) for value in found]
+            logs = [row[rule.metric] for row in logged if rule.metric in row]
+            values = [math.nan if value is None else float(value) for value in logs]
             if rule.broken_by(values):
                 job.note = f"stopped at step {logged[-1]['step']}: {rule}"
                 handle = self.handles.pop(job.name)

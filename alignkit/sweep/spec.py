@@ -40,12 +40,11 @@ class Rule(Section):
         )
 
     def __str__(self) -> str:
-        bound = (
-            f"below {self.below}" if self.below is not None else f"above {self.above}"
-        )
-        return f"{self.metric} {bound}" + (
-            f" {self.logs} times in a row" if self.logs > 1 else ""
-        )
+        bound = f"above {self.above}"
+        if self.below is not None:
+            bound = f"below {self.below}"
+        times = f" {self.logs} times in a row" if self.logs > 1 else ""
+        return f"{self.metric} {bound}{times}"
 
 
 class Equal(Section):
@@ -130,35 +129,40 @@ def read(
     if not base.is_file():
         close = nearest(base.name, [p.name for p in base.parent.glob("*.yaml")])
         problems.append(f"{at['base']}: base: there is no file {file.base}; {close}")
-    changes: dict[str, Node] = {}
-    if (file.variants is None) == (file.grid is None):
-        problems.append(f"{root.origin}: a sweep needs either variants or grid")
-    elif file.grid is not None and not file.grid:
-        problems.append(f"{at['grid']}: grid: the sweep is empty")
-    elif file.grid is not None:
-        changes = product(
-            {key: node.value for key, node in root.value["grid"].value.items()}
-        )
-    else:
-        changes = root.value["variants"].value
-        problems += (
-            [] if changes else [f"{at['variants']}: variants: the sweep is empty"]
-        )
+    changes = _changes(file, root, problems)
     if problems:
         raise RecipeError(*problems)
-    found = seeds if seeds is not None else file.seeds
+    if seeds is None:
+        seeds = file.seeds
     budget = file.budget.equal if file.budget else None
     return Spec(
         file.name or path.stem,
         base,
         changes,
-        found,
+        seeds,
         budget,
         file.metric,
         file.stop,
         overlays,
         sets,
     )
+
+
+def _changes(file: SweepFile, root: Node, problems: list[str]) -> dict[str, Node]:
+    """The change of each variant, by its label."""
+    at = {key: node.origin for key, node in root.value.items()}
+    if (file.variants is None) == (file.grid is None):
+        problems.append(f"{root.origin}: a sweep needs either variants or grid")
+    elif file.grid:
+        axes = root.value["grid"].value.items()
+        return product({key: node.value for key, node in axes})
+    elif file.grid is not None:
+        problems.append(f"{at['grid']}: grid: the sweep is empty")
+    elif file.variants:
+        return dict(root.value["variants"].value)
+    else:
+        problems.append(f"{at['variants']}: variants: the sweep is empty")
+    return {}
 
 
 def from_recipe(
@@ -192,7 +196,9 @@ def from_recipe(
             "the sweep is empty: vary a setting (--set train.learning_rate=1e-6,1e-5)"
             " or give --seeds 3"
         )
-    changes = product(axes) if axes else {"base": Node({}, tree.Origin(str(path)))}
+    changes = {"base": Node({}, tree.Origin(str(path)))}
+    if axes:
+        changes = product(axes)
     return Spec(path.stem, path, changes, seeds, overlays=overlays, sets=fixed)
 
 
@@ -209,14 +215,16 @@ def seeds_of(text: str | None) -> list[int] | None:
         raise InputError(
             f"--seeds {text}: expected how many (3), or which (0,1,2; 7, for one)"
         )
-    return [int(word) for word in words] if len(words) > 1 else list(range(int(text)))
+    if len(words) == 1:
+        return list(range(int(text)))
+    return [int(word) for word in words]
 
 
 def product(axes: Mapping[str, Sequence[Node]]) -> dict[str, Node]:
     """Every combination of the values of dotted keys, as changes of a recipe by their
     label.
     """
-    found: dict[str, Node] = {}
+    changes: dict[str, Node] = {}
     for values in itertools.product(*axes.values()):
         change = Node({}, values[0].origin)
         for key, node in zip(axes, values, strict=True):
@@ -225,13 +233,13 @@ def product(axes: Mapping[str, Sequence[Node]]) -> dict[str, Node]:
             f"{key.rsplit('.', 1)[-1]}={_word(n)}"
             for key, n in zip(axes, values, strict=True)
         )
-        if label in found:
+        if label in changes:
             raise InputError(
                 f"{values[-1].origin}: two variants would be called {label}; give each"
                 " value once"
             )
-        found[label] = change
-    return found
+        changes[label] = change
+    return changes
 
 
 def put(node: Node, key: Sequence[str], leaf: Node) -> Node:
@@ -255,10 +263,10 @@ def _fault(root: Node, detail: ErrorDetails) -> str:
     ]
     origin = (places[0] if places else root).origin
     if detail["type"] == "extra_forbidden":
-        known = Rule.model_fields if key[0] == "stop" else SweepFile.model_fields
+        section: type[Section] = Rule if key[0] == "stop" else SweepFile
         return (
             f"{origin}: {'.'.join(key)}: there is no such key;"
-            f" {nearest(key[-1], known)}"
+            f" {nearest(key[-1], section.model_fields)}"
         )
     if detail["type"] == "missing":
         return f"{origin}: {'.'.join(key)}: is missing"
@@ -270,5 +278,6 @@ def _fault(root: Node, detail: ErrorDetails) -> str:
 
 def _word(node: Node) -> str:
     value = tree.plain(node)
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return re.sub(r"[^\w.+-]+", "_", text).strip("_") or "none"
+    if not isinstance(value, str):
+        value = json.dumps(value, default=str)
+    return re.sub(r"[^\w.+-]+", "_", value).strip("_") or "none"

@@ -9,7 +9,8 @@ import gc
 import numpy as np
 import pytest
 
-from alignkit.report import intervals, stats
+from alignkit.report import stats
+from alignkit.report.intervals import mean_interval
 
 
 def simulate(
@@ -90,7 +91,7 @@ def test_the_interval_over_seeds_covers_the_mean_of_all_seeds():
     true, inside = 0.4, 0
     for _ in range(500):
         values = np.clip(rng.normal(true, 0.02, (3, 1)), 0, 1).repeat(4, axis=1)
-        interval = intervals.mean_interval(values)
+        interval = mean_interval(values)
         assert interval is not None and interval.covers == "seeds"
         inside += interval.low <= true <= interval.high
     assert 0.93 <= inside / 500 <= 0.97
@@ -99,8 +100,7 @@ def test_the_interval_over_seeds_covers_the_mean_of_all_seeds():
 def test_the_interval_of_one_model_covers_its_accuracy_on_all_questions():
     rng = np.random.default_rng(5)
     intervals = [
-        intervals.mean_interval((rng.random((1, 100)) < 0.1).astype(float))
-        for _ in range(500)
+        mean_interval((rng.random((1, 100)) < 0.1).astype(float)) for _ in range(500)
     ]
     assert {i.covers for i in intervals} == {"questions"}
     assert 0.93 <= np.mean([i.low <= 0.1 <= i.high for i in intervals]) <= 0.98
