@@ -218,7 +218,7 @@ class Merger:
         method, wanted = _method(tree), over.value.get("method")
         if wanted is not None and wanted.value != method:
             text = (
-                f"this overlay is for {wanted.value}, the recipe's method is {method};"
+                f"this overlay is for {plain(wanted)}, the recipe's method is {method};"
                 " it does not apply"
             )
             self._problem(wanted.origin, ("method",), text)
