@@ -410,6 +410,28 @@ def test_a_missing_method_names_the_methods(problems):
     assert "method: is missing; one of sft, grpo" in problems("name: x")[0]
 
 
+@pytest.mark.parametrize(
+    "method", ["", "method: grpoo", "method: [grpo]", "method: {a: b}"]
+)
+def test_without_a_method_the_rest_is_checked_all_the_same(problems, registry, method):
+    text = f"""\
+        name: x
+        {method}
+        model: {{pth: here}}
+        rewards: {{drgrp: {{}}}}
+        train: {{learning_rat: 1, num_generations: 4}}
+    """
+    found = problems(text, registry=registry)
+    for words in (
+        "method: ",
+        "model.pth: there is no such key; did you mean 'path'?",
+        "rewards.drgrp: there is no reward 'drgrp'; did you mean 'drgrpo'?",
+        "train.learning_rat: TRL's configs have no such field; did you mean 'learning_",
+    ):
+        assert any(words in fault for fault in found), (words, found)
+    assert not any("None" in fault for fault in found)
+
+
 def test_local_paths_are_relative_to_the_file_that_states_them(
     write, tmp_path, monkeypatch
 ):

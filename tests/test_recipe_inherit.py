@@ -501,7 +501,13 @@ def test_a_child_pipeline_changes_and_deletes_stages(files):
             "{a: {extends: sft.yaml, train: {max_step: 1}}}",
             "stages.a.train.max_step: TRL's SFTConfig has no such field",
         ),
-        ("{}", "stages: is missing; method pipeline needs it"),
+        ("{}", "stages: is empty; method pipeline needs it"),
+        (
+            "{a: {extends: sft.yaml, rewardz: {}}}",
+            "stages.a.rewardz: there is no such key; did you mean 'rewards'?",
+        ),
+        ("{a: {methodd: sft}}", "stages.a.methodd: there is no such key; did you mean"),
+        ("{a: {method: [sft]}}", "stages.a.method: given the list ['sft'], expected"),
     ],
 )
 def test_stages_are_checked(refused, stages, expected):
@@ -513,3 +519,5 @@ def test_a_pipeline_itself_has_no_training_keys(refused):
     assert "train: method pipeline has no use for it" in text and text.endswith(
         "state it in a stage"
     )
+    beside = refused("p", p="method: pipeline\nstages: {a: 1}\ntrain: {max_steps: 3}\n")
+    assert "train: method pipeline has no use for it" in beside

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from alignkit.errors import listing, nearest
 from alignkit.recipe import rules, schema, trl
-from alignkit.recipe.faults import Faults, without
+from alignkit.recipe.faults import EXPECTED, Faults, without
 from alignkit.recipe.paths import is_file, is_folder
 from alignkit.recipe.plugin_check import check_plugins, map_at, prompts_in
 from alignkit.recipe.schema import walk
@@ -22,24 +22,6 @@ from alignkit.recipe.tree import Key, Node, Origin, describe, find
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
-
-_EXPECTED = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "a map",
-    "model_type": "a map",
-    "greater_than_equal": "at least {ge}",
-    "greater_than": "more than {gt}",
-    "less_than_equal": "at most {le}",
-    "less_than": "less than {lt}",
-    "string_too_short": "text that is not empty",
-    "string_pattern_mismatch": "text of the form {pattern}",
-}
 
 
 class Checker(Faults):
@@ -79,7 +61,7 @@ class Checker(Faults):
         whole = stages and all(stages.values()) and len(stages) == len(config["stages"])
         if whole or not config["stages"]:
             return self._fits(cls, {**config, "stages": stages}, at)
-        self._fits(walk.anything(), {**config, "stages": None}, at)
+        self._fits(cls, {**config, "stages": None}, at, beside="stages")
         for name in config["stages"].keys() - stages.keys():
             given = describe(config["stages"][name])
             self.problem(("stages", name), f"given {given}, expected a map")
@@ -96,13 +78,21 @@ class Checker(Faults):
         self.problem((*at, "method"), text)
 
     def _fits(
-        self, cls: type[schema.Section], config: Mapping[str, Any], at: Key
+        self,
+        cls: type[schema.Section],
+        config: Mapping[str, Any],
+        at: Key,
+        beside: str = "",
     ) -> Any:
+        """The config of a class; None with a fault, each told but those of the key
+        `beside` which the rest is looked at.
+        """
         try:
             return cls.model_validate(config)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self._schema_problem(detail, config.get("method"), at)
+                if detail["loc"][0] != beside:
+                    self._schema_problem(detail, config.get("method"), at)
         return None
 
     def _schema_problem(self, detail: ErrorDetails, method: object, at: Key) -> None:
@@ -114,8 +104,10 @@ class Checker(Faults):
         if kind == "extra_forbidden":
             self.problem(key, self._unknown(key, method, at))
         elif kind == "missing" or (kind == "too_short" and not given):
-            needed = f"; method {method} needs it" if len(key) == len(at) + 1 else ""
-            self.problem(key, f"is missing{needed}")
+            fault = "is missing" if kind == "missing" else "is empty"
+            if method is not None and len(key) == len(at) + 1:
+                fault += f"; method {method} needs it"
+            self.problem(key, fault)
         elif kind == "literal_error":
             expected = context["expected"].replace("'", "").replace(" or ", ", ")
             text = f"given {describe(given)}, expected one of {expected}"
@@ -123,7 +115,7 @@ class Checker(Faults):
                 text += f"; {nearest(given, expected.split(', '))}"
             self.problem(key, text)
         else:
-            expected = _EXPECTED.get(kind, detail["msg"]).format(**context)
+            expected = EXPECTED.get(kind, detail["msg"]).format(**context)
             hint = ""
             if kind == "bool_type":
                 hint = trl.yes_or_no(given)
@@ -151,14 +143,24 @@ class Checker(Faults):
     def _recipe(self, config: Mapping[str, Any], at: Key) -> None:
         """What no single key can tell, for a recipe or a stage."""
         method = config.get("method")
-        if method not in schema.METHODS or method == "pipeline":
+        if method == "pipeline":
             return
-        self._sections(config, at, str(method))
-        if not self.recorded(at):
-            self._rules(config, at)
+        if not isinstance(method, str) or method not in schema.METHODS:
+            self._fields_of_no_method(config, at)
+        else:
+            self._sections(config, at, method)
+            if not self.recorded(at):
+                self._rules(config, at)
         if self.registry is not None:
             for key, text in check_plugins(config, self.registry):
                 self.problem((*at, *key), text)
+
+    def _fields_of_no_method(self, config: Mapping[str, Any], at: Key) -> None:
+        """What stands in `train`, where no method says whose fields these are."""
+        known = {name for method in trl.CONFIGS for name in trl.fields(method)}
+        for name in map_at(config, "train").keys() - known:
+            text = f"TRL's configs have no such field; {nearest(name, known)}"
+            self.problem((*at, "train", name), text)
 
     def _rules(self, config: Mapping[str, Any], at: Key) -> None:
         """What the rules say of it without the values that are at fault themselves."""

@@ -10,6 +10,25 @@ from typing import Any
 from alignkit.recipe.paths import is_file
 from alignkit.recipe.tree import Key, Node, Origin, find
 
+# What was expected, by pydantic's kinds of fault.
+EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "string_too_short": "text that is not empty",
+    "string_pattern_mismatch": "text of the form {pattern}",
+}
+
 
 class Faults:
     """Collects the faults of one tree."""

@@ -13,7 +13,7 @@ from alignkit.recipe.layers import keep_chain, method_of, names_plugins, stale
 from alignkit.recipe.paths import locate, shown
 from alignkit.recipe.renamed import modern
 from alignkit.recipe.schema import METHODS, walk
-from alignkit.recipe.tree import DELETE, Key, Kind, Node, Origin
+from alignkit.recipe.tree import DELETE, Key, Kind, Node, Origin, plain
 from alignkit.recipe.yaml import parse, read
 
 
@@ -208,7 +208,7 @@ class Merger:
         method, wanted = method_of(tree), over.value.get("method")
         if wanted is not None and wanted.value != method:
             text = (
-                f"this overlay is for {wanted.value}, the recipe's method is {method};"
+                f"this overlay is for {plain(wanted)}, the recipe's method is {method};"
                 " it does not apply"
             )
             self._problem(wanted.origin, ("method",), text)

@@ -109,7 +109,8 @@ def declared(path: Sequence[str]) -> Declared | None:
 
 def section_at(path: Sequence[str]) -> type[Section] | None:
     """The section of the map at a key; None where names or anything may stand."""
-    if not path:
+    is_stage = len(path) == 2 and path[0] == "stages"
+    if not path or is_stage:
         return anything()
     above = declarations().get(pattern(path[:-1])) if len(path) > 1 else None
     if above is not None and above.is_map:
