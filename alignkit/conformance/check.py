@@ -1,4 +1,4 @@
-"""One line of what `align plugins check` found, and what plugins of any kind must do."""
+"""One line of what `align plugins check` prints, and what holds for every kind."""
 
 from __future__ import annotations
 

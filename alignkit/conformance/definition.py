@@ -52,7 +52,8 @@ def gap(expected: Gradients, gradients: Gradients, what: str) -> str | None:
     same = math.isfinite(widest) and widest <= TOLERANCE * scale
     return unless(
         same,
-        f"gradients differ by {widest / (scale or 1):.2g} of the largest one from {what}",
+        f"gradients differ by {widest / (scale or 1):.2g} of the largest one from"
+        f" {what}",
     )
 
 

@@ -73,8 +73,8 @@ def refusal(
     elif status in (404, 405, 410) or 300 <= status < 400:
         gone = "is retired" if status == 410 else "or this path does not exist there"
         fault.fatal = InputError(
-            f"{connection.host} answered {status} for {url}: model '{connection.model}' {gone}."
-            f" It said: {said}"
+            f"{connection.host} answered {status} for {url}: model"
+            f" '{connection.model}' {gone}. It said: {said}"
         )
     elif status in (429, 503):
         fault.limited = status == 429
@@ -82,8 +82,8 @@ def refusal(
         fault.wait = retry_after(headers.get("retry-after"), time.time())
         if fault.wait is not None and fault.wait > MAX_WAIT:
             fault.fatal = WorkError(
-                f"{connection.host} asks to wait {fault.wait:.0f} s ({status}): try again"
-                f" later. It said: {said}"
+                f"{connection.host} asks to wait {fault.wait:.0f} s ({status}): try"
+                f" again later. It said: {said}"
             )
     fault.passing = fault.passing and fault.fatal is None
     return fault

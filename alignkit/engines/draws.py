@@ -1,4 +1,4 @@
-"""The next token of every row: drawn from its logits, and what makes some less likely."""
+"""The next token of every row, drawn from its logits."""
 
 from __future__ import annotations
 

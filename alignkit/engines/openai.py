@@ -50,8 +50,8 @@ class OpenAIEngine(OpenAIClient):
         completions: list[list[Completion]],
         on_done: OnDone | None,
     ) -> Outcome:
-        """As `generate`, filling `completions`; what got no answer is in the outcome and
-        raises nothing.
+        """As `generate`, filling `completions`; what got no answer is in the outcome
+        and raises nothing.
         """
         paths = [self.path(prompt) for prompt in prompts]
         for path in (CHAT, COMPLETIONS):

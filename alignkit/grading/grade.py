@@ -99,7 +99,8 @@ def grade_math_verify(response: str, truth: object) -> Score:
     right = any(
         math_verify_verify(read_truth(text), readings) for text in truth_texts(truth)
     )
-    why = f"{_shown(str(readings[-1]))} {'is' if right else 'is not'} {_shown(str(truth))}"
+    verb = "is" if right else "is not"
+    why = f"{_shown(str(readings[-1]))} {verb} {_shown(str(truth))}"
     return Score(
         float(right),
         "ok" if right else "wrong",
