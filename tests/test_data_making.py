@@ -414,8 +414,7 @@ def test_a_kill_among_faults_loses_nothing_and_asks_nothing_twice(tmp_path):
     assert (
         stored() == 120 == len({row["prompt"][0]["content"] for row in made(tmp_path)})
     )
-    # those under way, and those read but not yet written on a busy machine
-    assert len(server.served) - 120 <= 24
+    assert len(server.served) - 120 <= 8  # those under way
 
 
 def test_a_filter_counts_the_first_rule_each_row_failed():

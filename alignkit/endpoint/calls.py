@@ -60,9 +60,10 @@ class Call(Generic[T]):
         self.budget = budget or Budget(None, None)
         self.size = len(bodies)
         self.todo = iter(enumerate(bodies))
-        self.box: queue.SimpleQueue[tuple[int, T] | BaseException | None] = (
-            queue.SimpleQueue()
-        )
+        # an answer with its index, and the event that says the caller is done with it
+        self.box: queue.SimpleQueue[
+            tuple[int, T, asyncio.Event] | BaseException | None
+        ] = queue.SimpleQueue()
         self.faults: dict[int, str] = {}
         self.error: AlignError | None = None
         self.answered = 0
@@ -81,7 +82,9 @@ class Call(Generic[T]):
             while (item := self.box.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                yield item
+                index, value, taken = item
+                yield index, value
+                loop.call_soon_threadsafe(taken.set)
         finally:  # also when the caller stops early (Ctrl-C, an error in on_done)
             with contextlib.suppress(RuntimeError):  # the loop is already closed
                 loop.call_soon_threadsafe(task.cancel)
@@ -131,7 +134,12 @@ class Call(Generic[T]):
                 self.budget.settle(body, usage)
                 self.given_up = 0
                 self.answered += 1
-                self.box.put((index, value))
+                taken = asyncio.Event()
+                self.box.put((index, value, taken))
+                self.settled.set()
+                # Nothing is asked before the answer is written: a process that dies
+                # loses no more than `concurrency` paid answers.
+                await taken.wait()
             self.settled.set()
 
     async def affordable(self, body: Mapping[str, object]) -> bool:
