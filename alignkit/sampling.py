@@ -184,3 +184,12 @@ class Completion:
     token_ids: tuple[int, ...] | None = None
     # of `token_ids`, under the untempered model
     logprobs: tuple[float, ...] | None = None
+
+
+def stop_end(text: str, stops: Sequence[str], shield: int = 0) -> int:
+    """Where the stop string that ends first ends in a text; 0 when there is none.
+
+    One that lies wholly in the first `shield` characters does not count.
+    """
+    places = [(text.find(s, max(0, shield - len(s) + 1)), len(s)) for s in stops]
+    return min((at + length for at, length in places if at >= 0), default=0)

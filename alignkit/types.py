@@ -258,8 +258,10 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """Functions called during a run; any may be left out. A recipe lists callbacks
-    under `callbacks:`.
+    """Functions called during a run, by the process that writes its folder; any may be
+    left out. A recipe lists callbacks under `callbacks:`.
+
+    `run_finished` gets the status: `done`, `failed` or `interrupted`.
     """
 
     name: str

@@ -414,7 +414,8 @@ def test_a_kill_among_faults_loses_nothing_and_asks_nothing_twice(tmp_path):
     assert (
         stored() == 120 == len({row["prompt"][0]["content"] for row in made(tmp_path)})
     )
-    assert len(server.served) - 120 <= 8
+    # those under way, and those read but not yet written on a busy machine
+    assert len(server.served) - 120 <= 24
 
 
 def test_a_filter_counts_the_first_rule_each_row_failed():

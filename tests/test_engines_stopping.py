@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from alignkit.engines.stopping import StopStrings, stop_end
+from alignkit.engines.stopping import StopStrings
+from alignkit.sampling import stop_end
 
 # Tokens are pieces of bytes: parts of characters, characters, several of them.
 PIECES = [

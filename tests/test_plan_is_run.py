@@ -1,7 +1,7 @@
 """`align plan` refuses a recipe exactly where `align run` would stop at it.
 
-Settings are drawn by a fixed seed; each recipe is planned, and taken to its trainer, with
-its optimizer and scheduler, as if nothing had been checked before.
+Settings are drawn by a fixed seed; each recipe is planned, and taken to its trainer,
+with its optimizer and scheduler, as if nothing had been checked before.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FILES = [path for path in sorted(ROOT.rglob("*.yaml")) if path.parent != MINI.pa
 SWEEPS = [path for path in FILES if spec.is_sweep_file(path)]
 RECIPES = [path for path in FILES if path not in SWEEPS]
 
-# What a rule refuses and the trainer does not: it would be read by nothing, or fail only
-# in a later step.
+# What a rule refuses and the trainer does not: it would be read by nothing, or fail
+# only in a later step.
 LATER = {
     *("modules", "dropout", "impossible_fields", "enough_prompts"),
     *("enough_rows", "trained_tokens", "columns_for_rewards", "one_response_each"),
@@ -266,7 +266,7 @@ def test_every_variant_in_miniature_is_planned_and_constructed(
     workshop, tmp_path, path, _data
 ):
     read = spec.read(path, seeds=None, overlays=[MINI], sets=())
-    for variant in check.check(read, workshop.registry).variants:
+    for variant in check.check_sweep(read, workshop.registry).variants:
         folder = tmp_path / variant.label
         folder.mkdir()
         agrees(workshop, next(iter(variant.recipes.values())), folder)

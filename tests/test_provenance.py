@@ -437,7 +437,7 @@ def core(tmp_path, monkeypatch):
         ("types.py", "class RunInfo", False),  # nothing that the reward uses
         ("grading/pool.py", "class Pool", False),
         ("errors.py", "class InputError", False),
-        ("plugins.py", "class Registry", False),
+        ("plugins/registry.py", "class Registry", False),
         ("data/__init__.py", "def load_rows(", False),
     ],
 )

@@ -583,7 +583,7 @@ def test_loading_needs_no_heavy_package_and_is_fast(write):
     a, b = write(GRPO), write(GRPO.replace("seed: 7", "seed: 8"), "b.yaml")
     code = (
         f"import sys\nfrom alignkit import recipe\na, b = recipe.load({str(a)!r}),"
-        f" recipe.load({str(b)!r})\nassert [d.key for d in a.diff(b)] == ['name',"
+        f" recipe.load({str(b)!r})\nassert [d.key for d in recipe.differences(a, b)] == ['name',"
         " 'seed']\nheavy = {'torch', 'transformers', 'trl', 'peft', 'datasets'} &"
         " set(sys.modules)\nassert not heavy, heavy\n"
     )

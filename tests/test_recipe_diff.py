@@ -32,7 +32,7 @@ def rows(differences):
 def test_a_diff_holds_only_what_differs_with_both_origins(load):
     a = load(SFT, "a")
     b = load("extends: a.yaml\nname: a\ntrain: {max_steps: 5, bf16: false}\n", "b")
-    steps, bf16 = a.diff(b)
+    steps, bf16 = recipe.differences(a, b)
     assert (steps.key, steps.a, steps.b) == ("train.max_steps", 9, 5)
     assert str(steps.a_origin).endswith("a.yaml:4:9") and str(steps.b_origin).endswith(
         "b.yaml:3:9"
@@ -42,8 +42,9 @@ def test_a_diff_holds_only_what_differs_with_both_origins(load):
 
 def test_stating_a_default_is_no_difference(load):
     assert (
-        load(SFT, "a").diff(
-            load(SFT + "name: a\nseed: 0\nlaunch: {processes: 1}\n", "b")
+        recipe.differences(
+            load(SFT, "a"),
+            load(SFT + "name: a\nseed: 0\nlaunch: {processes: 1}\n", "b"),
         )
         == []
     )
@@ -65,7 +66,7 @@ def test_the_diff_against_the_parent_turns_it_into_the_child(load):
     ]
     text = recipe.to_yaml(recipe.as_recipe(found))
     again = load("extends: a.yaml\nname: b\n" + text, "c")
-    assert again.diff(child) == []
+    assert recipe.differences(again, child) == []
 
 
 def test_a_map_in_place_of_a_name_and_back_is_a_change(load):
@@ -80,7 +81,7 @@ def test_a_map_in_place_of_a_name_and_back_is_a_change(load):
     again = load(
         "extends: a.yaml\nname: b\n" + recipe.to_yaml(recipe.as_recipe(found)), "c"
     )
-    assert again.diff(child) == []
+    assert recipe.differences(again, child) == []
     back = recipe.as_recipe(
         recipe.diff_resolved({"p": {"template": "x"}}, {"p": "chat"})
     )

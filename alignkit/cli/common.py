@@ -60,10 +60,12 @@ def load_registry(recipes: Sequence[Path] = (), kit: Sequence[str] = ()) -> Regi
     """
     from alignkit import kits, plugins
     from alignkit.machine import hub
+    from alignkit.recipe.plugin_check import refuse_taken
 
     hub.settle()
-
-    return plugins.load(kits.find(recipes, kit))
+    registry = plugins.load(kits.find(recipes, kit))
+    refuse_taken(registry)
+    return registry
 
 
 def load_recipe(

@@ -47,12 +47,13 @@ def diff(
     Only what differs, resolved, with where each value comes from; between runs also
     versions, hardware, data and plugins.
     """
-    from alignkit.recipe import ABSENT, diff_against_parent
+    from alignkit.recipe import ABSENT, diff_against_parent, differences
 
     first = _load(a, overlays, kit)
-    differences = (
-        diff_against_parent(first) if b is None else first.diff(_load(b, overlays, kit))
-    )
+    if b is None:
+        changes = diff_against_parent(first)
+    else:
+        changes = differences(first, _load(b, overlays, kit))
     rows = [
         {
             "key": d.key,
@@ -61,7 +62,7 @@ def diff(
             "a_from": None if d.a_origin is None else str(d.a_origin),
             "b_from": None if d.b_origin is None else str(d.b_origin),
         }
-        for d in differences
+        for d in changes
     ]
     if b is not None and _is_run(a) and _is_run(b):
         rows += _between_runs(Path(a), Path(b))

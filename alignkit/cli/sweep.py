@@ -111,7 +111,7 @@ def sweep(
             )
         state, made = states.reopen(resume)
         registry = load_registry((), state.kits)
-        states.go_on(state, registry)
+        states.go_on(state, made, registry)
     else:
         checked, registry = _check(str(target), overlays, sets, seeds, kit)
         root = out or Path(

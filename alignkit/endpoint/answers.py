@@ -8,7 +8,7 @@ from typing import Any
 
 from alignkit.endpoint.costs import usage_of
 from alignkit.endpoint.faults import BadAnswer
-from alignkit.sampling import Completion
+from alignkit.sampling import Completion, stop_end
 
 # The text of one entry of `choices` as a server of its own ways writes it; None where
 # the entry is written as everywhere.
@@ -60,12 +60,6 @@ def text_of(choice: Mapping[str, Any], *, reasoning: bool) -> str:
     return f"<think>\n{_string(thought)}\n</think>\n\n{text}"
 
 
-def cut_after_stop(text: str, stop: Sequence[str]) -> str:
-    """The text up to and with the stop string that ends first."""
-    ends = [at + len(s) for s in stop if (at := text.find(s)) >= 0]
-    return text[: min(ends)] if ends else text
-
-
 def continuation_logprob(answer: Any, choice: str) -> float:
     """Sum over the echoed prompt's last tokens that cover `choice`, in nats; the one
     generated token behind them is left out.
@@ -88,7 +82,7 @@ def _completion(
     choice: Mapping[str, Any], text: str, share: int, stop: Sequence[str]
 ) -> Completion:
     logprobs = _logprobs(choice.get("logprobs"))
-    kept = cut_after_stop(text, stop)
+    kept = text[: stop_end(text, stop) or None]
     cut = str(choice.get("finish_reason")).lower() in CUT and kept == text
     ids = choice.get("token_ids")
     counted = ids if isinstance(ids, list) and ids else logprobs

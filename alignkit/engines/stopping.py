@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alignkit.sampling import stop_end
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def stop_end(text: str, stops: Sequence[str], shield: int = 0) -> int:
-    """Where the stop string that ends first ends in a text; 0 when there is none.
-
-    One that lies wholly in the first `shield` characters does not count.
-    """
-    places = [(text.find(s, max(0, shield - len(s) + 1)), len(s)) for s in stops]
-    return min((at + length for at, length in places if at >= 0), default=0)
 
 
 class StopStrings:

@@ -19,26 +19,6 @@ from alignkit.plugins.plugin import KINDS, Plugin, guard
 from alignkit.plugins.registry import Registry
 
 _HOOKS = {hook: (kind, cls) for kind, (hook, cls) in KINDS.items()}
-# What a recipe says to the core beside a plugin's options: an option of such a name
-# would never reach the plugin.
-TAKEN = {
-    "reward": ("weight", "on_error", "deadline"),
-    "loss": ("name", "normalize", "constant"),
-    "advantage": ("name",),
-    "dataset": ("dataset",),
-    "eval": (
-        "before",
-        "after",
-        "every",
-        "limit",
-        "split",
-        "samples",
-        "prompt",
-        "data",
-        "sampling",
-        "judge",
-    ),
-}
 
 
 def load(found: Sequence[kits.Kit]) -> Registry:
@@ -154,14 +134,6 @@ def _check_signature(plugin: Plugin) -> None:
                 raise PluginError(
                     f"{at}: option '{name}' of {plugin.kind} '{plugin.name}' has no"
                     " type annotation"
-                )
-            if parameter.kind is parameter.KEYWORD_ONLY and name in TAKEN.get(
-                plugin.kind, ()
-            ):
-                raise PluginError(
-                    f"{at}: {plugin.kind} '{plugin.name}' cannot have an option"
-                    f" '{name}': in a recipe it means something else there; call it"
-                    " another name"
                 )
 
 

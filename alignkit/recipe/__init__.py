@@ -6,9 +6,11 @@ from alignkit.recipe.diff import (
     as_recipe,
     diff_against_parent,
     diff_resolved,
+    differences,
     to_yaml,
 )
-from alignkit.recipe.load import Recipe, load
+from alignkit.recipe.load import load
+from alignkit.recipe.model import Recipe
 from alignkit.recipe.plugin_check import named_plugins
 from alignkit.recipe.schema import METHODS, Config
 from alignkit.recipe.schema.editor import json_schema
@@ -24,6 +26,7 @@ __all__ = [
     "as_recipe",
     "diff_against_parent",
     "diff_resolved",
+    "differences",
     "json_schema",
     "load",
     "named_plugins",

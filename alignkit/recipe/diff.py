@@ -7,13 +7,10 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from alignkit.recipe.model import Recipe
 from alignkit.recipe.yaml import DELETE, Key, Origin, plain, scalar, walk
-
-if TYPE_CHECKING:
-    from alignkit.recipe.load import Recipe
-
 
 _OLD_YAML = re.compile(r"yes|no|on|off|y|n|[-+.\d][-+.\d_:e]*")  # not text to YAML 1.1
 
@@ -44,6 +41,11 @@ class Difference:
     def key(self) -> str:
         """The dotted key."""
         return ".".join(self.path)
+
+
+def differences(a: Recipe, b: Recipe) -> list[Difference]:
+    """What differs from recipe `a` in recipe `b`."""
+    return diff_resolved(a.resolved, b.resolved, a.origins, b.origins)
 
 
 def diff_resolved(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,51 +15,14 @@ from alignkit.errors import RecipeError
 from alignkit.recipe import trl
 from alignkit.recipe.check import Checker
 from alignkit.recipe.inherit import Merger
+from alignkit.recipe.model import DEFAULT, Recipe
 from alignkit.recipe.paths import expanded, is_file, is_folder, locate
-from alignkit.recipe.schema import Config, Pipeline, Prompt, Stage, walk
+from alignkit.recipe.schema import Config, Pipeline, Prompt, walk
 from alignkit.recipe.schema.methods import Started
 from alignkit.recipe.yaml import Key, Node, Origin, find, plain
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
-    from alignkit.recipe.diff import Difference
-
-_DEFAULT = Origin("", kind="default")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A recipe that passed all checks."""
-
-    path: Path
-    config: Config
-    # with the core's defaults; written as recipe.yaml it runs again as it is
-    resolved: dict[str, Any]
-    origins: dict[str, Origin]  # by dotted key, for every value of `resolved`
-    parents: tuple[Path, ...] = ()  # what the file itself extends
-    # merged, without defaults
-    stated: Node = field(default_factory=lambda: Node({}, _DEFAULT), repr=False)
-    # what it is a change of
-    base: Node = field(default_factory=lambda: Node({}, _DEFAULT), repr=False)
-    # of a pipeline, each complete
-    stages: dict[str, Recipe] = field(default_factory=dict)
-
-    @property
-    def trained(self) -> dict[str, Recipe]:
-        """The recipes that train a model, by name: a pipeline's stages, or this one."""
-        return self.stages or {self.config.name: self}
-
-    @property
-    def stage(self) -> Stage:
-        """The config of a recipe that is no pipeline."""
-        assert not isinstance(self.config, Pipeline)
-        return self.config
-
-    def diff(self, other: Recipe) -> list[Difference]:
-        """What differs from this recipe in the other one."""
-        from alignkit.recipe.diff import diff_resolved
-
-        return diff_resolved(self.resolved, other.resolved, self.origins, other.origins)
 
 
 def load(
@@ -106,7 +68,7 @@ def load(
     if change is not None:
         tree = merger.merge(tree, change)
     if "name" not in tree.value:
-        tree = Node({"name": Node(file.stem, _DEFAULT), **tree.value}, tree.origin)
+        tree = Node({"name": Node(file.stem, DEFAULT), **tree.value}, tree.origin)
     tree = _absolute(tree)
     checker = Checker(tree, registry)
     config = checker.run(_filled(tree))
@@ -195,7 +157,7 @@ def _origins(
 ) -> Iterator[tuple[str, Origin]]:
     for name, value in resolved.items():
         node = None if tree is None else find(tree, (name,))
-        yield prefix + name, _DEFAULT if node is None else node.origin
+        yield prefix + name, DEFAULT if node is None else node.origin
         if isinstance(value, dict):
             yield from _origins(value, node, f"{prefix}{name}.")
 

@@ -47,6 +47,26 @@ def check_plugins(
             )
 
 
+def refuse_taken(registry: Registry) -> None:
+    """Refuse plugins with an option that a recipe could not state: beside the options
+    of a plugin of its kind the name means something to the core.
+
+    Raises:
+        PluginError: one problem per option.
+    """
+    problems = []
+    for kind, section in walk.sections_of_plugins().items():
+        for plugin in registry.all(kind):
+            for name in sorted(plugin.options().keys() & section.model_fields.keys()):
+                problems.append(
+                    f"{plugin.where}: {kind} '{plugin.name}' cannot have an option"
+                    f" '{name}': in a recipe it means something else there; call it"
+                    " another name"
+                )
+    if problems:
+        raise PluginError(*problems)
+
+
 def named_plugins(
     config: Mapping[str, Any], registry: Registry | None = None
 ) -> Iterator[walk.Named]:

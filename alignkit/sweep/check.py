@@ -163,7 +163,9 @@ def _variant(
                 f" {key}; drop it here"
             )
     stated = load(change, base.config.seed, base.config.name)
-    differences = [d for d in base.diff(stated) if walk.matters(d.key.split("."))]
+    differences = [
+        d for d in recipe.differences(base, stated) if walk.matters(d.key.split("."))
+    ]
     plans = plan.plan(stated, registry)
     steps = _steps(plans)
     if spec.budget and base_steps and steps and differences:

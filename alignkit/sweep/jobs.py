@@ -167,7 +167,7 @@ def _read(folder: Path) -> Sweep:
         ) from error
 
 
-def go_on(sweep: Sweep, registry: Registry) -> None:
+def go_on(sweep: Sweep, made: Run, registry: Registry) -> None:
     """Start to work on a reopened sweep.
 
     Raises:
@@ -187,6 +187,7 @@ def go_on(sweep: Sweep, registry: Registry) -> None:
         for text in provenance.changes(manifest, now):
             changed.setdefault(text, []).append(job.name)
     if changed:
+        made.finish("interrupted")
         raise InputError(
             *(
                 f"{text} since these were run: {listing(jobs, 3)}"

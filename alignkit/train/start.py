@@ -12,6 +12,7 @@ from alignkit.machine import here
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
 from alignkit.recipe.schema import ExpertIteration, Pipeline
 from alignkit.run import Run
+from alignkit.terminal import say
 from alignkit.train import iterate, launch, pipeline, training
 from alignkit.train.watchers import Watchers
 
@@ -83,7 +84,7 @@ def start(
         pipeline.check(recipe, *choice, registry, datasets)
     run = _folder(recipe, registry, datasets, options, console)
     if run.writes and options.join is None:
-        _say(console, f"run folder: {run.folder}")
+        say(console, f"run folder: {run.folder}")
     try:
         return Outcome(run, _work(recipe, registry, datasets, options, console, run))
     except KeyboardInterrupt:
@@ -102,12 +103,12 @@ def _folder(
     if options.resume is None:
         run = create_run(recipe, registry, datasets, options.root, options.folder)
         for note in run.manifest["identity"]["not_covered"]:
-            _say(console, f"its changes would not be seen: {note}")
+            say(console, f"its changes would not be seen: {note}")
         return run
     if options.first is None:
         begun = Run.open(options.resume)
         for note in check_unchanged(recipe, registry, datasets, begun):
-            _say(console, note)
+            say(console, note)
         return Run.reopen(options.resume)
     run = Run.reopen(options.resume, redo=True)
     # before the new fingerprint is written: a kill in between must not pass old stages
@@ -115,10 +116,6 @@ def _folder(
     pipeline.set_aside(recipe, run.folder, options.first)
     run.update(**provenance.of_run(recipe, registry, datasets).record())
     return run
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def create_run(

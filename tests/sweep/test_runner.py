@@ -208,8 +208,9 @@ def begin(sweep_file, helped, tmp_path):
     def make():
         registry = helped[1]()
         read = spec.read(sweep_file(VARIANTS), seeds=(0,), overlays=(), sets=())
-        checked = check.check(read, registry)
-        return jobs.create(checked, registry, tmp_path / "runs")[0], registry
+        checked = check.check_sweep(read, registry)
+        sweep, make.run = jobs.create(checked, registry, tmp_path / "runs")
+        return sweep, registry
 
     return make
 
@@ -226,29 +227,29 @@ def test_a_run_of_another_helper_is_not_reused(begin, helped):
 def test_a_sweep_is_not_gone_on_with_when_a_helper_has_changed(begin, helped):
     sweep, registry = begin()
     work(sweep, Cluster(registry, fail=["b-"]), registry)
-    Run.open(sweep.folder).finish("failed")
+    begin.run.finish("failed")
     again, made = jobs.reopen(sweep.folder)
-    jobs.go_on(again, registry)
+    jobs.go_on(again, made, registry)
     made.finish("failed")
     helped[0].write_text("def near(a, b):\n    return float(a != b)\n")
-    again, _ = jobs.reopen(sweep.folder)
+    again, made = jobs.reopen(sweep.folder)
     with pytest.raises(InputError) as caught:
-        jobs.go_on(again, registry)
+        jobs.go_on(again, made, registry)
     said = "reward nearest: its helper rewards/_rules.py changed since these were run"
     assert f"{said}: a-seed0, c-seed0" in str(caught.value)
-    assert Run.open(sweep.folder).status == "failed"
+    assert Run.open(sweep.folder).status == "interrupted"
 
 
 def test_runs_of_0_1_are_kept_in_their_sweep_not_reused_in_others_and_said(begin):
     sweep, registry = begin()
     work(sweep, Cluster(registry, fail=["b-"]), registry)
-    Run.open(sweep.folder).finish("failed")
+    begin.run.finish("failed")
     for job in sweep.of("done"):
         run = Run.open(job.run)
         del run.manifest["identity"]
         run.update(fingerprint="ab" * 32)
-    again, _ = jobs.reopen(sweep.folder)
-    jobs.go_on(again, registry)
+    again, made = jobs.reopen(sweep.folder)
+    jobs.go_on(again, made, registry)
     assert [job.status for job in again.jobs] == ["done", "waiting", "done"]
     assert "2 runs were done by alignkit 0.1" in again.notes[0]
     other = begin()[0]

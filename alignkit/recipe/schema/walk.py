@@ -163,6 +163,17 @@ def value_at(config: Section, path: Sequence[str]) -> Any:
     return value
 
 
+def sections_of_plugins() -> dict[str, type[Section]]:
+    """By kind of plugin the map in which its options stand beside the core's keys."""
+    found: dict[str, type[Section]] = {}
+    for path, known in declarations().items():
+        section = known.section if known.is_map else section_at(path[:-1])
+        chosen = known.is_map or selector_of(section) == path[-1]
+        if known.key.plugin and section is not None and chosen:
+            found.setdefault(known.key.plugin, section)
+    return found
+
+
 def shared() -> tuple[str, ...]:
     """The keys that a pipeline states once for all its stages."""
     return tuple(

@@ -1,0 +1,41 @@
+"""What a loaded recipe is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignkit.recipe.schema import Config, Pipeline, Stage
+from alignkit.recipe.yaml import Node, Origin
+
+DEFAULT = Origin("", kind="default")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that passed all checks."""
+
+    path: Path
+    config: Config
+    # with the core's defaults; written as recipe.yaml it runs again as it is
+    resolved: dict[str, Any]
+    origins: dict[str, Origin]  # by dotted key, for every value of `resolved`
+    parents: tuple[Path, ...] = ()  # what the file itself extends
+    # merged, without defaults
+    stated: Node = field(default_factory=lambda: Node({}, DEFAULT), repr=False)
+    # what it is a change of
+    base: Node = field(default_factory=lambda: Node({}, DEFAULT), repr=False)
+    # of a pipeline, each complete
+    stages: dict[str, Recipe] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> dict[str, Recipe]:
+        """The recipes that train a model, by name: a pipeline's stages, or this one."""
+        return self.stages or {self.config.name: self}
+
+    @property
+    def stage(self) -> Stage:
+        """The config of a recipe that is no pipeline."""
+        assert not isinstance(self.config, Pipeline)
+        return self.config
