@@ -315,3 +315,17 @@ def test_interrupting_keeps_what_is_done_and_tells_how_to_go_on(tmp_path, kit):
     assert process.returncode == 130 and "run the same command again to go on" in err
     done = len(out.read_bytes().splitlines())
     assert 0 < done < 1500
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("folder", "is no file; name a file"), ("rows.jsonl", "would be overwritten")],
+)
+def test_grades_go_neither_into_a_folder_nor_over_what_is_graded(
+    align, file, tmp_path, out, words
+):
+    (tmp_path / "folder").mkdir()
+    before = file.read_bytes()
+    code, _, err = align(file, "--reward", "drgrpo", "--out", out)
+    assert code == 2 and words in err
+    assert file.read_bytes() == before

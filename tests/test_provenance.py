@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from pydantic.fields import FieldInfo
 
 from alignkit import data, kits, plan, plugins, provenance, recipe
@@ -754,6 +755,36 @@ def test_scores_of_0_1_are_computed_anew_and_said(scored, tmp_path):
     assert summary["value"] == 1.0
     (text,) = [text for text in said if "anew" in text]
     assert "computed anew: they are of alignkit 0.1" in text
+
+
+def test_the_difference_of_two_runs_names_the_helper_that_changed(project, tmp_path):
+    from alignkit.cli import cli
+    from alignkit.train import start
+
+    def begun(name):
+        registry = registry_of(project)
+        loaded = recipe.load(project / "recipes/r.yaml", registry=registry)
+        datasets = Datasets(registry)
+        return start.create_run(loaded, registry, datasets, folder=tmp_path / name)
+
+    def differing(a, b):
+        command = [
+            "diff",
+            str(a.folder),
+            str(b.folder),
+            "--json",
+            "--kit",
+            str(project),
+        ]
+        done = CliRunner().invoke(cli, command, catch_exceptions=False)
+        return {row["key"] for row in json.loads(done.stdout)}
+
+    first, again = begun("first"), begun("again")
+    assert differing(first, again) == set()
+    change(project / "rewards/_rules.py", "1.0", "2.0")
+    assert differing(first, begun("other")) == {"reward exact.rewards/_rules.py"}
+    again.update(fingerprint="ab" * 32)  # as 0.1 wrote it
+    assert differing(first, again) == {"identity"}
 
 
 def test_a_run_goes_on_only_with_what_it_was_begun_with(project, tmp_path):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alignkit.recipe import Recipe
 
 # Of a manifest: what else may make two runs differ.
-_BETWEEN_RUNS = ("versions", "hardware", "data", "plugins", "git", "model")
+_BETWEEN_RUNS = ("versions", "hardware", "data", "git", "model")
 
 
 @click.command()
@@ -105,12 +105,17 @@ def _load(path: str, overlays: tuple[str, ...], kit: tuple[str, ...]) -> Recipe:
 
 
 def _between_runs(a: Path, b: Path) -> list[dict[str, Any]]:
+    from alignkit.provenance import code_of
     from alignkit.recipe import ABSENT, diff_resolved
     from alignkit.run import Run
 
+    manifests = [Run.open(path).manifest for path in (a, b)]
+    codes = [code_of(manifest) for manifest in manifests]
+    if codes[0]["identity"] != codes[1]["identity"]:  # then no part of them is told
+        codes = [{"identity": code["identity"]} for code in codes]
     sides = [
-        {k: v for k, v in Run.open(p).manifest.items() if k in _BETWEEN_RUNS}
-        for p in (a, b)
+        {k: v for k, v in manifest.items() if k in _BETWEEN_RUNS} | code
+        for manifest, code in zip(manifests, codes, strict=True)
     ]
     return [
         {

@@ -19,7 +19,7 @@ from alignkit.cli.common import (
     print_json,
     progress,
 )
-from alignkit.errors import InputError
+from alignkit.cli.sources import apart
 from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def grade(
     rewards = bind_specs(load_registry(kit=kit), specs)
     fields = stored.Fields(response_field, truth_field, prompt_field)
     rows = stored.read_rows(Path(file), fields, rewards.values())
-    if out and Path(out).resolve() == Path(file).resolve():
-        raise InputError(f"--out {out} is the file that is graded; choose another")
+    if out:
+        apart(Path(out), file)
     if out and explain is None:
         hold(Path(out))
     with Grader() as grader:

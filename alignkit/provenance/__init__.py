@@ -2,7 +2,14 @@
 how two of them differ.
 """
 
-from alignkit.provenance.changes import OLD, changes, differences, is_old, measured_by
+from alignkit.provenance.changes import (
+    OLD,
+    changes,
+    code_of,
+    differences,
+    is_old,
+    measured_by,
+)
 from alignkit.provenance.fingerprint import Fingerprint, of_run
 from alignkit.provenance.identity import Identity, identity, identity_of_function
 from alignkit.provenance.named import Named, named
@@ -13,6 +20,7 @@ __all__ = [
     "Identity",
     "Named",
     "changes",
+    "code_of",
     "differences",
     "identity",
     "identity_of_function",

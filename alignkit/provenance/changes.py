@@ -9,6 +9,7 @@ from typing import Any
 from alignkit.provenance.fingerprint import Fingerprint
 from alignkit.provenance.identity import VERSION
 
+_HASHED_LESS = "of 0.1, which hashed fewer files"
 OLD = (
     "alignkit 0.1, which knew a plugin by its own file alone: such an identity and"
     " today's cannot be compared"
@@ -67,12 +68,25 @@ def differences(a: Parts, b: Parts) -> Iterator[str]:
             yield f"{name} changed"
 
 
+def code_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of each plugin, data set and prompt in a run's manifest; of 0.1 the
+    words that there is none to compare.
+    """
+    if is_old(manifest):
+        return {"identity": _HASHED_LESS}
+    parts = manifest.get("identity", {}).get("parts", {})
+    beside = {name for name in parts if name.startswith("rows of ")}
+    beside |= {"recipe", "versions"}  # which a manifest holds in full
+    stated = {name: part for name, part in parts.items() if name not in beside}
+    return {"identity": "of today", **stated}
+
+
 def measured_by(part: Mapping[str, Any]) -> dict[str, Any]:
     """What is compared of a grader or judge in an eval's provenance: its files and
     packages one by one, and `identity`, of which kind these are.
     """
     if is_old(part):
-        return {**part, "identity": "of 0.1, which hashed fewer files"}
+        return {**part, "identity": _HASHED_LESS}
     stated = {k: v for k, v in part.items() if k not in _SUMMED_UP}
     if "parts" in part:
         stated |= {"identity": "of today", **part["parts"]}

@@ -227,7 +227,8 @@ def _group(
             if before.seed == after.seed:
                 problems.append(
                     f"{before.folder} and {after.folder} are the same recipe and seed;"
-                    " give one of them"
+                    f" give one of them (align diff {before.folder} {after.folder} shows"
+                    " whether their code and data are the same too)"
                 )
         finished, collapsed = (
             [one.run for one in members if one.collapsed is c] for c in (False, True)
