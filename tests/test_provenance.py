@@ -340,24 +340,34 @@ def test_a_circle_of_imports_is_no_trouble(kit):
     [
         (b"def cut(:\n", r"_rare\.py:1: "),
         (b"\xff\xfe\x00", r"_rare\.py:1: "),
-        (None, "_rare.py: "),
     ],
 )
 def test_a_helper_that_cannot_be_read_is_one_error_with_its_file(kit, text, said):
-    file = kit / "plugins/_rare.py"
-    if text is None:
-        file.unlink()
-        file.symlink_to(kit / "gone")
-        file = kit / "plugins/_rare.py"
-        registry = registry_of(kit)
-        assert (
-            "plugins/_rare.py" not in identity_of(registry.get("reward", "exact")).code
-        )
-        return
-    file.write_bytes(text)
+    (kit / "plugins/_rare.py").write_bytes(text)
     with pytest.raises(PluginError, match=said) as caught:
         exact_of(kit)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("helper", ["plugins/_rare.py", "rewards/_late.py"])
+@pytest.mark.parametrize("link", [False, True])
+def test_a_helper_that_is_not_there_is_an_error_before_it_is_called(kit, helper, link):
+    file = kit / helper
+    file.unlink()
+    if link:
+        file.symlink_to(kit / "gone")
+    said = rf"rewards/exact\.py: imports {file.parent.name}\.{file.stem}"
+    with pytest.raises(PluginError, match=said):
+        exact_of(kit)
+
+
+@pytest.mark.parametrize("line", ["from ._faster import cut", "from . import _faster"])
+def test_a_helper_that_may_be_missing_is_imported_under_try(kit, line):
+    text = f"try:\n    {line}\nexcept ImportError:\n    cut = str\n"
+    (kit / "rewards/_late.py").write_text(text)
+    before = exact_of(kit)
+    (kit / "rewards/_faster.py").write_text("cut = str.strip\n")
+    assert exact_of(kit) != before
 
 
 def test_a_package_counts_by_its_version_and_a_loose_file_is_not_covered(

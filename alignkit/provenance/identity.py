@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignkit.errors import PluginError
 from alignkit.provenance import syntax
 
 if TYPE_CHECKING:
@@ -141,13 +142,13 @@ class _Walk:
                     known.add(place)
                     queue.append(place)
             for one in statement.imports:
-                self._follow(one, source, package)
+                self._follow(one, label, package)
 
-    def _follow(self, one: syntax.Import, source: syntax.Source, importer: str) -> None:
-        attributes = source.attributes_of(one.bound)
+    def _follow(self, one: syntax.Import, label: str, importer: str) -> None:
+        attributes = self.sources[label].attributes_of(one.bound)
         top = one.module.partition(".")[0]
         if one.module.startswith(f"{_KITS}."):
-            self._kit(one)
+            self._kit(one, label)
         elif top != "alignkit":
             if not importer or _COMPUTING.match(importer):
                 self._package(top, deep=importer.startswith(_WITH_REQUIREMENTS))
@@ -183,7 +184,7 @@ class _Walk:
             ]
             self._need(label, places, module)
 
-    def _kit(self, one: syntax.Import) -> None:
+    def _kit(self, one: syntax.Import, label: str) -> None:
         """A module of this kit, or of another one that is mounted."""
         _, _, name, *parts = one.module.split(".")
         kit = f"{_KITS}.{name}"
@@ -192,6 +193,11 @@ class _Walk:
             if kit not in sys.modules:
                 return
             root = Path(next(iter(sys.modules[kit].__path__)))
+        elif not one.tried and not _is_there(root.joinpath(*parts), one.name):
+            raise PluginError(
+                f"{root / label}: imports {'.'.join([*parts, one.name or ''])}, which its"
+                " kit does not have"
+            )
         parts += filter(None, [one.name])  # a module in a package, or a name in one
         for end in range(len(parts)):
             for module in (
@@ -210,6 +216,15 @@ class _Walk:
             self.not_covered[f"{place}, which belongs to no package"] = None
         else:
             self.packages[top] = False  # whether it is there may decide
+
+
+def _is_there(module: Path, name: str | None) -> bool:
+    """Whether a module of a kit can be imported, and where it is a plain folder, a
+    module of that name in it.
+    """
+    if module.with_suffix(".py").is_file() or (module / "__init__.py").is_file():
+        return True
+    return module.is_dir() and (name is None or _is_there(module / name, None))
 
 
 def _public() -> Mapping[str, str]:

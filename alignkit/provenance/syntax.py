@@ -7,7 +7,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -28,6 +28,7 @@ class Import:
     module: str  # absolute
     name: str | None
     bound: str
+    tried: bool = field(default=False, repr=False)  # it may be missing: under `try`
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,13 @@ def _statements(node: ast.stmt, package: str) -> Iterator[Statement]:
             yield Statement(None, frozenset({one.bound}), frozenset(), (one,))
         return
     inner = list(ast.walk(node))
-    imports = tuple(one for child in inner for one in _imports(child, package))
+    blocks = [child.body for child in inner if isinstance(child, ast.Try)]
+    tried = {child for block in blocks for line in block for child in ast.walk(line)}
+    imports = tuple(
+        replace(one, tried=child in tried)
+        for child in inner
+        for one in _imports(child, package)
+    )
     names = [child for child in inner if isinstance(child, ast.Name)]
     attributes = {
         (child.value.id, child.attr)
