@@ -154,7 +154,10 @@ for _ in range(20):
     f._all_fields.cache_clear()
     assert f.fields("trl.SFTConfig")["max_length"].default == 1024
 """
-    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    # the temporary folder of this machine may know the answer
+    own = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    running = [subprocess.Popen(command, env=own) for _ in range(4)]
     assert [process.wait(120) for process in running] == [0] * 4
     assert len(list(cache.iterdir())) == 1
 
