@@ -12,7 +12,7 @@ from rich.console import Console
 from alignkit import models, plan, recipe
 from alignkit.data.datasets import Datasets
 from alignkit.plan import verdict
-from alignkit.recipe import rules, to_yaml
+from alignkit.recipe import rules, to_yaml, trl
 from alignkit.recipe.rules import Problem
 
 ROWS = 16
@@ -116,6 +116,14 @@ class Workshop:
         """What `align plan`, and `align run` before anything else, says against it."""
         plans = plan.plan(loaded, self.registry)
         return [text for stage in plans for text in stage.wrong + stage.missing]
+
+    def unread(self, loaded: Any) -> list[str]:
+        """What nothing would read, which a recipe is refused for when it is loaded."""
+        config, method = loaded.resolved, loaded.config.method
+        effective = trl.effective(config, method)
+        fields = trl.unread(method, config.get("train", {}), effective)
+        keys = trl.unread_keys(method, config, effective)
+        return [text for _, text in (*fields, *keys)]
 
     def problems(
         self, method: str, change: dict[str, Any], **known: Any
