@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -206,6 +207,32 @@ def test_help_starts_without_heavy_packages():
     )
     loaded = done.stdout.splitlines()[-1]
     for name in (*HEAVY, "pydantic", "rich", "ruamel.yaml", "pluggy"):
+        assert f"'{name}'" not in loaded, name
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["plan", "recipes/grpo_math.yaml"],
+        ["diff", "recipes/grpo_math.yaml", "recipes/rloo_math.yaml"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_recipe_whose_model_is_not_here_is_read_without_heavy_packages(
+    command, tmp_path
+):
+    code = (
+        f"import sys, alignkit.cli as c\ntry: c.main({command})\nexcept SystemExit as e:"
+        " print('exit', e.code)\nprint(sorted(sys.modules))"
+    )
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    offline.pop("ALIGN_DATA", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=offline
+    )
+    *_, exited, loaded = done.stdout.splitlines()
+    assert exited in ("exit 3", "exit 0"), done.stdout + done.stderr
+    for name in ("torch", "transformers", "trl", "peft"):
         assert f"'{name}'" not in loaded, name
 
 

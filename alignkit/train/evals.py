@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit import models
 from alignkit.endpoint.judges import JudgeClient, resolve
-from alignkit.engines.transformers import TransformersEngine
 from alignkit.errors import WorkError
 from alignkit.evaluate import EvalRequest, Planned, evaluate, plan_eval
 from alignkit.recipe.schema import Policy, Stage, Stepped
@@ -147,6 +146,8 @@ class TrainingEvals:
             with trainer_engine(self.trainer, "policy") as engine:
                 yield engine
             return
+        from alignkit.engines.transformers import TransformersEngine
+
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         yield TransformersEngine(
             model, self.trainer.processing_class, name="policy", batch_size=BATCH
