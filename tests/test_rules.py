@@ -43,6 +43,8 @@ BROKEN = {
         *("sft", {"evals": {"arithmetic": {"split": "test", "data": {"split": "test"}}}}, {}),
         *("evals.arithmetic.data.split", "already"),
     ),
+    "a proof that there is not": ("sft", {"waive": {"row_alone": "MoE"}}, {}, "waive.row_alone", "rows_alone"),
+    "a proof waived without a word": ("sft", {"waive": {"rows_alone": " "}}, {}, "waive.rows_alone", "say why"),
     "the best by an eval that is not": (
         *("sft", {"evals": {"arithmetic": {}}, "best": {"metric": "eval/math/accuracy"}}, {}),
         *("best.metric", "eval/arithmetic/accuracy"),

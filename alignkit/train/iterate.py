@@ -167,7 +167,7 @@ def _sft(
             for name, e in resolved.get("evals", {}).items()
         },
     }
-    for key in ("loss", "callbacks", "track", "launch"):
+    for key in ("loss", "callbacks", "track", "launch", "waive"):
         if key in resolved:
             found[key] = resolved[key]
     return found

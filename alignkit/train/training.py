@@ -12,6 +12,7 @@ from alignkit import data, models
 from alignkit.engines.base import local_engine
 from alignkit.grading import Grader
 from alignkit.machine.gpus import cuda_available
+from alignkit.proofs.record import Proofs
 from alignkit.proofs.settings import requested
 from alignkit.recipe.schema import Policy, Sampled, Stepped
 from alignkit.run import Run, eval_summaries
@@ -27,6 +28,7 @@ from alignkit.train.callbacks import (
 )
 from alignkit.train.evals import TrainingEvals, planned_evals
 from alignkit.train.examples import Examples, examples
+from alignkit.train.proving import ROWS, Subject, prove_end, prove_start
 from alignkit.train.rewards import Answers
 from alignkit.train.trainer import make_trainer, objective, reward_board
 
@@ -95,11 +97,14 @@ class Training:
     run: Run
     trainer: Seam
     evals: TrainingEvals
+    subject: Subject
+    proofs: Proofs
 
     def work(self, resume: bool = False) -> None:
-        """Evaluate, train, evaluate, save."""
+        """Prove, evaluate, train, evaluate, save, prove."""
         trainer = self.trainer
         checkpoint = self._checkpoint() if resume else None
+        prove_start(self.subject, self.proofs)
         if checkpoint is None:
             self.evals.before()
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
@@ -112,6 +117,7 @@ class Training:
         if trainer.accelerator.is_main_process:
             model = trainer.accelerator.unwrap_model(trainer.model)
             models.save(model, trainer.processing_class, self.run.model)
+        prove_end(self.subject, self.proofs)
 
     def _checkpoint(self) -> str | None:
         """The newest checkpoint, with what was logged after it taken back; None starts
@@ -170,6 +176,7 @@ def _prepare(
         answers = _answers(config, datasets)
         board = reward_board(config, registry, grader, folder, answers)
     planned = planned_evals(config, registry, datasets) if folder.writes else {}
+    first = datasets.rows(config.data.train.stated, config.seed)[:ROWS]
     datasets.release()
     trainer = make_trainer(
         config,
@@ -201,7 +208,18 @@ def _prepare(
         progress,
     ):
         trainer.add_callback(callback)
-    return Training(folder, trainer, evals)
+    subject = Subject(
+        config=config,
+        registry=registry,
+        run=folder,
+        trainer=trainer,
+        tokenizer=tokenizer,
+        prompt=prompt,
+        rows=first,
+        engine=engine,
+    )
+    proofs = Proofs(folder, config.method, config.waive)
+    return Training(folder, trainer, evals, subject, proofs)
 
 
 def _note_rows(

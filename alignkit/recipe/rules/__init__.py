@@ -12,6 +12,7 @@ from alignkit.recipe.rules import (
     loss,
     machine,
     model,
+    proofs,
     schedule,
 )
 from alignkit.recipe.rules.rule import Facts, Problem, Rule
@@ -28,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     *batches.RULES,
     *schedule.RULES,
     *evals.RULES,
+    *proofs.RULES,
     *machine.RULES,
 )
 

@@ -68,6 +68,10 @@ class Trained(Started, Named):
     train: dict[str, Any] = {}
     """TRL's own field names for the method."""
     evals: Annotated[dict[str, Eval], Key(plugin="eval")] = {}
+    waive: Annotated[dict[str, str], Key(shared=True)] = {}
+    """Proofs that this run goes without, each with the reason, such as `rows_alone: its
+    experts depend on the batch`.
+    """
 
 
 class Stepped(Trained):

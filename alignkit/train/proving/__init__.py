@@ -1,0 +1,43 @@
+"""The proofs of a run, by the names of their claims (`alignkit.recipe.claims`)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+from alignkit.proofs.record import Finding, Proofs
+from alignkit.recipe.claims import CLAIMS
+from alignkit.train.proving.subject import ROWS, Subject
+
+__all__ = ["ROWS", "Subject", "prove_end", "prove_start"]
+
+Test = Callable[[Subject], Finding]
+START: Mapping[str, Test] = {}
+END: Mapping[str, Test] = {}
+
+
+def prove_start(subject: Subject, proofs: Proofs) -> None:
+    """Before the first step, and before evals of the untrained model.
+
+    Raises:
+        InputError: what does not hold.
+    """
+    _prove(START, subject, proofs)
+    proofs.require("start")
+
+
+def prove_end(subject: Subject, proofs: Proofs) -> None:
+    """Once the model is saved.
+
+    Raises:
+        WorkError: what does not hold; the model is there.
+    """
+    _prove(END, subject, proofs)
+    proofs.close()
+    proofs.require("end")
+
+
+def _prove(tests: Mapping[str, Test], subject: Subject, proofs: Proofs) -> None:
+    for name, test in tests.items():
+        if subject.config.method in CLAIMS[name].methods:
+            proofs.prove(name, functools.partial(test, subject))
