@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkit.errors import PluginError, WorkError
+from alignkit.train.meters import Meters
 from alignkit.train.objective import Objective, Step, in_force
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Seam:
+class Seam(Meters):
     """Mixed in before a TRL trainer; takes one more keyword, `objective`. None leaves
     TRL's own loss untouched.
 
@@ -27,10 +28,6 @@ class Seam:
     """
 
     method: str
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """All that the TRL trainer of a subclass brings in."""
 
     def __init__(
         self, *args: Any, objective: Objective | None = None, **kwargs: Any
@@ -39,8 +36,7 @@ class Seam:
         self._calls = 0
         self._window = 0  # microbatches of the current optimizer step
         self._step_size: Step | None = None
-        # name -> (2,) sum and count over the optimizer step
-        self._sums: dict[str, Tensor] = {}
+        self._sums = {}
         self._effective: dict[str, Any] | None = None
         # spent in a training step on generation and grading
         self._seconds_elsewhere = 0.0
@@ -195,56 +191,6 @@ class Seam:
         for tensor in logps:
             count("logps", tensor)
             tensor.register_hook(lambda gradient: count("gradient", gradient))
-
-    # -- metrics -----------------------------------------------------------------------
-
-    def _note(self, name: str, value: Any, mask: Tensor) -> None:
-        """Add a metric: (B, T) averages over the response tokens of the step, (B,) over
-        its rows, a number as it is.
-        """
-        value = torch.as_tensor(value, device=mask.device).detach().float()
-        if value.shape == mask.shape:
-            self._add(name, value.masked_fill(~mask, 0).sum(), mask.sum())
-        elif value.shape == mask.shape[:1] or value.dim() == 0:
-            self._add(
-                name,
-                value.sum(),
-                torch.tensor(float(value.numel()), device=mask.device),
-            )
-        else:
-            assert self.objective is not None
-            raise PluginError(
-                f"loss '{self.objective.loss.name}' returned the metric '{name}' of"
-                f" shape {tuple(value.shape)}; expected a number,"
-                f" {tuple(mask.shape[:1])} or {tuple(mask.shape)}"
-                f" ({self.objective.where})"
-            )
-
-    def _add(self, name: str, total: Tensor, count: Tensor) -> None:
-        pair = torch.stack([total.detach().float(), count.detach().float()])
-        self._sums[name] = self._sums[name] + pair if name in self._sums else pair
-
-    def _totals(self) -> dict[str, list[float]]:
-        """Sum and count of each metric over the processes; one that a process lacks
-        counts nothing there.
-        """
-        from accelerate.utils import gather_object
-
-        names = sorted(set(gather_object(list(self._sums))))
-        nothing = torch.zeros(2, device=self.accelerator.device)
-        sums = torch.stack([self._sums.get(name, nothing) for name in names])
-        self._sums = {}
-        return dict(
-            zip(
-                names,
-                self.accelerator.reduce(sums, reduction="sum").tolist(),
-                strict=True,
-            )
-        )
-
-    def _flush_eval(self) -> None:
-        for name, (total, count) in self._totals().items():
-            self._metrics["eval"][name].append(total / count if count else math.nan)
 
     # -- effective settings ------------------------------------------------------------
 
