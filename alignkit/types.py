@@ -64,12 +64,15 @@ class Reward:
     `where`: a sync per-sample reward runs in the worker pool (killed after `deadline`
         seconds per sample), batch and async ones in the trainer's process; name `pool`
         or `process` to choose.
+    `style`: it says how something is written (a penalty, a format), not whether it is
+        right.
     """
 
     name: str
     function: Callable[..., Any]
     deadline: float = 5.0
     where: Literal["auto", "pool", "process"] = "auto"
+    style: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,4 +20,4 @@ def length_penalty(response: str, *, target: int = 512, buffer: int = 256) -> Sc
 
 @hookimpl
 def align_rewards() -> Iterator[Reward]:
-    yield Reward("length_penalty", length_penalty)
+    yield Reward("length_penalty", length_penalty, style=True)

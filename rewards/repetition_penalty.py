@@ -20,4 +20,4 @@ def repetition_penalty(response: str, *, ngram: int = 5, scale: float = 1.0) -> 
 
 @hookimpl
 def align_rewards() -> Iterator[Reward]:
-    yield Reward("repetition_penalty", repetition_penalty)
+    yield Reward("repetition_penalty", repetition_penalty, style=True)

@@ -42,4 +42,4 @@ def think_format(response: str, prompt: str | Sequence[Mapping[str, str]]) -> Sc
 
 @hookimpl
 def align_rewards() -> Iterator[Reward]:
-    yield Reward("think_format", think_format)
+    yield Reward("think_format", think_format, style=True)

@@ -1,7 +1,11 @@
-"""Proof that an advantage does what its definition says."""
+"""Proof that an advantage does what its definition says.
+
+Shapes: N rewards of groups of `group_size` that lie beside each other.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -10,6 +14,7 @@ from torch import Tensor
 
 from alignkit.conformance.check import (
     Check,
+    Note,
     Test,
     needed,
     outcome,
@@ -21,7 +26,12 @@ from alignkit.types import Advantage, Loss
 
 # an objective holds both; this one is never called
 _LOSS = Loss("none", needed, ("grpo",))
+SIZES = (4, 2, 6)  # of groups
+# several groups of each size, none of them without variance
 _REWARDS = (0.2, 0.5, 0.0, 0.4, 1.0, 0.0, 0.0, 1.0, 0.3, 0.1, 0.8, 0.2)
+_SCALE = 1e3  # so large that what is added to a divisor does not count
+_SHIFT = 10.0
+Function = Callable[[Tensor, int], Tensor]
 
 
 def check_advantage(advantage: Advantage) -> list[Check]:
@@ -33,14 +43,38 @@ def check_advantage(advantage: Advantage) -> list[Check]:
     def result(check: str, test: Test) -> Check:
         return outcome("advantage", advantage.name, check, test)
 
+    def of_each_size(test: Callable[[Function, int], str | None]) -> Test:
+        return functools.partial(_each_size, test, function)
+
     return [
         result("picklable", lambda: picklable(function)),
         result("values", lambda: _finite(advantage)),
-        result("groups apart", lambda: _groups_apart(function)),
-        result("order", lambda: _ordered(function)),
-        result("direction", lambda: _rises_with_rewards(function)),
-        result("unbiased std", lambda: _unbiased(function)),
+        result("groups apart", of_each_size(_groups_apart)),
+        result("order", of_each_size(_ordered)),
+        result("direction", of_each_size(_rises_with_rewards)),
+        result("unbiased std", of_each_size(_unbiased)),
+        result("scale", of_each_size(_scale)),
+        result("baseline", of_each_size(_baseline)),
+        result("unscored", of_each_size(_unscored)),
     ]
+
+
+def _each_size(
+    test: Callable[[Function, int], str | None], function: Function
+) -> str | None:
+    """The first fault over all group sizes; a note only where there is none."""
+    notes = []
+    for size in SIZES:
+        wrong = test(function, size)
+        if isinstance(wrong, Note):
+            notes.append(wrong)
+        elif wrong:
+            return f"in groups of {size}: {wrong}"
+    return notes[0] if notes else None
+
+
+def _rewards(dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.tensor(_REWARDS, dtype=dtype)
 
 
 def _finite(advantage: Advantage) -> str | None:
@@ -61,48 +95,112 @@ def _finite(advantage: Advantage) -> str | None:
     return None
 
 
-def _groups_apart(function: Callable[..., Tensor]) -> str | None:
-    rewards = torch.tensor(_REWARDS)
+def _groups_apart(function: Function, size: int) -> str | None:
+    rewards = _rewards()
     changed = rewards.clone()
-    changed[4:8] = torch.tensor([3.0, 1.0, 2.0, 9.0])
-    same = torch.allclose(function(rewards, 4)[:4], function(changed, 4)[:4])
-    return unless(same, "another group's rewards change a group's advantages")
+    changed[size : 2 * size] = torch.linspace(1, 9, size, dtype=rewards.dtype) ** 2
+    before, after = function(rewards, size), function(changed, size)
+    others = torch.ones(len(rewards), dtype=torch.bool)
+    others[size : 2 * size] = False
+    return unless(
+        torch.allclose(before[others], after[others]),
+        "another group's rewards change a group's advantages",
+    )
 
 
-def _ordered(function: Callable[..., Tensor]) -> str | None:
-    rewards = torch.tensor(_REWARDS)
-    order = torch.tensor([2, 0, 3, 1])
-    moved = torch.cat([rewards[:4][order], rewards[4:]])
+def _ordered(function: Function, size: int) -> str | None:
+    rewards = _rewards()
+    order = torch.arange(size).roll(1)
+    moved = torch.cat([rewards[:size][order], rewards[size:]])
     same = torch.allclose(
-        function(rewards, 4)[:4][order], function(moved, 4)[:4], atol=1e-6
+        function(rewards, size)[:size][order], function(moved, size)[:size], atol=1e-6
     )
     return unless(
         same, "the order of completions within a group changes their advantages"
     )
 
 
-def _rises_with_rewards(function: Callable[..., Tensor]) -> str | None:
-    rewards = torch.tensor(_REWARDS)
-    order = rewards.view(-1, 4).argsort(dim=1)
-    steps = function(rewards, 4).view(-1, 4).gather(1, order).diff(dim=1)
+def _rises_with_rewards(function: Function, size: int) -> str | None:
+    rewards = _rewards()
+    order = rewards.view(-1, size).argsort(dim=1, stable=True)
+    steps = function(rewards, size).view(-1, size).gather(1, order).diff(dim=1)
     if (steps < -1e-6).any():
         return "a higher reward has a lower advantage than another of its group"
     rising = bool((steps > 1e-6).any())
     return unless(rising, "all advantages are equal: nothing is learnt")
 
 
-def _unbiased(function: Callable[..., Tensor]) -> str | None:
+def _degree(function: Function, size: int) -> float:
+    """How advantages grow with rewards that are multiplied: 1 in proportion, 0 not at
+    all; NaN where no one power says it.
+    """
+    # well away from where what is added to a divisor counts
+    rewards = _rewards() * _SCALE
+    plain, scaled = function(rewards, size), function(rewards * _SCALE, size)
+    moved = plain.abs() > 1e-9
+    powers = (scaled[moved] / plain[moved]).abs().log() / math.log(_SCALE)
+    if not len(powers) or powers.max() - powers.min() > 1e-2:
+        return math.nan
+    return round(powers.mean().item(), 2)
+
+
+def _unbiased(function: Function, size: int) -> str | None:
     """Advantages that do not change with the scale of the rewards were divided by a
     deviation: by the right one?
     """
-    rewards = torch.tensor(_REWARDS, dtype=torch.float64)
-    plain, scaled = function(rewards, 4), function(rewards * 1e3, 4)
-    if not torch.allclose(plain, scaled, rtol=1e-3, atol=1e-4):
+    if _degree(function, size) != 0:
         return None
-    deviation = plain.view(-1, 4).std(dim=1)
-    biased = torch.full_like(deviation, math.sqrt(4 / 3))
+    deviation = function(_rewards() * _SCALE, size).view(-1, size).std(dim=1)
+    biased = torch.full_like(deviation, math.sqrt(size / (size - 1)))
     return unless(
         not torch.allclose(deviation, biased, rtol=1e-3),
         "divides by the biased standard deviation (n); the definition has the unbiased"
         " one (n - 1)",
     )
+
+
+def _scale(function: Function, size: int) -> str | None:
+    """Rewards in other units leave advantages as they are, or change them alike."""
+    degree = _degree(function, size)
+    if degree in (0, 1):
+        return None
+    if degree < 0:
+        return (
+            "rewards ten times as large give smaller advantages: they are divided by"
+            " the variance, not by its root"
+        )
+    return Note("advantages follow the scale of the rewards by no power of it")
+
+
+def _baseline(function: Function, size: int) -> str | None:
+    """The same added to every reward of a group: a baseline takes it away whole, and no
+    baseline leaves it whole.
+    """
+    rewards = _rewards() * _SCALE
+    moved = function(rewards + _SHIFT * _SCALE, size) - function(rewards, size)
+    moved /= _SHIFT * _SCALE
+    if _degree(function, size) == 1:
+        none, whole = (torch.full_like(moved, part) for part in (0.0, 1.0))
+        return unless(
+            torch.allclose(moved, none, atol=1e-4)
+            or torch.allclose(moved, whole, atol=1e-4),
+            "the same added to every reward of a group changes the advantages by"
+            f" {moved.abs().max():.2g} of it: the baseline is no mean (of the others,"
+            " divided by n - 1; of all, by n)",
+        )
+    return None
+
+
+def _unscored(function: Function, size: int) -> str | None:
+    """NaN, for what nothing could score, is left out of its group's statistics."""
+    rewards = _rewards()
+    rewards[0] = math.nan
+    others = function(rewards, size)[1:size]
+    as_zero = function(rewards.nan_to_num(0.0), size)[1:size]
+    without = function(rewards[1:size], size - 1)
+    if torch.allclose(others, as_zero) and not torch.allclose(others, without):
+        return Note(
+            "counts what nothing could score (NaN) as a reward of 0, which shifts the"
+            " advantages of its group"
+        )
+    return None

@@ -12,6 +12,10 @@ from alignkit.errors import AlignError, MissingError
 Test = Callable[[], str | None]  # returns what is wrong, or None
 
 
+class Note(str):
+    """What a test saw that may be meant, and is no fault."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One line of the table. `ok` is None where a plugin declares what would otherwise
@@ -50,6 +54,8 @@ def outcome(kind: str, name: str, check: str, test: Test) -> Check:
         wrong = str(error)
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and its crash is the result here
         wrong = f"raised {type(error).__name__}: {error}"
+    if isinstance(wrong, Note):
+        return Check(kind, name, check, None, wrong)
     return Check(kind, name, check, wrong is None, wrong or "")
 
 

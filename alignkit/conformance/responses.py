@@ -19,12 +19,16 @@ HOSTILE = (
     "</think> <answer>1e999999</answer>",
     "word " * 20_000,
 )
-ORDINARY = (
-    "it is 42",
-    "<think> so </think> 42",
-    "so </think> <answer> 42 </answer>",
-    r"so \boxed{42}",
-    "so </think> <answer>41</answer>",
-    "",
+TRUTHS = ("42", "7", "13")
+# An answer as models state it.
+FORMS = (
+    "ANSWER",
+    "it is ANSWER",
+    "<think> so </think> ANSWER",
+    "so </think> <answer> ANSWER </answer>",
+    "so </think> <answer>ANSWER</answer>",
+    r"so \boxed{ANSWER}",
 )
+# Right for one of the truths each, wrong for the others.
+ORDINARY = ("", *(form.replace("ANSWER", t) for t in TRUTHS for form in FORMS))
 PROMPT = "What is 6 x 7?\nAssistant: <think>"

@@ -1,0 +1,126 @@
+"""What `align plugins check` sees in advantages: every planted fault, and none in those
+that are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from alignkit import kits, plugins
+from alignkit.conformance.advantages import check_advantage
+from alignkit.types import Advantage
+
+Function = Callable[[Tensor, int], Tensor]
+
+
+def grouped(form: Callable[[Tensor], Tensor]) -> Function:
+    """An advantage by what it makes of (groups, size)."""
+    return lambda rewards, size: form(rewards.view(-1, size)).flatten()
+
+
+def nanvar(rows: Tensor, correction: int = 1) -> Tensor:
+    gaps = rows - rows.nanmean(dim=1, keepdim=True)
+    known = (~rows.isnan()).sum(dim=1, keepdim=True)
+    divisor = (known - correction).clamp(min=1)
+    return (gaps**2).nansum(dim=1, keepdim=True) / divisor
+
+
+def centred(rows: Tensor) -> Tensor:
+    return rows - rows.nanmean(dim=1, keepdim=True)
+
+
+def others(rows: Tensor, divisor: int) -> Tensor:
+    known = (~rows.isnan()).sum(dim=1, keepdim=True)
+    rest = rows.nansum(dim=1, keepdim=True) - rows.nan_to_num(0)
+    return rest / (known + divisor).clamp(min=1)
+
+
+def std(rewards: Tensor, size: int) -> Tensor:
+    return grouped(lambda rows: centred(rows) / (nanvar(rows).sqrt() + 1e-6))(
+        rewards, size
+    )
+
+
+def leave_one_out(rewards: Tensor, size: int) -> Tensor:
+    return grouped(lambda rows: rows - others(rows, -1))(rewards, size)
+
+
+def raw(rewards: Tensor, size: int) -> Tensor:
+    return rewards.clone()
+
+
+def maximum_likelihood(rewards: Tensor, size: int) -> Tensor:
+    """MaxRL: the gap to the mean, by the mean."""
+
+    def form(rows: Tensor) -> Tensor:
+        return centred(rows) / (rows.nanmean(dim=1, keepdim=True).abs() + 1e-6)
+
+    return grouped(form)(rewards, size)
+
+
+def four_alike(rewards: Tensor, size: int) -> Tensor:
+    groups = rewards.view(-1, 4 if len(rewards) % 4 == 0 else size)
+    return centred(groups).flatten()
+
+
+def by_variance(rewards: Tensor, size: int) -> Tensor:
+    return grouped(lambda rows: centred(rows) / (nanvar(rows) + 1e-6))(rewards, size)
+
+
+def biased(rewards: Tensor, size: int) -> Tensor:
+    return grouped(lambda rows: centred(rows) / (nanvar(rows, 0).sqrt() + 1e-6))(
+        rewards, size
+    )
+
+
+def wrong_divisor(rewards: Tensor, size: int) -> Tensor:
+    return grouped(lambda rows: rows - others(rows, 0))(rewards, size)
+
+
+def nan_as_zero(rewards: Tensor, size: int) -> Tensor:
+    rows = rewards.nan_to_num(0).view(-1, size)
+    return (rows - rows.mean(dim=1, keepdim=True)).flatten()
+
+
+def lower_is_better(rewards: Tensor, size: int) -> Tensor:
+    return -std(rewards, size)
+
+
+def outcomes(function: Function) -> dict[str, bool | None]:
+    return {c.check: c.ok for c in check_advantage(Advantage("mine", function))}
+
+
+@pytest.mark.parametrize(
+    ("function", "check"),
+    [
+        (four_alike, "groups apart"),
+        (by_variance, "scale"),
+        (biased, "unbiased std"),
+        (wrong_divisor, "baseline"),
+        (lower_is_better, "direction"),
+    ],
+)
+def test_a_planted_fault_fails(function: Function, check: str):
+    assert outcomes(function)[check] is False
+
+
+def test_what_counts_nan_as_0_is_noted():
+    checks = outcomes(nan_as_zero)
+    assert checks.pop("unscored") is None
+    assert all(checks.values())
+
+
+@pytest.mark.parametrize("function", [std, leave_one_out, raw, maximum_likelihood])
+def test_a_right_advantage_passes_without_a_word(function: Function):
+    assert all(outcomes(function).values()), outcomes(function)
+
+
+def test_the_advantages_that_come_along_pass():
+    registry = plugins.load([kits.builtin()])
+    for plugin in registry.all("advantage"):
+        checks = check_advantage(plugin.value)
+        assert all(c.ok for c in checks), [c for c in checks if not c.ok]
