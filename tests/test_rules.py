@@ -288,8 +288,8 @@ BROKEN = {
         *("grpo", {"generation": {"engine": "vllm", "vllm": {"mode": "server"}}}, {}),
         *("generation.vllm.server", "URL"),
     ),
-    "truncation beside stop strings": (
-        "grpo",
+    "truncation beside stop strings and a KL in TRL's advantages": (
+        "rloo",
         {"generation": {"stop": ["</answer>"]}} | train(mask_truncated_completions=True, num_generations=2),
         *({}, "train.mask_truncated_completions", "generation.stop"),
     ),

@@ -39,6 +39,7 @@ train:
   steps_per_generation: {per_generation}
   num_generations: 4
   beta: {beta}
+  mask_truncated_completions: {masked}
   eval_strategy: steps
   eval_steps: 2
   per_device_eval_batch_size: 4
@@ -90,7 +91,8 @@ def train(home: Path, method: str, processes: int = 1, **settings) -> tuple[Path
     for name in ("kit/plugins", "kit/rewards", "spied"):
         (home / name).mkdir(parents=True)
     (home / "kit" / "plugins" / "spy.py").write_text(SPY)
-    words = {"advantage": "group", "per_generation": 2, "beta": 0.0, **settings}
+    words = {"advantage": "group", "per_generation": 2, "beta": 0.0, "masked": False}
+    words |= settings
     text = RECIPE.format(
         method=method, spied=home / "spied", processes=processes, **words
     )
@@ -183,6 +185,16 @@ def test_a_rollout_ends_by_eos_by_a_stop_string_or_by_its_length(case):
         if row["finish_reason"] == "length":
             assert row["tokens"] == 4 and "7" not in row["response"]
     assert {row["finish_reason"] for row in rows} == {"stop", "length"}
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_what_neither_eos_nor_a_stop_string_ends_is_left_out(tmp_path, method):
+    folder, seen = train(tmp_path, method, masked=True)
+    trained = Counter(tokens for *_, tokens, _ in seen)
+    rows = rollouts(folder)
+    ended = [row["tokens"] if row["finish_reason"] == "stop" else 0 for row in rows]
+    assert trained == Counter(ended)
+    assert 0 in ended and max(ended) > 0
 
 
 def test_log_probs_and_entropies_are_those_of_the_policy_that_sampled(case):

@@ -13,7 +13,7 @@ from transformers import StoppingCriteriaList
 
 from alignkit.engines.stopping import StopCriterion, StopStrings
 from alignkit.train.objective import Objective
-from alignkit.train.rollouts import Rollouts
+from alignkit.train.rollouts import Rollouts, own_tokens
 from alignkit.train.seam import Seam
 
 
@@ -25,6 +25,7 @@ class StoppedRollouts(Seam, Rollouts):
     ) -> None:
         super().__init__(*args, objective=objective, **kwargs)
         self._stops: tuple[str, ...] = ()
+        self._ended: list[bool] = []  # of the newest batch, each response
         given = (
             self.vllm_generation.generation_kwargs
             if self.use_vllm
@@ -32,8 +33,6 @@ class StoppedRollouts(Seam, Rollouts):
         )
         if stops := given.get("stop" if self.use_vllm else "stop_strings"):
             self._stops = (stops,) if isinstance(stops, str) else tuple(stops)
-            # it would mask every response that a stop string ends
-            assert not self.mask_truncated_completions, self._stops
             shielded = (
                 given.get("min_tokens" if self.use_vllm else "min_new_tokens") or 0
             )
@@ -72,6 +71,7 @@ class StoppedRollouts(Seam, Rollouts):
         responses = generated[2] if len(generated) == 3 else generated[3]
         rows = self._begin(responses, generated[1], round(seconds, 3))
         ended = [self._has_ended(ids) for ids in generated[1]]
+        self._ended = ended
         for row, done in zip(rows, ended, strict=bool(rows)):
             row["finish_reason"] = "stop" if done else "length"
         if self._stops:  # TRL counts a response as cut off unless EOS ends it
@@ -84,6 +84,34 @@ class StoppedRollouts(Seam, Rollouts):
             for name in ("mean", "min", "max"):
                 metrics.pop(f"completions/{name}_terminated_length")
         return generated
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        """TRL takes for cut off what no EOS ends, so also what a stop string ends: its
+        own filter is off while it looks, and ours masks the rows that have not ended.
+        """
+        filtered, self.mask_truncated_completions = (
+            self.mask_truncated_completions,
+            self.mask_truncated_completions and not self._stops,
+        )
+        try:
+            output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        finally:
+            self.mask_truncated_completions = filtered
+        if filtered and self._stops:
+            self._mask_unended(output)
+        return output
+
+    def _mask_unended(self, output: dict[str, Any]) -> None:
+        mask = output["completion_mask"]
+        ended = torch.tensor(self._ended, device=mask.device)
+        for name in ("completion_mask", "tool_mask"):
+            if name in output:
+                output[name] = output[name] * ended[:, None]
+        if "num_items_in_batch" in output:  # GRPO
+            count = own_tokens(output).sum()
+            output["num_items_in_batch"] = self.accelerator.gather(count).sum()
+        if "old_logps" in output:  # RLOO's, summed over each row
+            output["old_logps"] = output["old_logps"] * ended
 
     def _has_ended(self, ids: list[int]) -> bool:
         """By EOS or a stop string, and not by the limit of tokens."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from alignkit.errors import nearest
 from alignkit.recipe.rules.rule import Facts, Problem, of
 from alignkit.recipe.rules.settings import sampling, setting
-from alignkit.recipe.schema import Policy, Sampled
+from alignkit.recipe.schema import RLOO, Policy, Sampled
 from alignkit.recipe.trl_fields import BATCHING, fields
 
 
@@ -38,13 +38,15 @@ def vllm_server(config: Policy, facts: Facts) -> Iterator[Problem]:
         yield ("generation", "vllm", "server"), text
 
 
-@of(Policy)
-def truncation_and_stops(config: Policy, facts: Facts) -> Iterator[Problem]:
-    """TRL takes a response that does not end with the end token for cut off."""
-    if sampling(config, "stop") and setting(config, "mask_truncated_completions"):
+@of(RLOO)
+def truncation_and_stops(config: RLOO, facts: Facts) -> Iterator[Problem]:
+    """TRL puts the KL into the reward before it is known which responses ended."""
+    masked = setting(config, "mask_truncated_completions")
+    own = config.advantage is not None
+    if masked and not own and setting(config, "beta") and sampling(config, "stop"):
         text = (
-            "masks every response that does not end with the end token, so also those "
-            "ended by generation.stop; leave one of the two out"
+            "would put the KL of responses that generation.stop has not ended into TRL's"
+            " advantages; say train.beta: 0, or name an advantage plugin"
         )
         yield ("train", "mask_truncated_completions"), text
 
