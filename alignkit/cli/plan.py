@@ -82,6 +82,12 @@ def _print(loaded: Any, plans: list[Any]) -> None:
                 say(out, f"{title}: {name}: {shown}")
         for text in _estimate(p.estimate):
             say(out, text)
+        for text in p.warnings:
+            out.print(
+                f"[yellow]warning[/yellow]: {cell(text)}",
+                highlight=False,
+                soft_wrap=True,
+            )
         for text in p.wrong:
             out.print(
                 f"[red]wrong[/red]: {cell(text)}", highlight=False, soft_wrap=True

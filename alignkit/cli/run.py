@@ -124,8 +124,11 @@ def run(
         )
     datasets = Datasets(registry)
     # a pipeline has planned its stages, a launcher its processes
+    warnings: list[str] = []
     if not stage and join is None:
-        planning.require(planning.plan(loaded, registry, datasets), loaded, overlays)
+        plans = planning.plan(loaded, registry, datasets)
+        planning.require(plans, loaded, overlays)
+        warnings = [f"{p.name}: {text}" for p in plans for text in p.warnings]
 
     from alignkit.train.start import Options, start
 
@@ -140,6 +143,8 @@ def run(
         goes_on=goes_on,
     )
     out_console = console(as_json)
+    for text in warnings:
+        say(out_console, f"warning: {text}")
     outcome = start(loaded, registry, datasets, options, out_console)
     if outcome.interrupted:
         # the one that started this process says how to go on

@@ -17,9 +17,9 @@ from alignkit.plan import estimate, machine
 from alignkit.plan.memory import Lengths
 from alignkit.plan.planned import Plan
 from alignkit.plan.rows import read_rows
-from alignkit.plan.verdict import facts, faults
+from alignkit.plan.verdict import facts, faults, told
 from alignkit.provenance import identity, named
-from alignkit.recipe import trl
+from alignkit.recipe import rules, trl
 from alignkit.recipe.rules import batches, setting
 from alignkit.recipe.schema import Model, Stage
 
@@ -129,6 +129,7 @@ def _plan(
     lengths = read_rows(config, registry, datasets, tokenizer, found)
     known = facts(origin, registry, tokenizer, found.rows.get("rows"))
     found.wrong += faults(config, origin, known)
+    found.warnings += [told(problem) for problem in rules.warnings(config, known)]
     _evals(config, registry, datasets, found)
     return found, lengths
 

@@ -22,6 +22,7 @@ class Plan:
     estimate: dict[str, Any] = field(default_factory=dict)  # only where asked for
     missing: list[str] = field(default_factory=list)  # exit 3
     wrong: list[str] = field(default_factory=list)  # exit 2
+    warnings: list[str] = field(default_factory=list)  # `run` says them too
 
     def record(self) -> dict[str, Any]:
         """The plan for programs."""
@@ -38,4 +39,5 @@ class Plan:
             "estimate": self.estimate,
             "missing": self.missing,
             "wrong": self.wrong,
+            "warnings": self.warnings,
         }

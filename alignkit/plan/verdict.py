@@ -50,4 +50,10 @@ def faults(config: Stage, origin: Model, known: rules.Facts) -> list[str]:
         else:
             more = replace(known, modules=modules, adapts_head=head)
             problems = list(rules.check(config, more))
-    return [f"{'.'.join(key)}: {text}" for key, text in problems] + list(refused)
+    return [*map(told, problems), *refused]
+
+
+def told(problem: rules.Problem) -> str:
+    """A problem as a line."""
+    key, text = problem
+    return f"{'.'.join(key)}: {text}"

@@ -17,9 +17,10 @@ from alignkit.recipe.rules import (
 )
 from alignkit.recipe.rules.rule import Facts, Problem, Rule
 from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.rules.warnings import WARNINGS
 from alignkit.recipe.schema import ExpertIteration, Trained
 
-__all__ = ["RULES", "Facts", "Problem", "Rule", "check", "setting"]
+__all__ = ["RULES", "Facts", "Problem", "Rule", "check", "setting", "warnings"]
 
 RULES: tuple[Rule, ...] = (
     *model.RULES,
@@ -53,4 +54,10 @@ def check(config: Trained, facts: Facts = Facts()) -> Iterator[Problem]:  # noqa
 
 def _each(config: Trained, facts: Facts) -> Iterator[Problem]:
     for rule in RULES:
+        yield from rule(config, facts)
+
+
+def warnings(config: Trained, facts: Facts) -> Iterator[Problem]:
+    """What a recipe without faults may still not mean."""
+    for rule in WARNINGS:
         yield from rule(config, facts)
