@@ -83,7 +83,7 @@ class _Policy(StoppedRollouts):
         self._asked = inputs
         self._scored = []
         try:
-            output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
             if self.objective is not None:
                 self._apply_objective(self.objective, inputs, output)
             if self.board is not None:

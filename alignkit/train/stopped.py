@@ -20,6 +20,8 @@ from alignkit.train.seam import Seam
 class StoppedRollouts(Seam, Rollouts):
     """Mixed in before TRL's GRPOTrainer or RLOOTrainer."""
 
+    mask_truncated_completions: bool  # TRL's
+
     def __init__(
         self, *args: Any, objective: Objective | None = None, **kwargs: Any
     ) -> None:
@@ -85,20 +87,18 @@ class StoppedRollouts(Seam, Rollouts):
                 metrics.pop(f"completions/{name}_terminated_length")
         return generated
 
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
         """TRL takes for cut off what no EOS ends, so also what a stop string ends: its
         own filter is off while it looks, and ours masks the rows that have not ended.
         """
-        filtered, self.mask_truncated_completions = (
-            self.mask_truncated_completions,
-            self.mask_truncated_completions and not self._stops,
-        )
+        if not (self._stops and self.mask_truncated_completions):
+            return super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        self.mask_truncated_completions = False
         try:
             output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         finally:
-            self.mask_truncated_completions = filtered
-        if filtered and self._stops:
-            self._mask_unended(output)
+            self.mask_truncated_completions = True
+        self._mask_unended(output)
         return output
 
     def _mask_unended(self, output: dict[str, Any]) -> None:
