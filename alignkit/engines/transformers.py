@@ -25,6 +25,7 @@ from alignkit.engines.prompts import PromptCoder
 from alignkit.engines.reader import Reader
 from alignkit.engines.stopping import StopStrings
 from alignkit.errors import WorkError
+from alignkit.models.shape import context
 
 # finished rows leave the batch once no more than this share of it is still running
 COMPACT_BELOW = 7 / 8
@@ -63,9 +64,7 @@ class TransformersEngine:
         self.model = name
         self._reader = Reader(model, tokenizer)
         self._batch_size = batch_size
-        self._prompts = PromptCoder(
-            tokenizer, name, model.config.get_text_config().max_position_embeddings
-        )
+        self._prompts = PromptCoder(tokenizer, name, context(model.config))
         ends = model.generation_config.eos_token_id
         if isinstance(ends, int):
             ends = [ends]

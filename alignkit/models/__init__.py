@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from alignkit.errors import InputError, asks_for, listing, nearest
 from alignkit.machine.gpus import cuda_available
+from alignkit.models.shape import context
 from alignkit.models.source import base_of, explained, first_line, resolve
 from alignkit.models.threads import settle_threads
 from alignkit.models.tiny import (
@@ -265,7 +266,7 @@ def describe(
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.config._attn_implementation,
         "threads": torch.get_num_threads(),
-        "context": model.config.get_text_config().max_position_embeddings,
+        "context": context(model.config),
         "vocabulary": len(tokenizer),
         "eos": tokenizer.eos_token,
         "pad": tokenizer.pad_token,

@@ -61,6 +61,15 @@ def configuration(
         return None
 
 
+# positions of a model whose configuration sets no end to them (ALiBi, recurrent)
+ENDLESS = 2**31
+
+
+def context(config: PretrainedConfig) -> int:
+    """Tokens that a model reads at most, prompt and response together."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", ENDLESS))
+
+
 def adapted(
     config: PretrainedConfig, lora: Mapping[str, object]
 ) -> tuple[tuple[str, ...], bool]:

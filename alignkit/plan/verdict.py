@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError
 from alignkit.machine.gpus import cards
-from alignkit.models.shape import adapted, configuration
+from alignkit.models.shape import adapted, configuration, context
 from alignkit.recipe import rules
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ def facts(
     model = configuration(origin.path, origin.build, origin.revision)
     if model is None:
         return known
-    return replace(known, model=model.get_text_config().to_dict())
+    sizes = {
+        **model.get_text_config().to_dict(),
+        "max_position_embeddings": context(model),
+    }
+    return replace(known, model=sizes)
 
 
 def faults(config: Stage, origin: Model, known: rules.Facts) -> list[str]:

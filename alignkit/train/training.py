@@ -12,6 +12,7 @@ from alignkit import data, models
 from alignkit.engines.base import local_engine
 from alignkit.grading import Grader
 from alignkit.machine.gpus import cuda_available
+from alignkit.models.shape import context
 from alignkit.proofs.record import Proofs
 from alignkit.proofs.settings import requested
 from alignkit.recipe.schema import Policy, Sampled, Stepped
@@ -156,7 +157,7 @@ def _prepare(
     cuda = cuda_available()
     args = arguments(config, folder.folder, engine=engine, cuda=cuda)
     model, tokenizer = _model(config, folder, args)
-    context = model.config.get_text_config().max_position_embeddings
+    length = context(model.config)
     prompt = data.load_prompt(config.data.template, registry)
     parts = {
         part: examples(
@@ -164,7 +165,7 @@ def _prepare(
             datasets.rows(spec.stated, config.seed),
             prompt,
             tokenizer,
-            context=context,
+            context=length,
             engine=engine,
         )
         for part, spec in config.data.parts().items()

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 
 from alignkit.proofs.record import Finding, Proofs
 from alignkit.recipe.claims import CLAIMS
+from alignkit.train.proving.rows import prove_alone, prove_apart
 from alignkit.train.proving.subject import ROWS, Subject
 
 __all__ = ["ROWS", "Subject", "prove_end", "prove_start"]
 
 Test = Callable[[Subject], Finding]
-START: Mapping[str, Test] = {}
+START: Mapping[str, Test] = {"rows_alone": prove_alone, "rows_apart": prove_apart}
 END: Mapping[str, Test] = {}
 
 
