@@ -102,8 +102,8 @@ class Proofs:
         )
         self._write()
 
-    def require(self, when: When) -> None:
-        """Stop where a proof of this time failed.
+    def require(self, when: When, *, begun: bool = False) -> None:
+        """Stop where a proof of this time failed; `begun`: something is trained already.
 
         Raises:
             InputError: before the first step, so nothing is lost but the loading.
@@ -117,7 +117,7 @@ class Proofs:
         if not failed:
             return
         faults = "\n".join(map(_told, failed))
-        if when == "start":
+        if when == "start" and not begun:
             raise InputError(faults)
         raise WorkError(f"{faults}\nAll that was trained is kept in {self.run.folder}")
 

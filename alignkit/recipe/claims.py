@@ -45,7 +45,7 @@ CLAIMS: dict[str, Claim] = {
         "configuration, tokenizer and tensors come back from a trial save as they were",
         "start",
     ),
-    "settings": Claim("what the recipe states is in force", "step"),
+    "settings": Claim("what the recipe states is in force", "start"),
     "sync": Claim("vLLM generates with the weights of the trainer", "step", ROLLOUTS),
     "saved_model": Claim(
         "the saved model computes what the trained one computed", "end"

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from alignkit.proofs.settings import verify_effective
+from alignkit.proofs.settings import compare, requested, unproven
 from alignkit.terminal import Progress
+from alignkit.train.proving.settings import in_force
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from alignkit.proofs.record import Finding, Proofs
     from alignkit.run import Run
-    from alignkit.train.seam import Seam
+    from alignkit.train.proving.subject import Subject
     from alignkit.train.watchers import Watchers
 
 # TRL's names on the left; docs/metrics.md lists ours.
@@ -214,31 +216,39 @@ class ProgressCallback(TrainerCallback):
 
 
 class SettingsCallback(TrainerCallback):
-    """After the first optimizer step, writes both into the manifest and stops the run
-    where they differ.
+    """Proves the settings once optimizer, schedule and data loader are made, and again
+    after the first step; both go into the manifest.
     """
 
-    def __init__(self, run: Run, wanted: dict[str, Any], trainer: Seam) -> None:
-        self.run = run
-        self.wanted = wanted
-        self.trainer = trainer
+    def __init__(self, subject: Subject, proofs: Proofs) -> None:
+        self.subject = subject
+        self.proofs = proofs
+        self.wanted = requested(subject.config, subject.engine)
+        self.effective: dict[str, Any] = {}
         self._done = False
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Before the first step."""
+        self._prove()
+        self.proofs.require("start")
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Compare once."""
-        if self._done:
-            return
-        self._done = True
-        effective: dict[str, Any] = self.trainer.effective_settings()
-        if effective["loss.name"] == "trl" and effective["method"] == "grpo":
-            scale = {"group": "std", "none": "none"}.get(
-                self.trainer.scale_rewards, self.trainer.scale_rewards
-            )
-            effective["advantage.name"] = "group"
-            effective["advantage.scale"] = scale
-        for key in self.wanted.keys() - effective.keys():
-            if key.startswith("train."):
-                effective[key] = getattr(args, key.removeprefix("train."))
-        if state.is_world_process_zero:
-            self.run.update(requested=self.wanted, effective=effective)
-        verify_effective(self.wanted, effective)
+        """After the first one."""
+        if not self._done:
+            self._done = True
+            self._prove()
+            self.proofs.require("start", begun=True)
+
+    def _prove(self) -> None:
+        self.proofs.prove("settings", self._compare)
+        shown = self.wanted.keys() | self.subject.trainer.effective_settings().keys()
+        effective = self.effective
+        self.subject.run.update(
+            requested=self.wanted,
+            effective={k: effective[k] for k in sorted(shown) if k in effective},
+            unproven=unproven(self.wanted, effective),
+        )
+
+    def _compare(self) -> Finding:
+        self.effective = in_force(self.subject)
+        return compare({**self.subject.settings, **self.wanted}, self.effective)

@@ -37,7 +37,6 @@ class Seam(Meters):
         self._window = 0  # microbatches of the current optimizer step
         self._step_size: Step | None = None
         self._sums = {}
-        self._effective: dict[str, Any] | None = None
         # spent in a training step on generation and grading
         self._seconds_elsewhere = 0.0
         self._seconds = 0.0
@@ -91,8 +90,6 @@ class Seam(Meters):
         return loss
 
     def _close_step(self) -> None:
-        if self._effective is None:
-            self._effective = self._observe()
         if self.objective is None:
             return
         values = self._totals()
@@ -192,27 +189,24 @@ class Seam(Meters):
             count("logps", tensor)
             tensor.register_hook(lambda gradient: count("gradient", gradient))
 
+    def _microbatches(self) -> int:
+        """Of one epoch, on this process."""
+        return len(self.callback_handler.train_dataloader)
+
     # -- effective settings ------------------------------------------------------------
 
     def effective_settings(self) -> dict[str, Any]:
-        """Settings by their dotted recipe key, as observed in the first optimizer step.
-
-        Raises:
-            WorkError: no optimizer step has run.
-        """
-        if self._effective is None:
-            raise WorkError(
-                "effective settings are known after the first optimizer step; none"
-                " has run"
-            )
-        return dict(self._effective)
+        """Settings by their dotted recipe key, as the trainer works with them."""
+        return self._observe()
 
     def _observe(self) -> dict[str, Any]:
-        group = self.optimizer.param_groups[0]
+        accumulation = self.args.gradient_accumulation_steps
+        # the last step of an epoch takes what microbatches are left
+        if self._window not in (0, min(accumulation, self._microbatches())):
+            accumulation = self._window
         seen: dict[str, Any] = {
             "method": self.method,
-            "train.learning_rate": group.get("initial_lr", group["lr"]),
-            "train.gradient_accumulation_steps": self._window,
+            "train.gradient_accumulation_steps": accumulation,
             "train.per_device_train_batch_size": self._train_batch_size,
             "launch.processes": self.accelerator.num_processes,
         }

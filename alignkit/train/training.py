@@ -14,7 +14,6 @@ from alignkit.grading import Grader
 from alignkit.machine.gpus import cuda_available
 from alignkit.models.shape import context
 from alignkit.proofs.record import Proofs
-from alignkit.proofs.settings import requested
 from alignkit.recipe.schema import Policy, Sampled, Stepped
 from alignkit.run import Run, eval_summaries
 from alignkit.train import tracking
@@ -30,6 +29,7 @@ from alignkit.train.callbacks import (
 from alignkit.train.evals import TrainingEvals, planned_evals
 from alignkit.train.examples import Examples, examples
 from alignkit.train.proving import ROWS, Subject, prove_end, prove_start
+from alignkit.train.proving.settings import first_encoded, of_trainer
 from alignkit.train.rewards import Answers
 from alignkit.train.trainer import make_trainer, objective, reward_board
 
@@ -200,15 +200,6 @@ def _prepare(
         trackers=tracking.guard(trainer, config, recipe.resolved),
         watchers=watchers,
     )
-    trainer.remove_callback(transformers.PrinterCallback)  # prints a dict per step
-    for callback in (
-        SettingsCallback(folder, requested(config, engine), trainer),
-        MetricsCallback(folder, watchers),
-        *_of_method(config, folder),
-        EvalCallback(evals.every, evals.run),
-        progress,
-    ):
-        trainer.add_callback(callback)
     subject = Subject(
         config=config,
         registry=registry,
@@ -218,8 +209,19 @@ def _prepare(
         prompt=prompt,
         rows=first,
         engine=engine,
+        settings=of_trainer(trainer),
+        encoded=first_encoded(trainer),
     )
     proofs = Proofs(folder, config.method, config.waive)
+    trainer.remove_callback(transformers.PrinterCallback)  # prints a dict per step
+    for callback in (
+        SettingsCallback(subject, proofs),
+        MetricsCallback(folder, watchers),
+        *_of_method(config, folder),
+        EvalCallback(evals.every, evals.run),
+        progress,
+    ):
+        trainer.add_callback(callback)
     return Training(folder, trainer, evals, subject, proofs)
 
 

@@ -20,7 +20,8 @@ ROWS = 8  # of the training data that proofs look at
 class Subject:
     """A run just before training; the proofs at its end see it just after.
 
-    `rows` are the first of `data.train`, as loaded; the trainer holds them encoded.
+    `rows` are the first of `data.train`, as loaded; `encoded` those that the trainer
+    got, as they were then.
     """
 
     config: Stepped
@@ -31,3 +32,6 @@ class Subject:
     prompt: Prompt | None
     rows: Sequence[Mapping[str, Any]]
     engine: str  # of the rollouts; "" where there are none
+    # the settings of the trainer just after it was made, and what it trains on
+    settings: Mapping[str, Any]
+    encoded: Sequence[Mapping[str, Any]]
