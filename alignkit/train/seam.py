@@ -202,7 +202,7 @@ class Seam(Meters):
     def _observe(self) -> dict[str, Any]:
         accumulation = self.args.gradient_accumulation_steps
         # the last step of an epoch takes what microbatches are left
-        if self._window not in (0, min(accumulation, self._microbatches())):
+        if self._window and self._window != min(accumulation, self._microbatches()):
             accumulation = self._window
         seen: dict[str, Any] = {
             "method": self.method,

@@ -29,7 +29,7 @@ from alignkit.train.callbacks import (
 from alignkit.train.evals import TrainingEvals, planned_evals
 from alignkit.train.examples import Examples, examples
 from alignkit.train.proving import ROWS, Subject, prove_end, prove_start
-from alignkit.train.proving.settings import first_encoded, of_trainer
+from alignkit.train.proving.settings import as_made, first_encoded
 from alignkit.train.rewards import Answers
 from alignkit.train.trainer import make_trainer, objective, reward_board
 
@@ -209,7 +209,7 @@ def _prepare(
         prompt=prompt,
         rows=first,
         engine=engine,
-        settings=of_trainer(trainer),
+        settings=as_made(config, trainer),
         encoded=first_encoded(trainer),
     )
     proofs = Proofs(folder, config.method, config.waive)

@@ -163,7 +163,12 @@ def _first(dataset: Any) -> list[Mapping[str, Any]]:
 
 def _cut(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row of SFT, packed or not, without what goes beyond LONGEST."""
-    ids, labels = row["input_ids"][:LONGEST], row["labels"][:LONGEST]
+    start = 0
+    if "seq_lengths" not in row:
+        trained = next((n for n, label in enumerate(row["labels"]) if label != -100), 0)
+        start = max(0, trained - LONGEST // 2)
+    window = slice(start, start + LONGEST)
+    ids, labels = row["input_ids"][window], row["labels"][window]
     cut = {"input_ids": ids, "labels": labels}
     if "seq_lengths" in row:
         lengths, room = [], len(ids)

@@ -27,6 +27,8 @@ def prove_alone(subject: Subject) -> Finding:
         return Finding(unproven=reason)
     with still(subject.trainer) as model:
         batch = batch_of(subject)
+        if not batch.documents:
+            return Finding(unproven="no token of the first rows is trained on")
         finding = _compare(subject, model, batch)
         if not finding.fault:
             return finding

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alignkit import models
 from alignkit.proofs.settings import same
-from alignkit.recipe.schema import Policy, Stepped, walk
+from alignkit.recipe.schema import Build, Policy, Stepped, walk
 from alignkit.train import objective
 
 if TYPE_CHECKING:
@@ -24,19 +25,16 @@ ROWS = 64  # of the training data whose tokens are compared
 
 
 def of_trainer(trainer: Any) -> dict[str, Any]:
-    """Every field of TRL's config as the trainer holds it: its own copy where it has one
-    under the same name, else the config's.
-    """
-    settings = {}
-    copies = vars(trainer)
-    for field in dataclasses.fields(trainer.args):
-        value = plain(vars(trainer.args)[field.name])
-        # where the config leaves a choice to TRL, the copy is that choice
-        if field.name in copies and value is not None:
-            copy = plain(copies[field.name])
-            value = value if same(value, copy) else copy
-        settings[f"train.{field.name}"] = value
-    return settings
+    """Every field of TRL's config, and the trainer's own copies under the same names."""
+    names = [field.name for field in dataclasses.fields(trainer.args)]
+    fields = {f"train.{name}": plain(vars(trainer.args)[name]) for name in names}
+    # where the config leaves a choice to TRL, the copy is that choice
+    copies = {
+        f"train.{name}": plain(vars(trainer)[name])
+        for name in names
+        if name in vars(trainer) and vars(trainer.args)[name] is not None
+    }
+    return _joined([fields, copies])
 
 
 def first_encoded(trainer: Any) -> list[dict[str, Any]]:
@@ -45,21 +43,39 @@ def first_encoded(trainer: Any) -> list[dict[str, Any]]:
     return [plain(dict(rows[n])) for n in range(min(ROWS, len(rows)))]
 
 
+def as_made(config: Stepped, trainer: Any) -> dict[str, Any]:
+    """What can be observed of a trainer as soon as it is made."""
+    known = [of_trainer(trainer), trainer.effective_settings()]
+    known += [_machine(trainer), _model(config, trainer)]
+    if isinstance(config, Policy):
+        known.append(_rewards(config, trainer))
+    return _joined(known)
+
+
 def in_force(subject: Subject) -> dict[str, Any]:
     """All that can be observed once the trainer has made optimizer, schedule and data
     loader.
     """
     config, trainer = subject.config, subject.trainer
-    settings = of_trainer(trainer) | trainer._observe()
-    settings |= _optimizer(trainer) | _schedule(trainer) | _loader(subject)
-    settings |= _machine(trainer) | _model(config, trainer) | _data(subject)
-    if isinstance(config, Policy):
-        settings |= _rewards(config, trainer)
-    for path, known in walk.declarations().items():
-        key = f"train.{known.key.trl}"
-        read = known.key.trl and key in settings and config.method in known.methods
-        if read and walk.value_at(config, path) is not None:
-            settings.setdefault(known.dotted, settings[key])
+    known = [as_made(config, trainer), _optimizer(trainer), _schedule(trainer)]
+    settings = _joined([*known, _loader(subject), _data(subject)])
+    for path, declared in walk.declarations().items():
+        key = f"train.{declared.key.trl}"
+        read = key in settings and config.method in declared.methods
+        if declared.key.trl and read and walk.value_at(config, path) is not None:
+            settings.setdefault(declared.dotted, settings[key])
+    return settings
+
+
+def _joined(observations: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One map of several; where two places hold different values, both are told."""
+    settings: dict[str, Any] = {}
+    for observed in observations:
+        for key, value in observed.items():
+            if key not in settings or same(settings[key], value):
+                settings[key] = value
+            else:
+                settings[key] = f"{settings[key]!r} here and {value!r} there"
     return settings
 
 
@@ -123,7 +139,7 @@ def _loader(subject: Subject) -> dict[str, Any]:
     if hasattr(sampler, "drop_last"):
         settings["train.dataloader_drop_last"] = sampler.drop_last
     inner = getattr(sampler, "sampler", None)
-    for name, key in (("seed", "seed"), ("initial_seed", "train.data_seed")):
+    for name, key in (("seed", "train.seed"), ("initial_seed", "train.data_seed")):
         if inner is not None and name in vars(inner) and vars(inner)[name] is not None:
             settings[key] = vars(inner)[name]
     if isinstance(subject.config, Policy) and inner is not None:
@@ -185,6 +201,7 @@ def _model(config: Stepped, trainer: Any) -> dict[str, Any]:
     if config.model.build is not None:
         for ours, theirs in _BUILD.items():
             settings[f"model.build.{ours}"] = vars(text)[theirs]
+        settings["model.build.tokenizer"] = _tokenizer(config.model.build, trainer)
     trained = {n for n, w in model.named_parameters() if w.requires_grad}
     if config.model.lora is None:
         whole = {n for n, w in model.named_parameters() if w.is_floating_point()}
@@ -196,6 +213,12 @@ def _model(config: Stepped, trainer: Any) -> dict[str, Any]:
         known = plain(base.quantization_config)
         settings |= {f"model.quantize.{k}": v for k, v in known.items()}
     return settings
+
+
+def _tokenizer(build: Build, trainer: Any) -> str:
+    vocabulary = models.build_tokenizer(build.tokenizer, build.max_length).get_vocab()
+    same_one = trainer.processing_class.get_vocab() == vocabulary
+    return build.tokenizer if same_one else "another vocabulary"
 
 
 _BUILD = {
