@@ -102,6 +102,9 @@ def sharding(config: Trained, facts: Facts) -> Iterator[Problem]:
     stated = setting(config, "fsdp")
     if not stated:
         return
+    if facts.gpus == 0 and config.launch.processes > 1:
+        text = "without GPUs nothing is sharded (accelerate's FSDP); leave it out here"
+        yield ("train", "fsdp"), text
     if setting(config, "deepspeed"):
         yield ("train", "fsdp"), "deepspeed shards too; leave one of the two out"
     known = sources.enum("trainer_utils.py", "FSDPOption").values()
