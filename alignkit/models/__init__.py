@@ -4,16 +4,15 @@ same everywhere.
 
 from __future__ import annotations
 
-import copy
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignkit.errors import InputError, asks_for, listing, nearest
 from alignkit.machine.gpus import cuda_available
+from alignkit.models.saving import save, set_aside_generation
 from alignkit.models.shape import context
 from alignkit.models.source import base_of, explained, first_line, resolve
 from alignkit.models.threads import settle_threads
@@ -114,6 +113,7 @@ def load(
 
         with explained(source, "the adapter"):
             model = PeftModel.from_pretrained(model, source).merge_and_unload()
+    set_aside_generation(model)
     tokenizer = load_tokenizer(path, revision)
     settle_threads(model)
     rows = model.get_input_embeddings().num_embeddings
@@ -190,12 +190,29 @@ def add_lora(model: PreTrainedModel, settings: Mapping[str, object]) -> PeftMode
     ]
     if unknown:
         raise InputError(*unknown)
+    # PEFT's own start leaves the base alone; PiSSA, OLoRA and others take their first
+    # weights out of it
+    usual = named.get("init_lora_weights", True) is True
+    before = 0.0 if usual else _checksum(model)
     try:
-        return get_peft_model(
+        adapted = get_peft_model(
             model, LoraConfig(**{"task_type": "CAUSAL_LM", **built(LoraConfig, named)})
         )
     except (ValueError, TypeError) as error:
         raise InputError(f"model.lora: {first_line(error)}") from error
+    after = 0.0 if usual else _checksum(adapted.get_base_model())
+    adapted.base_changed = after != before
+    return adapted
+
+
+def _checksum(model: PreTrainedModel) -> float:
+    """A number that changes with the frozen weights; 0 where they are not loaded."""
+    weights = [
+        weight
+        for name, weight in model.named_parameters()
+        if "lora_" not in name and weight.is_floating_point() and not weight.is_meta
+    ]
+    return sum(float(weight.detach().double().abs().sum()) for weight in weights)
 
 
 def quantization(settings: Mapping[str, object]) -> BitsAndBytesConfig:
@@ -209,47 +226,6 @@ def quantization(settings: Mapping[str, object]) -> BitsAndBytesConfig:
         return BitsAndBytesConfig(**settings)
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"model.quantize: {first_line(error)}") from error
-
-
-def save(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
-) -> None:
-    """Write a whole model that transformers and vLLM load; it appears under its name
-    only when complete.
-
-    A LoRA model is written merged, with the adapter alone beside it in `adapter/`.
-    """
-    from peft import PeftModel
-
-    partial = folder.with_name(folder.name + ".partial")
-    if partial.exists():  # of a process that was killed while saving
-        shutil.rmtree(partial)
-    if isinstance(model, PeftModel):
-        model.save_pretrained(partial / "adapter")
-        model = _merged(model, partial / "adapter")
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    partial.rename(folder)
-
-
-def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """The whole model with its adapter merged, while the one in training keeps its own.
-
-    Over quantized weights the adapter is merged into the weights as they were before,
-    as QLoRA does.
-    """
-    if not hasattr(model.config, "quantization_config"):
-        return copy.deepcopy(model).merge_and_unload()
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    base = model.active_peft_config
-    whole = AutoModelForCausalLM.from_pretrained(
-        base.base_model_name_or_path,
-        revision=base.revision or "main",
-        dtype=model.dtype,
-    )
-    return PeftModel.from_pretrained(whole, adapter).merge_and_unload()
 
 
 def describe(

@@ -70,14 +70,19 @@ class Proofs:
         self.method = method
         self.waived = waived
         self.proofs = {proof.name: proof for proof in read_proofs(run.folder)}
+        self.absent: set[str] = set()  # what this run has nothing of
 
-    def prove(self, name: str, test: Callable[[], Finding]) -> None:
-        """Carry out one proof and write it down; `require` stops the run.
+    def prove(self, name: str, test: Callable[[], Finding | None]) -> None:
+        """Carry out one proof and write it down; `require` stops the run. None of a test:
+        there is nothing of the kind in this run.
 
         A proof that is waived is carried out all the same, and its number shown.
         """
         claim, started = CLAIMS[name], time.perf_counter()
         finding = test()
+        if finding is None:
+            self.absent.add(name)
+            return
         outcome: Outcome = "proven"
         why = finding.unproven
         if finding.unproven:
@@ -124,7 +129,7 @@ class Proofs:
     def close(self) -> None:
         """Write down also what never came to be proven."""
         for name, claim in claims(self.method).items():
-            if name not in self.proofs:
+            if name not in self.proofs and name not in self.absent:
                 self.proofs[name] = Proof(
                     name=name,
                     when=claim.when,

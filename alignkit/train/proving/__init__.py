@@ -8,13 +8,29 @@ from collections.abc import Callable, Mapping
 from alignkit.proofs.record import Finding, Proofs
 from alignkit.recipe.claims import CLAIMS
 from alignkit.train.proving.rows import prove_alone, prove_apart
+from alignkit.train.proving.saved import (
+    prove_adapter,
+    prove_folder,
+    prove_model,
+    prove_tokenizer,
+    prove_trial,
+)
 from alignkit.train.proving.subject import ROWS, Subject
 
-__all__ = ["ROWS", "Subject", "prove_end", "prove_start"]
+__all__ = ["ROWS", "Subject", "prove_end", "prove_folder", "prove_start"]
 
-Test = Callable[[Subject], Finding]
-START: Mapping[str, Test] = {"rows_alone": prove_alone, "rows_apart": prove_apart}
-END: Mapping[str, Test] = {}
+# None: there is nothing of the kind in this run
+Test = Callable[[Subject], Finding | None]
+START: Mapping[str, Test] = {
+    "rows_alone": prove_alone,
+    "rows_apart": prove_apart,
+    "trial_save": prove_trial,
+}
+END: Mapping[str, Test] = {
+    "saved_model": prove_model,
+    "saved_adapter": prove_adapter,
+    "saved_tokenizer": prove_tokenizer,
+}
 
 
 def prove_start(subject: Subject, proofs: Proofs) -> None:

@@ -74,7 +74,7 @@ def _lora(stated: Mapping[str, Any], model: Any) -> dict[str, Any]:
     settings = {f"model.lora.{key}": known[key] for key in stated if key in known}
     if "alpha" in stated:
         settings["model.lora.alpha"] = known["lora_alpha"]
-    if "r" in stated:
+    if "r" in stated and not known["rank_pattern"]:
         settings["model.lora.r"] = only(layer.r[adapter] for layer in layers)
     if isinstance(stated.get("target_modules"), str):  # PEFT resolves a pattern
         settings["model.lora.target_modules"] = stated["target_modules"]

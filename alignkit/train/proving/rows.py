@@ -199,13 +199,13 @@ def still(trainer: Any) -> Iterator[Any]:
     trainer.model.eval()
     try:
         with torch.no_grad():
-            yield _base(model)
+            yield bare(model)
     finally:
         for module in training:
             module.training = True
 
 
-def _base(model: Any) -> Any:
+def bare(model: Any) -> Any:
     """The causal language model itself; its adapter works inside it."""
     from peft import PeftModel
 
