@@ -55,6 +55,11 @@ BROKEN = {
         {"generation": {"engine": "vllm", "vllm": {"tensor_parallel": 2}}},
         *({}, "generation.vllm.tensor_parallel", "1 processes"),
     ),
+    "the best within a rollout batch": (
+        "grpo",
+        held_out(load_best_model_at_end=True, save_strategy="steps", save_steps=1, steps_per_generation=2),
+        *({}, "train.eval_steps", "Say a multiple of 2"),
+    ),
     "a group of one": ("rloo", train(num_generations=1), {}, "train.num_generations", "at least 2"),
     "half a group": ("grpo", train(num_generations=4), {}, "train.num_generations", "multiple of 4"),
     "two generation sizes": (

@@ -47,8 +47,8 @@ def own_generation(model: PreTrainedModel) -> GenerationConfig:
     own = vars(model).get("own_generation_config", model.generation_config)
     own = copy.deepcopy(own)
     for change in ({}, {"do_sample": True}):
-        own.update(**change)
         try:
+            own.update(**change)
             own.validate(strict=True)
         except ValueError as error:
             log.warning("generation_config.json of the model: %s", error)

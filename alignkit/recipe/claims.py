@@ -47,6 +47,9 @@ CLAIMS: dict[str, Claim] = {
     ),
     "settings": Claim("what the recipe states is in force", "start"),
     "sync": Claim("vLLM generates with the weights of the trainer", "step", ROLLOUTS),
+    "best_model": Claim(
+        "best/ computes what the model computed when it was saved there", "end"
+    ),
     "saved_model": Claim(
         "the saved model computes what the trained one computed", "end"
     ),

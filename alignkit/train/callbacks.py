@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from alignkit.proofs.settings import compare, requested, unproven
 from alignkit.terminal import Progress
 from alignkit.train.proving.settings import in_force
+from alignkit.train.resumed import seconds_logged, tokens_spent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,12 +97,7 @@ class BudgetCallback(TrainerCallback):
         self.tokens_before = (
             0 if state.num_input_tokens_seen else tokens_spent(self.run)
         )
-        rows = self.run.metrics()
-        # the eval before training, if there was one
-        begun = [row for row in rows if row["step"] == 0][-1:] or rows[:1]
-        self.started = time.monotonic() - (
-            rows[-1]["seconds"] - begun[0]["seconds"] if rows else 0.0
-        )
+        self.started = time.monotonic() - seconds_logged(self.run)
 
     def on_log(
         self,
@@ -122,11 +118,6 @@ class BudgetCallback(TrainerCallback):
         spent = tokens >= self.tokens or time.monotonic() - self.started >= self.seconds
         if broadcast_object_list([spent])[0]:
             control.should_training_stop = True
-
-
-def tokens_spent(run: Run) -> int:
-    """The tokens that the rows of metrics.jsonl have counted."""
-    return max((int(row.get("tokens", 0)) for row in run.metrics()), default=0)
 
 
 class EvalCallback(TrainerCallback):

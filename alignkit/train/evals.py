@@ -5,8 +5,9 @@ stands.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import models
@@ -70,6 +71,8 @@ class TrainingEvals:
         self.grader = grader
         self.trackers = trackers
         self.watchers = watchers
+        # told of the folder of each best model
+        self.on_saved: Callable[[Path], None] = lambda folder: None
 
     @property
     def every(self) -> dict[str, int]:
@@ -190,6 +193,7 @@ class TrainingEvals:
             if folder.is_dir():  # kept until the better one is whole
                 shutil.rmtree(folder)
             made.rename(folder)
+            self.on_saved(folder)
             self.run_folder.update(
                 best={
                     "metric": best.metric,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,15 @@ from alignkit.train.callbacks import (
 )
 from alignkit.train.evals import TrainingEvals, planned_evals
 from alignkit.train.examples import Examples, examples
-from alignkit.train.proving import ROWS, Subject, prove_end, prove_start
+from alignkit.train.proving import (
+    ROWS,
+    Subject,
+    prove_best,
+    prove_end,
+    prove_start,
+)
 from alignkit.train.proving.settings import as_made, first_encoded
+from alignkit.train.resumed import mean_loss, require_optimizer, seconds_logged
 from alignkit.train.rewards import Answers
 from alignkit.train.trainer import make_trainer, objective, reward_board
 
@@ -60,6 +68,8 @@ def execute(
     Returns:
         The first and the last summary of each eval, by its name.
     """
+    if resume:
+        require_optimizer(recipe, folder)
     with prepared(recipe, registry, datasets, console, folder, watchers) as training:
         watchers.run_started()
         training.work(resume)
@@ -108,12 +118,12 @@ class Training:
         prove_start(self.subject, self.proofs)
         if checkpoint is None:
             self.evals.before()
+        earlier = seconds_logged(self.run)
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
         step = trainer.state.global_step
-        seconds = round(outcome.metrics["train_runtime"], 3)
-        self.run.update(
-            training={"steps": step, "seconds": seconds, "loss": outcome.training_loss}
-        )
+        seconds = round(earlier + outcome.metrics["train_runtime"], 3)
+        loss = mean_loss(self.run, outcome.training_loss)
+        self.run.update(training={"steps": step, "seconds": seconds, "loss": loss})
         self.evals.after(step)
         if trainer.accelerator.is_main_process:
             model = trainer.accelerator.unwrap_model(trainer.model)
@@ -213,6 +223,7 @@ def _prepare(
         encoded=first_encoded(trainer),
     )
     proofs = Proofs(folder, config.method, config.waive)
+    evals.on_saved = functools.partial(prove_best, subject, proofs)
     trainer.remove_callback(transformers.PrinterCallback)  # prints a dict per step
     for callback in (
         SettingsCallback(subject, proofs),

@@ -49,6 +49,24 @@ def batches(config: Trained) -> Batches:
 
 
 @of(Policy)
+def best_within_rollouts(config: Policy, facts: Facts) -> Iterator[Problem]:
+    """Off-policy, a checkpoint waits for the end of its rollout batch."""
+    b = batches(config)
+    if not setting(config, "load_best_model_at_end") or not b.step:
+        return
+    steps = b.generation * b.iterations / b.step
+    for name in ("eval_steps", "save_steps"):
+        every = setting(config, name)
+        if steps > 1 and every is not None and every % steps:
+            text = (
+                f"given {every}, but a checkpoint is saved only where a rollout batch"
+                f" ends, every {steps:g} optimizer steps: the best one would have none."
+                f" Say a multiple of {steps:g}"
+            )
+            yield ("train", name), text
+
+
+@of(Policy)
 def group_of_two(config: Policy, facts: Facts) -> Iterator[Problem]:
     """A group is compared with itself."""
     group = setting(config, "num_generations")
@@ -154,6 +172,7 @@ def tensor_parallel(config: Policy, facts: Facts) -> Iterator[Problem]:
 
 
 RULES = (
+    best_within_rollouts,
     group_of_two,
     generation_size_once,
     generation_of_whole_passes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from alignkit.proofs.record import Finding, Proofs
 from alignkit.recipe.claims import CLAIMS
@@ -17,7 +18,7 @@ from alignkit.train.proving.saved import (
 )
 from alignkit.train.proving.subject import ROWS, Subject
 
-__all__ = ["ROWS", "Subject", "prove_end", "prove_folder", "prove_start"]
+__all__ = ["ROWS", "Subject", "prove_best", "prove_end", "prove_start"]
 
 # None: there is nothing of the kind in this run
 Test = Callable[[Subject], Finding | None]
@@ -51,6 +52,16 @@ def prove_end(subject: Subject, proofs: Proofs) -> None:
     """
     _prove(END, subject, proofs)
     proofs.close()
+    proofs.require("end")
+
+
+def prove_best(subject: Subject, proofs: Proofs, folder: Path) -> None:
+    """While the model that was just saved as the best is the live one.
+
+    Raises:
+        WorkError: the folder holds another model.
+    """
+    proofs.prove("best_model", lambda: prove_folder(subject, folder))
     proofs.require("end")
 
 
