@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from alignkit.proofs.settings import compare, requested, unproven
+from alignkit.recipe.schema import Policy, Stepped
 from alignkit.terminal import Progress
 from alignkit.train.proving.settings import in_force
 from alignkit.train.resumed import seconds_logged, tokens_spent
@@ -165,6 +166,17 @@ class WholeRolloutsCallback(TrainerCallback):
             whole or state.global_step >= state.max_steps
         )
         self.due = self.due and not control.should_save
+
+
+def of_method(config: Stepped, folder: Run) -> list[TrainerCallback]:
+    """What ends training early or puts checkpoints off."""
+    callbacks: list[TrainerCallback] = []
+    if config.budget is not None:
+        budget = config.budget
+        callbacks.append(BudgetCallback(folder, budget.tokens, budget.seconds))
+    if isinstance(config, Policy):
+        callbacks.append(WholeRolloutsCallback())
+    return callbacks
 
 
 class ProgressCallback(TrainerCallback):

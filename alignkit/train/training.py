@@ -20,12 +20,11 @@ from alignkit.run import Run, eval_summaries
 from alignkit.train import tracking
 from alignkit.train.arguments import arguments
 from alignkit.train.callbacks import (
-    BudgetCallback,
     EvalCallback,
     MetricsCallback,
     ProgressCallback,
     SettingsCallback,
-    WholeRolloutsCallback,
+    of_method,
 )
 from alignkit.train.evals import TrainingEvals, planned_evals
 from alignkit.train.examples import Examples, examples
@@ -43,7 +42,6 @@ from alignkit.train.trainer import make_trainer, objective, reward_board
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from transformers import TrainerCallback
 
     from alignkit.data.datasets import Datasets
     from alignkit.plugins import Registry
@@ -228,7 +226,7 @@ def _prepare(
     for callback in (
         SettingsCallback(subject, proofs),
         MetricsCallback(folder, watchers),
-        *_of_method(config, folder),
+        *of_method(config, folder),
         EvalCallback(evals.every, evals.run),
         progress,
     ):
@@ -255,17 +253,6 @@ def _answers(config: Policy, datasets: Datasets) -> dict[str, Answers]:
         kinds[part]: Answers(datasets.rows(spec.stated, config.seed), spec.stated)
         for part, spec in config.data.parts().items()
     }
-
-
-def _of_method(config: Stepped, folder: Run) -> list[TrainerCallback]:
-    """What ends training early or puts checkpoints off."""
-    callbacks: list[TrainerCallback] = []
-    if config.budget is not None:
-        budget = config.budget
-        callbacks.append(BudgetCallback(folder, budget.tokens, budget.seconds))
-    if isinstance(config, Policy):
-        callbacks.append(WholeRolloutsCallback())
-    return callbacks
 
 
 def _no_bars() -> None:
