@@ -65,6 +65,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"known: {listing(names)}" if names else "there are none"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first."""
+    return str(error).strip().split("\n")[0]
+
+
 def listing(names: Sequence[str], limit: int = 40) -> str:
     """Names joined by commas, cut with a count after `limit`."""
     shown = ", ".join(names[:limit])

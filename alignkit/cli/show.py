@@ -22,11 +22,11 @@ def pair_lengths(source: Source, tokenizer: Any) -> tuple[list[int], list[int] |
     """Tokens of each row's prompt and response. Of a preference the longer response
     counts; problems have none.
     """
-    from alignkit.data import encode
+    from alignkit.models import text
 
     if all(_kind(source, row) == "problem" for row in source.rows):
         return [
-            len(encode.prompt_ids(tokenizer, data.render(source.prompt, row)))
+            len(text.prompt_ids(tokenizer, data.render(source.prompt, row)))
             for row in source.rows
         ], None
     prompts, responses = [], []
@@ -37,7 +37,7 @@ def pair_lengths(source: Source, tokenizer: Any) -> tuple[list[int], list[int] |
                 " `rejected`; --column response=THEIRS reads another column"
             )
         pairs = [
-            encode.encode_pair(tokenizer, *data.render_pair(source.prompt, r))
+            text.pair_ids(tokenizer, *data.render_pair(source.prompt, r))
             for r in _answers(row)
         ]
         prompts.append(len(pairs[0][0]))
@@ -51,13 +51,14 @@ def segments(
     """Runs of tokens of one row: `part`, `trained`, `ids`; for problems also the truth
     as a part without tokens.
     """
-    from alignkit.data import encode
+    from alignkit.data.encode import LONGEST_PROMPT
+    from alignkit.models import text
     from alignkit.recipe.trl import setting
 
     config = source.config
     train = config.train if config is not None else {}
     if _kind(source, row) == "problem":
-        ids = encode.prompt_ids(tokenizer, data.render(source.prompt, row))
+        ids = text.prompt_ids(tokenizer, data.render(source.prompt, row))
         return [
             _segment("prompt", False, ids),
             {"part": "truth", "trained": False, "ids": [], "text": row.get("truth")},
@@ -66,10 +67,10 @@ def segments(
     whole = train.get("completion_only_loss") is False
     found: list[dict[str, Any]] = []
     for answer in _answers(row):
-        prompt, response = encode.encode_pair(
+        prompt, response = text.pair_ids(
             tokenizer, *data.render_pair(source.prompt, answer)
         )
-        if limit is not None and len(prompt) > encode.LONGEST_PROMPT * limit:
+        if limit is not None and len(prompt) > LONGEST_PROMPT * limit:
             return [
                 _segment(
                     f"prompt (dropped: over 70 % of {limit} tokens)", False, prompt

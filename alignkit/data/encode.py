@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.data import render, render_pair, require_columns
 from alignkit.errors import InputError
+from alignkit.models import text
 from alignkit.recipe.schema import OwnGeneration
 from alignkit.run.rows import Source
-from alignkit.types import Message, Prompt
+from alignkit.types import Prompt
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,21 +58,14 @@ def supervised(
 
     require_columns(rows, ["response"], "supervised training")
     kept, encoded = Kept(), []
-    for number, row in enumerate(rows):
-        before, response = render_pair(prompt, row)
-        prompt_ids, response_ids = encode_pair(tokenizer, before, response)
-        if len(response_ids) < 2:
-            raise InputError(
-                f"row {number} has an empty response: nothing in it could be trained on"
-            )
-        if max_length is not None and len(prompt_ids) > LONGEST_PROMPT * max_length:
+    pairs = text.each(rows, lambda row: _pair(tokenizer, prompt, row), "training data")
+    for before, after in pairs:
+        if max_length is not None and len(before) > LONGEST_PROMPT * max_length:
             kept.dropped_long_prompts += 1
             continue
-        ids = prompt_ids + response_ids
+        ids = before + after
         kept.truncated += max_length is not None and len(ids) > max_length
-        labels = (
-            [-100] * len(prompt_ids) if mask_prompt else prompt_ids
-        ) + response_ids
+        labels = ([-100] * len(before) if mask_prompt else before) + after
         encoded.append({"input_ids": ids[:max_length], "labels": labels[:max_length]})
     return Dataset.from_list(encoded), _checked(kept, encoded, max_length)
 
@@ -89,9 +83,15 @@ def problems(
     from datasets import Dataset
 
     kept, encoded = Kept(), []
-    for number, row in enumerate(rows):
+
+    def tokens(row: Mapping[str, Any]) -> tuple[Any, int]:
         rendered = render(prompt, row)
-        if max_prompt is not None and len(prompt_ids(tokenizer, rendered)) > max_prompt:
+        return rendered, len(text.prompt_ids(tokenizer, rendered))
+
+    for number, (rendered, length) in enumerate(
+        text.each(rows, tokens, "training data")
+    ):
+        if max_prompt is not None and length > max_prompt:
             kept.dropped_long_prompts += 1
             continue
         encoded.append({"prompt": rendered, "row": number})
@@ -125,85 +125,40 @@ def preferences(
     *,
     max_length: int | None,
 ) -> tuple[Dataset, Kept]:
-    """Rows of `prompt`, `chosen` and `rejected` as texts, the responses ending with the
-    EOS token.
+    """Rows of `prompt_ids`, `chosen_ids` and `rejected_ids`, the responses ending with
+    the EOS token; TRL cuts what goes beyond `max_length`.
     """
     from datasets import Dataset
 
     require_columns(rows, ["chosen", "rejected"], "preference training")
     kept, encoded = Kept(), []
-    for row in rows:
-        pair = {}
-        for side in ("chosen", "rejected"):
-            before, response = render_pair(prompt, {**row, "response": row[side]})
-            text, tail = _texts(tokenizer, before, response)
-            pair[side] = (
-                tail
-                if tail.endswith(tokenizer.eos_token)
-                else tail + tokenizer.eos_token
-            )
-        if (
-            max_length is not None
-            and len(tokenizer(text)["input_ids"]) > LONGEST_PROMPT * max_length
-        ):
+
+    def sides(row: Mapping[str, Any]) -> tuple[list[int], list[int], list[int]]:
+        chosen, rejected = (
+            _pair(tokenizer, prompt, {**row, "response": row[side]})
+            for side in ("chosen", "rejected")
+        )
+        return *chosen, rejected[1]
+
+    for before, chosen, rejected in text.each(rows, sides, "training data"):
+        if max_length is not None and len(before) > LONGEST_PROMPT * max_length:
             kept.dropped_long_prompts += 1
             continue
-        longest = max(len(tokenizer(text + pair[side])["input_ids"]) for side in pair)
+        longest = len(before) + max(len(chosen), len(rejected))
         kept.truncated += max_length is not None and longest > max_length
-        encoded.append({"prompt": text, **pair})
+        encoded.append(
+            {"prompt_ids": before, "chosen_ids": chosen, "rejected_ids": rejected}
+        )
     return Dataset.from_list(encoded), _checked(kept, encoded, max_length)
 
 
-def prompt_ids(tokenizer: Any, rendered: str | Sequence[Message]) -> list[int]:
-    """The tokens of a prompt; a list of messages goes through the chat template."""
-    if isinstance(rendered, str):
-        return list(tokenizer(rendered)["input_ids"])
-    return list(
-        tokenizer(_chat(tokenizer, rendered), add_special_tokens=False)["input_ids"]
-    )
-
-
-def encode_pair(
-    tokenizer: Any, before: str | Sequence[Message], response: str
+def _pair(
+    tokenizer: Any, prompt: Prompt | None, row: Mapping[str, Any]
 ) -> tuple[list[int], list[int]]:
-    """Tokens of the prompt, and of the response with the EOS token at its end."""
-    text, tail = _texts(tokenizer, before, response)
-    response_ids = list(tokenizer(tail, add_special_tokens=False)["input_ids"])
-    if not response_ids or response_ids[-1] != tokenizer.eos_token_id:
-        response_ids.append(tokenizer.eos_token_id)
-    special = isinstance(before, str)
-    return list(tokenizer(text, add_special_tokens=special)["input_ids"]), response_ids
-
-
-def _texts(
-    tokenizer: Any, before: str | Sequence[Message], response: str
-) -> tuple[str, str]:
-    if isinstance(before, str):
-        return before, response
-    text = _chat(tokenizer, before)
-    messages = [*map(dict, before), {"role": "assistant", "content": response}]
-    whole = tokenizer.apply_chat_template(messages, tokenize=False)
-    if not whole.startswith(text):
-        raise InputError(
-            "the chat template renders a conversation differently once it is answered,"
-            " so its prompt cannot be masked; use a text prompt, or another template"
-        )
-    end = whole.rfind(tokenizer.eos_token)
-    return (
-        text,
-        whole[len(text) : end + len(tokenizer.eos_token) if end > len(text) else None],
-    )
-
-
-def _chat(tokenizer: Any, messages: Sequence[Message]) -> str:
-    if tokenizer.chat_template is None:
-        raise InputError(
-            "the prompt is a list of chat messages, but the tokenizer has no chat"
-            " template; use a text prompt"
-        )
-    return tokenizer.apply_chat_template(
-        [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
-    )
+    before, after = text.pair_ids(tokenizer, *render_pair(prompt, row))
+    if len(after) < 2:
+        raise InputError("it has an empty response: nothing in it could be trained on")
+    return before, after
 
 
 def _checked(kept: Kept, encoded: Sequence[Any], limit: int | None) -> Kept:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from alignkit.engines.base import PromptText
 from alignkit.engines.batching import common_prefix
 from alignkit.errors import InputError, listing
+from alignkit.models import text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,20 +40,7 @@ class PromptCoder:
         """Token ids of every prompt; a text gets the tokenizer's own start token, a
         chat its template's.
         """
-        texts = [self._render(prompt) for prompt in prompts]
-        encoded: list[list[int]] = [[] for _ in texts]
-        for chat in (False, True):
-            chosen = [
-                i
-                for i, prompt in enumerate(prompts)
-                if isinstance(prompt, str) is not chat
-            ]
-            if chosen:
-                ids = self.tokenizer(
-                    [texts[i] for i in chosen], add_special_tokens=not chat
-                )["input_ids"]
-                for i, one in zip(chosen, ids, strict=True):
-                    encoded[i] = one
+        encoded = [text.prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         if empty := [str(i) for i, ids in enumerate(encoded) if not ids]:
             raise InputError(
                 "prompts without a single token cannot be continued: number"
@@ -63,20 +51,7 @@ class PromptCoder:
     def _render(self, prompt: PromptText) -> str:
         if isinstance(prompt, str):
             return prompt
-        if self.tokenizer.chat_template is None:
-            raise InputError(
-                f"{self.model}: the tokenizer has no chat template; give the prompt as"
-                " text, not as messages"
-            )
-        messages = [dict(message) for message in prompt]
-        # an answer begun in the prompt is gone on with
-        opened = messages[-1]["role"] == "assistant"
-        return self.tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=not opened,
-            continue_final_message=opened,
-        )
+        return text.render_chat(self.tokenizer, prompt)
 
     def check_context(
         self, encoded: Iterable[tuple[int, list[int]]], room: int

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignkit.errors import InputError, asks_for, listing, nearest
+from alignkit.errors import InputError, asks_for, first_line, listing, nearest
 from alignkit.machine.gpus import cuda_available
 from alignkit.models.saving import save, set_aside_generation
 from alignkit.models.shape import context
-from alignkit.models.source import base_of, explained, first_line, resolve
+from alignkit.models.source import base_of, explained, resolve
 from alignkit.models.threads import settle_threads
 from alignkit.models.tiny import (
     CHAT_TEMPLATE,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alignkit.errors import InputError, MissingError, listing
+from alignkit.errors import InputError, MissingError, first_line, listing
 
 
 def resolve(path: str, revision: str | None = None) -> str:
@@ -83,10 +83,6 @@ def read_json(file: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file} is damaged: {error}") from error
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 @contextmanager

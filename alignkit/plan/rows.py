@@ -101,23 +101,28 @@ def _tokens(
     """One row as the model sees it, how many rows the maximum lengths would cut or
     drop, and how long they are.
     """
-    from alignkit.data import encode
+    from alignkit.models import text
 
     sample = _sample(rows)
+
+    def before(row: Mapping[str, Any]) -> list[int]:
+        return text.prompt_ids(tokenizer, data.render(prompt, row))
+
+    def pair(row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+        return text.pair_ids(tokenizer, *data.render_pair(prompt, row))
+
     found.prompt |= {"eos": tokenizer.eos_token, "pad": tokenizer.pad_token}
     try:
         if config.method == "sft":
             masked = config.train.get("completion_only_loss") is not False
-            before, response = data.render_pair(prompt, rows[0])
-            ids, answer = encode.encode_pair(tokenizer, before, response)
+            ((ids, answer),) = text.each(rows[:1], pair, "training data")
             found.prompt |= {
                 "tokens": len(ids),
                 "trained on": len(answer) + (0 if masked else len(ids)),
             }
         elif config.method != "dpo":
-            found.prompt["tokens"] = len(
-                encode.prompt_ids(tokenizer, data.render(prompt, rows[0]))
-            )
+            (ids,) = text.each(rows[:1], before, "training data")
+            found.prompt["tokens"] = len(ids)
         dataset, kept, limit = _encoded(config, sample, prompt, tokenizer)
     except InputError as error:
         found.wrong += error.problems
@@ -125,16 +130,14 @@ def _tokens(
     if config.method == "sft":
         tokens = [len(ids) for ids in dataset["input_ids"]]
     elif config.method == "dpo":
-        texts = [
-            row["prompt"] + row[side]
+        whole = [
+            len(row["prompt_ids"]) + len(row[side])
             for row in dataset
-            for side in ("chosen", "rejected")
+            for side in ("chosen_ids", "rejected_ids")
         ]
-        tokens = [
-            min(len(ids), limit or len(ids)) for ids in tokenizer(texts)["input_ids"]
-        ]
+        tokens = [min(length, limit or length) for length in whole]
     else:
-        tokens = [len(encode.prompt_ids(tokenizer, row["prompt"])) for row in dataset]
+        tokens = [len(text.prompt_ids(tokenizer, row["prompt"])) for row in dataset]
     found.rows["dropped for a long prompt"] = kept.dropped_long_prompts / len(sample)
     found.rows["cut at the maximum length"] = kept.truncated / len(sample)
     return Lengths(len(tokens), sum(tokens) / len(tokens), max(tokens), limit)

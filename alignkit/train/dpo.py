@@ -22,6 +22,10 @@ class AlignDPOTrainer(Seam, DPOTrainer):
 
     method = "dpo"
 
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """The rows are tokenised already, as those of every other method are."""
+        return dataset
+
     def _observe(self) -> dict[str, Any]:
         own = (
             {"loss.loss_type": list(self.loss_types), "train.beta": self.beta}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alignkit.models import text
 from alignkit.train.synced import SyncedRollouts
 
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ class Rollouts(SyncedRollouts):
     ) -> None:
         self.board = board
         super().__init__(*args, **kwargs)
+
+    def _tokenize_prompts(self, prompts: Sequence[Any]) -> Any:
+        """TRL's: token ids, images, and further fields; prompts become the tokens that
+        they are everywhere else.
+        """
+        return (
+            [text.prompt_ids(self._tokenizer, prompt) for prompt in prompts],
+            None,
+            {},
+        )
 
     def _begin(
         self, completions: Sequence[Any], ids: Sequence[Sequence[int]], seconds: float

@@ -13,6 +13,7 @@ from alignkit import data, models
 from alignkit.engines.base import local_engine
 from alignkit.grading import Grader
 from alignkit.machine.gpus import cuda_available
+from alignkit.models import text
 from alignkit.models.shape import context
 from alignkit.proofs.record import Proofs
 from alignkit.recipe.schema import Policy, Sampled, Stepped
@@ -165,6 +166,7 @@ def _prepare(
     cuda = cuda_available()
     args = arguments(config, folder.folder, engine=engine, cuda=cuda)
     model, tokenizer = _model(config, folder, args)
+    text.set_template_options(tokenizer, config.train.get("chat_template_kwargs"))
     length = context(model.config)
     prompt = data.load_prompt(config.data.template, registry)
     parts = {

@@ -17,6 +17,7 @@ from alignkit.train.proving.saved import (
     prove_trial,
 )
 from alignkit.train.proving.subject import ROWS, Subject
+from alignkit.train.proving.texts import prove_sampler, prove_text
 
 __all__ = ["ROWS", "Subject", "prove_best", "prove_end", "prove_start"]
 
@@ -25,6 +26,8 @@ Test = Callable[[Subject], Finding | None]
 START: Mapping[str, Test] = {
     "rows_alone": prove_alone,
     "rows_apart": prove_apart,
+    "one_text": prove_text,
+    "policy_sampler": prove_sampler,
     "trial_save": prove_trial,
 }
 END: Mapping[str, Test] = {
