@@ -23,8 +23,10 @@ class AlignDPOTrainer(Seam, DPOTrainer):
     method = "dpo"
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """The rows are tokenised already, as those of every other method are."""
-        return dataset
+        """Rows that are tokenised already, as those of every method are, stay so."""
+        if "prompt_ids" in dataset.column_names:
+            return dataset
+        return super()._prepare_dataset(dataset, *args, **kwargs)
 
     def _observe(self) -> dict[str, Any]:
         own = (
