@@ -39,6 +39,16 @@ class AlignDPOTrainer(Seam, DPOTrainer):
     def _opened(self, samples: list[Any]) -> None:
         self._pairs = sum(len(batch["input_ids"]) // 2 for batch in samples)
 
+    def _sizes(self, inputs: Any) -> tuple[float, float]:
+        pairs = len(inputs["input_ids"]) / 2
+        return float(inputs["completion_mask"].sum()), pairs
+
+    def _loss_by_tokens(self) -> bool:
+        return False
+
+    def _tokens_count(self) -> bool:
+        return False
+
     def _measure(self, rows: int, mask: Tensor) -> Step:
         return self._total(
             mask.sum(), self._pairs if self.model.training else rows, mask.device
@@ -77,6 +87,7 @@ class AlignDPOTrainer(Seam, DPOTrainer):
         pairs = torch.ones_like(chosen, dtype=torch.bool)
         tokens = labels[:, 1:] != -100
         self._note("entropy", outputs.entropy.detach()[:, -tokens.shape[1] :], tokens)
+        self._note("nll", -outputs.log_probs, tokens)
         self._note("logps/chosen", chosen, pairs)
         self._note("logps/rejected", rejected, pairs)
         # CS336's validation accuracy

@@ -23,6 +23,7 @@ class Meters:
     objective: Objective | None
     # name -> (2,) sum and count over the optimizer step
     _sums: dict[str, Tensor]
+    _weights: dict[str, list[float]]
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
@@ -61,6 +62,8 @@ class Meters:
         from accelerate.utils import gather_object
 
         names = sorted(set(gather_object(list(self._sums))))
+        if not names:
+            return {}
         nothing = torch.zeros(2, device=self.accelerator.device)
         sums = torch.stack([self._sums.get(name, nothing) for name in names])
         self._sums = {}
@@ -73,5 +76,7 @@ class Meters:
         )
 
     def _flush_eval(self) -> None:
+        """Of a batch that is evaluated: its means, each with its own count."""
         for name, (total, count) in self._totals().items():
             self._metrics["eval"][name].append(total / count if count else math.nan)
+            self._weights.setdefault(name, []).append(count)

@@ -47,6 +47,10 @@ class _Policy(StoppedRollouts):
         self._note_lengths(completion_ids_list)
         return rewards
 
+    def _sizes(self, inputs: Any) -> tuple[float, float]:
+        mask = own_tokens(inputs)
+        return float(mask.sum()), float(len(mask))
+
     def _note_lengths(self, completion_ids: Sequence[Sequence[int]]) -> None:
         """Mean response length of correct and of wrong responses.
 
@@ -148,6 +152,7 @@ class _Policy(StoppedRollouts):
             ref_logps=inputs.get("ref_per_token_logps"),
             entropies=entropies.detach(),
         )
+        self._note("nll", -logps, mask)
         self._note("entropy", batch.entropies, mask)
         self._note("ratio", (logps.detach() - batch.old_logps).exp(), mask)
         loss = self._apply(

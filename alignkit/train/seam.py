@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkit.errors import PluginError, WorkError
-from alignkit.train.meters import Meters
 from alignkit.train.objective import Objective, Step, in_force
+from alignkit.train.validation import Validation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Seam(Meters):
+class Seam(Validation):
     """Mixed in before a TRL trainer; takes one more keyword, `objective`. None leaves
     TRL's own loss untouched.
 
@@ -90,14 +90,23 @@ class Seam(Meters):
         return loss
 
     def _close_step(self) -> None:
-        if self.objective is None:
-            return
         values = self._totals()
+        if self.objective is not None:
+            self._require_sound(self.objective, values)
+        for name, (total, count) in values.items():
+            self._metrics["train"][name].append(total / count if count else math.nan)
+
+    def _require_sound(
+        self, objective: Objective, values: dict[str, list[float]]
+    ) -> None:
+        """Take what was counted of non-finite values out of `values`, and stop where
+        there were any.
+        """
         if "!gradient" not in values:
             raise PluginError(
-                f"loss '{self.objective.loss.name}' does not depend on the"
+                f"loss '{objective.loss.name}' does not depend on the"
                 " log-probabilities it was given, so nothing would be learnt"
-                f" ({self.objective.where})"
+                f" ({objective.where})"
             )
         self._stop_if_not_finite(
             {
@@ -105,8 +114,6 @@ class Seam(Meters):
                 for name in ("logps", "loss", "gradient")
             }
         )
-        for name, (total, count) in values.items():
-            self._metrics["train"][name].append(total / count if count else math.nan)
 
     def _stop_if_not_finite(self, bad: Mapping[str, int]) -> None:
         assert self.objective is not None
@@ -125,6 +132,10 @@ class Seam(Meters):
                     f" tokens ({self.objective.where}). The optimizer was not moved;"
                     " checkpoints are whole"
                 )
+
+    def _loss_by_tokens(self) -> bool:
+        objective = self.objective
+        return objective is not None and objective.normalize == "token"
 
     def _measure(self, rows: int, mask: Tensor) -> Step:
         """The size of the current optimizer step (training) or of this batch alone

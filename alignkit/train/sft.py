@@ -32,6 +32,13 @@ class AlignSFTTrainer(Seam, SFTTrainer):
         ).sum()
         self._counted = tokens, sum(len(batch["labels"]) for batch in samples)
 
+    def _sizes(self, inputs: Any) -> tuple[float, float]:
+        labels = inputs["labels"]
+        return float((labels[..., 1:] != -100).sum()), float(len(labels))
+
+    def _loss_by_tokens(self) -> bool:
+        return self.objective is None or super()._loss_by_tokens()
+
     def _measure(self, rows: int, mask: Tensor) -> Step:
         return self._total(
             *(self._counted if self.model.training else (mask.sum(), rows)), mask.device
@@ -42,9 +49,13 @@ class AlignSFTTrainer(Seam, SFTTrainer):
     ) -> Any:
         """The seam: the plugin's loss on (B, T - 1) log-probs of the labels."""
         if self.objective is None:
-            return super().compute_loss(
-                model, inputs, return_outputs=return_outputs, **kwargs
+            loss, outputs = super().compute_loss(
+                model, inputs, return_outputs=True, **kwargs
             )
+            self._note("nll", -outputs.log_probs, outputs.label_mask)
+            if not self.model.training:
+                self._flush_eval()
+            return (loss, outputs) if return_outputs else loss
         if return_outputs:
             raise NotImplementedError(
                 "alignkit evaluates the loss only; compute_metrics needs logits"
@@ -56,6 +67,7 @@ class AlignSFTTrainer(Seam, SFTTrainer):
         mask = outputs.label_mask
         entropies = outputs.entropy.detach()
         batch = SFTBatch(logps=outputs.log_probs, mask=mask, entropies=entropies)
+        self._note("nll", -outputs.log_probs, mask)
         self._note("entropy", entropies, mask)
         self._note("mean_token_accuracy", outputs.is_top1, mask)
         loss = self._apply(batch, (outputs.log_probs,), mask)
