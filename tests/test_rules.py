@@ -55,6 +55,11 @@ BROKEN = {
         {"generation": {"engine": "vllm", "vllm": {"tensor_parallel": 2}}},
         *({}, "generation.vllm.tensor_parallel", "1 processes"),
     ),
+    "two verdicts": (
+        "grpo",
+        {"rewards": {"exact_match": {"decides": True}, "think_format": {"decides": True}}},
+        *({}, "rewards.think_format.decides", "exact_match decides"),
+    ),
     "the best within a rollout batch": (
         "grpo",
         held_out(load_best_model_at_end=True, save_strategy="steps", save_steps=1, steps_per_generation=2),

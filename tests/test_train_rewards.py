@@ -11,7 +11,7 @@ from alignkit import Reward, Score
 from alignkit.errors import WorkError
 from alignkit.grading import Grader, bind
 from alignkit.run import Run, read_rows
-from alignkit.train.rewards import Answers, RewardBoard, combine
+from alignkit.train.rewards import Answers, RewardBoard, combine, deciding
 
 QUESTIONS = [
     {"question": "2+2", "truth": "4", "id": "q0"},
@@ -44,6 +44,7 @@ class Trained:
             rewards,
             [1.0] * len(rewards),
             zero,
+            rewards[0].name,
             grader,
             self.run,
             {"step": answers, "validation": answers},
@@ -138,8 +139,8 @@ def test_a_reward_that_fails_stops_the_run_with_its_sample_saved(tmp_path, grade
     with pytest.raises(WorkError, match=r"(?s)'crashing' failed at step 1.*rollouts"):
         trained.grade(["it is 4", "b", "4", "5"])
     row = trained.rows()[1]
-    assert (row["status"], row["advantage"]) == ("error", None)
-    assert row["explanation"].startswith("crashing: ")
+    assert (row["status"], row["advantage"]) == ("ok", None)
+    assert row["rewards"]["crashing"]["status"] == "error"
     assert "ZeroDivisionError" in row["rewards"]["crashing"]["explanation"]
 
 
@@ -147,14 +148,38 @@ def test_a_reward_whose_failure_counts_as_zero_stops_nothing(tmp_path, grader):
     trained = Trained(tmp_path, grader, graded, crashing, crashing=True)
     trained.grade(["it is 4", "b", "44", "55"])
     trained.finish()
-    assert [row["status"] for row in trained.rows()] == ["ok", "error", "ok", "ok"]
+    statuses = [row["rewards"]["crashing"]["status"] for row in trained.rows()]
+    assert statuses == ["ok", "error", "ok", "ok"]
 
 
-def test_the_worst_reward_decides_status_stage_and_explanation():
+@pytest.mark.parametrize("verdict", ["a", "b"])
+def test_one_reward_decides_status_stage_and_parts(verdict):
     said = {
-        "a": Score(1.0, stage="first", explanation="right"),
-        "b": Score(-1.0, "unparsed", stage="second", explanation="no answer"),
+        "a": Score(1.0, stage="first", explanation="right", parts={"answer": 1.0}),
+        "b": Score(-1.0, "unparsed", stage="second", parts={"answer": 0.0, "c": 2.0}),
     }
-    row = combine(said, [2.0, 1.0])
-    assert (row["reward"], row["status"], row["stage"]) == (1.0, "unparsed", "second")
-    assert row["explanation"] == "b: no answer"
+    row = combine(said, [2.0, 1.0], verdict)
+    assert (row["reward"], row["status"]) == (1.0, said[verdict].status)
+    assert row["stage"] == said[verdict].stage
+    assert row["parts"] == {"answer": said[verdict].parts["answer"], "c": 2.0}
+
+
+def test_a_reward_of_weight_0_adds_nothing_whatever_it_gives():
+    said = {"a": Score(1.0), "b": Score(1e308)}
+    assert combine(said, [1.0, 0.0], "a")["reward"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("rewards", "name"),
+    [
+        ({"a": {}}, "a"),
+        ({"a": {}, "b": {"weight": 0.5}}, "a"),
+        ({"a": {"weight": 0.5}, "b": {}}, "b"),
+        ({"a": {}, "b": {"weight": 0.0, "decides": True}}, "b"),
+    ],
+)
+def test_the_recipe_or_the_greatest_weight_says_which_reward_decides(rewards, name):
+    from alignkit.recipe.schema.sections import Reward as Entry
+
+    entries = {key: Entry(**stated) for key, stated in rewards.items()}
+    assert deciding(entries) == name

@@ -11,17 +11,12 @@ from typing import Any
 from alignkit.proofs.record import Finding
 from alignkit.recipe.schema import Advantage, Policy, Trained, walk
 
-# The maps of a recipe whose every key is compared; the others decide no training.
-SECTIONS = (
-    *("seed", "model", "data", "rewards", "loss", "advantage", "generation", "train"),
-    "launch",
-)
 SHOWN = 6  # keys that the record names, of those that cannot be observed
 
 
 def requested(config: Trained, engine: str) -> dict[str, Any]:
-    """The settings of a recipe by dotted key: all that it states in `SECTIONS`, and the
-    defaults of what a trainer can always be seen to use.
+    """The settings of a recipe by dotted key: all that it states of what decides the
+    training, and the defaults of what a trainer can always be seen to use.
 
     `engine` is the one chosen for rollouts ("" where there are none).
     """
@@ -32,9 +27,10 @@ def requested(config: Trained, engine: str) -> dict[str, Any]:
             if value is not None:
                 settings[known.dotted] = value
     stated = config.model_dump(exclude_unset=True, exclude_none=True)
-    for name in SECTIONS:
-        if name in stated:
-            settings |= _flat(stated[name], name)
+    declared = walk.declarations()
+    for name, value in stated.items():
+        if declared[name,].key.trains and name != "method":
+            settings |= _flat(value, name)
     if "generation.engine" in settings:
         settings["generation.engine"] = engine
     for name, section in (("loss", config.loss), ("advantage", _advantage(config))):

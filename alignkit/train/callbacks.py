@@ -16,6 +16,7 @@ from alignkit.recipe.schema import Policy, Stepped
 from alignkit.terminal import Progress
 from alignkit.train.proving.settings import in_force
 from alignkit.train.resumed import seconds_logged, tokens_spent
+from alignkit.train.update import Update
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +45,18 @@ class MetricsCallback(TrainerCallback):
     def __init__(self, run: Run, watchers: Watchers) -> None:
         self.run = run
         self.watchers = watchers
+        self.update = Update()
         self.tokens_before = 0
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, *, model: Any, **_: Any
+    ) -> None:
+        """The gradients are there and clipped."""
+        self.update.before(model)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The weights have moved."""
+        self.update.after()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Go on counting tokens where a resumed run stood: SFT and DPO trainers start
@@ -66,6 +78,10 @@ class MetricsCallback(TrainerCallback):
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:
             return
         row = {_named(k): v for k, v in logs.items() if isinstance(v, int | float)}
+        if "grad_norm" in logs and args.max_grad_norm:
+            clipped = logs["grad_norm"] > args.max_grad_norm
+            row["train/gradient_clipped"] = float(clipped)
+            row |= self.update.numbers()
         # those trained on, here too
         seen = row.pop("validation/num_tokens", state.num_input_tokens_seen)
         tokens = self.tokens_before + int(row.pop("train/num_tokens", seen))

@@ -18,6 +18,7 @@ from alignkit.recipe import to_yaml
 from alignkit.recipe.schema import ExpertIteration
 from alignkit.train.asking import revision_of
 from alignkit.train.children import child, run_stage, status
+from alignkit.train.resumed import tokens_spent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -187,7 +188,10 @@ def _log(folder: run.Run, iteration: int, counts: dict[str, Any], source: Path) 
             run.write_json(partial / "summary.json", {**summary, "step": iteration})
             partial.rename(target)
     if numbers:
-        folder.append_metrics({"step": iteration, **numbers})
+        spent = tokens_spent(folder) + int(counts.get("ei/tokens", 0))
+        if (source / "manifest.json").is_file():
+            spent += tokens_spent(run.Run.open(source)) if iteration else 0
+        folder.append_metrics({"step": iteration, "tokens": spent, **numbers})
 
 
 def _line(console: Console, iteration: int, counts: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from trl import GRPOTrainer, RLOOTrainer
 
 from alignkit.sampling import DEFAULTS, OPTIONS, Option
+from alignkit.train.groups import group_numbers, response_facts
 from alignkit.train.objective import Objective, Step, in_force
 from alignkit.train.rollouts import own_tokens
 from alignkit.train.stopped import StoppedRollouts
@@ -44,35 +45,44 @@ class _Policy(StoppedRollouts):
         )
         self._spent(started)
         self._rewards = rewards  # (N, number of rewards), gathered over the processes
-        self._note_lengths(completion_ids_list)
+        self._note_responses(completion_ids_list)
         return rewards
 
     def _sizes(self, inputs: Any) -> tuple[float, float]:
         mask = own_tokens(inputs)
         return float(mask.sum()), float(len(mask))
 
-    def _note_lengths(self, completion_ids: Sequence[Sequence[int]]) -> None:
-        """Mean response length of correct and of wrong responses.
+    def _note_responses(self, completion_ids: Sequence[Sequence[int]]) -> None:
+        """Numbers of responses and groups; lengths of correct and of wrong responses.
 
         Correct is what a reward function calls `ok` through TRL's `log_extra("status",
         [...])`, or else what has a reward above 0.
         """
-        lengths = torch.tensor(
-            [float(len(ids)) for ids in completion_ids], device=self.accelerator.device
-        )
         statuses = self._pending_extra_logs.get("status")
+        rewards = self._total_rewards()
         if statuses is None:
-            correct = self._total_rewards()[self._own(len(lengths))] > 0
+            correct = rewards[self._own(len(completion_ids))] > 0
         else:
-            correct = torch.tensor(
-                [status == "ok" for status in statuses], device=lengths.device
-            )
+            right = [float(status == "ok") for status in statuses]
+            correct = torch.tensor(right, device=self.accelerator.device)
+        facts = response_facts(completion_ids, correct)
+        self._facts = self.accelerator.gather(facts)  # (N, 4)
+        lengths, right = self._facts[:, 0], self._facts[:, 2] > 0
         metrics = self._metrics["train" if self.model.training else "eval"]
-        for name, kept in (("correct", correct), ("wrong", ~correct)):
-            local = torch.stack([lengths[kept].sum(), kept.sum()])
-            total, count = self.accelerator.reduce(local, reduction="sum").tolist()
-            if count:
-                metrics[f"completions/mean_length_{name}"].append(total / count)
+        for name, chosen in (("correct", right), ("wrong", ~right)):
+            if chosen.any():
+                mean = lengths[chosen].mean().item()
+                metrics[f"completions/mean_length_{name}"].append(mean)
+
+    def _note_groups(self) -> None:
+        """In place of TRL's numbers of the same names."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        rewards = self._total_rewards()
+        numbers = group_numbers(self._facts, rewards, self._group_size())
+        for name, value in numbers.items():
+            if name in ("reward_std", "frac_reward_zero_std"):
+                metrics[name].pop()
+            metrics[name].append(value)
 
     def _total_rewards(self) -> Tensor:
         """(N,) weighted sums over the reward functions, NaN where all of them returned
@@ -88,6 +98,7 @@ class _Policy(StoppedRollouts):
         self._scored = []
         try:
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+            self._note_groups()
             if self.objective is not None:
                 self._apply_objective(self.objective, inputs, output)
             if self.board is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit.data import encode
 from alignkit.errors import WorkError
 from alignkit.recipe.schema import Sampled
+from alignkit.recipe.schema.sections import Reward
 from alignkit.run import new_row
 from alignkit.run.rows import Row, plain
 from alignkit.types import STATUSES, Score
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 LogExtra = Callable[[str, list[Any]], None]  # TRL's: a column of its table
 LogMetric = Callable[[str, float], None]  # TRL's
-_WORST_FIRST = ("error", "timeout", "unparsed", "wrong", "ok")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class RewardBoard:
     trainer `finish` once it has the advantages.
 
     Args:
+        verdict: the reward that says what counts as correct.
         answers: of the kinds of rollouts, `step` (trained on) and `validation`.
 
     Raises:
@@ -72,6 +73,7 @@ class RewardBoard:
         rewards: Sequence[BoundReward],
         weights: Sequence[float],
         zero_on_error: Mapping[str, bool],
+        verdict: str,
         grader: Grader,
         run: Run,
         answers: Mapping[str, Answers],
@@ -79,6 +81,7 @@ class RewardBoard:
         self.rewards = list(rewards)
         self.weights = list(weights)
         self.zero_on_error = dict(zero_on_error)
+        self.verdict = verdict
         self.grader = grader
         self.run = run
         self.answers = answers
@@ -157,27 +160,32 @@ class RewardBoard:
             each = {
                 reward.name: batch.scores[reward.name][i] for reward in self.rewards
             }
-            row.update(combine(each, self.weights))
+            row.update(combine(each, self.weights, self.verdict))
             for name, score in each.items():
                 fatal = score.status == "error" and not self.zero_on_error.get(name)
                 if fatal and failed is None:
                     failed = (name, score)
         log_metric("seconds/reward", batch.seconds)
         log_extra("status", [row["status"] for row in rows])
-        counts = Counter(row["status"] for row in rows)
-        for status in STATUSES:
-            log_metric(f"status/{status}", counts[status] / len(rows))
-        # what timed out has none
-        for part in sorted({part for row in rows for part in row["parts"]}):
-            log_metric(
-                f"parts/{part}",
-                sum(row["parts"].get(part, 0.0) for row in rows) / len(rows),
-            )
+        for name, value in _shares([row["status"] for row in rows]).items():
+            log_metric(f"status/{name}", value)
+        for name, value in _means([row["parts"] for row in rows]).items():
+            log_metric(f"parts/{name}", value)
+        if len(self.rewards) > 1:
+            self._log_each(batch, log_metric)
         if failed is not None:
             self.run.write_rollouts(batch.step, rows, batch.kind)
             raise WorkError(
                 failure(*failed, f"at step {batch.step}", self.run.folder / "rollouts")
             )
+
+    def _log_each(self, batch: _Batch, log_metric: LogMetric) -> None:
+        """Statuses and parts of every reward under its own name."""
+        for name, scores in batch.scores.items():
+            for status, value in _shares([str(s.status) for s in scores]).items():
+                log_metric(f"status/{name}/{status}", value)
+            for part, value in _means([s.parts for s in scores]).items():
+                log_metric(f"parts/{name}/{part}", value)
 
     def finish(self, rows: Sequence[Row], groups: int) -> None:
         """Write the batch with what was not known before, such as advantages.
@@ -194,6 +202,17 @@ class RewardBoard:
             row.update(further)
             row["group"] = written + (row["group"] or 0)
         self.run.write_rollouts(batch.step, batch.rows, batch.kind)
+
+
+def _shares(statuses: Sequence[str | None]) -> dict[str, float]:
+    counts = Counter(statuses)
+    return {status: counts[status] / len(statuses) for status in STATUSES}
+
+
+def _means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each part; what timed out has none, and counts as 0."""
+    names = sorted({name for each in parts for name in each})
+    return {n: sum(each.get(n, 0.0) for each in parts) / len(parts) for n in names}
 
 
 def failure(name: str, score: Score, when: str, place: Path) -> str:
@@ -220,24 +239,28 @@ def bound_rewards(config: Sampled, registry: Registry) -> dict[str, BoundReward]
     return found
 
 
-def combine(scores: Mapping[str, Score], weights: Sequence[float]) -> Row:
-    """The rewards of one completion as fields of its row: weighted sum, parts, each
-    reward; status, stage and explanation of the worst.
+def deciding(rewards: Mapping[str, Reward]) -> str:
+    """The reward whose verdict says what counts as correct: the one that the recipe
+    names, else the first of the greatest weight.
     """
-    worst = min(scores.values(), key=lambda s: _WORST_FIRST.index(str(s.status)))
-    several = len(scores) > 1
-    of = next(name for name, score in scores.items() if score is worst)
-    said = worst.explanation
+    named = [name for name, reward in rewards.items() if reward.decides]
+    return named[0] if named else max(rewards, key=lambda name: rewards[name].weight)
+
+
+def combine(scores: Mapping[str, Score], weights: Sequence[float], verdict: str) -> Row:
+    """The rewards of one completion as fields of its row: weighted sum, each reward by
+    itself; status, stage and explanation of the reward `verdict`; the parts of all, its
+    own before others of the same name.
+    """
+    said = scores[verdict]
+    parts = {part: value for s in scores.values() for part, value in s.parts.items()}
+    weighted = zip(weights, scores.values(), strict=True)
     return {
-        "reward": sum(
-            w * s.reward for w, s in zip(weights, scores.values(), strict=True)
-        ),
-        "status": worst.status,
-        "stage": worst.stage,
-        "explanation": f"{of}: {said}" if several and said else said,
-        "parts": {
-            part: value for s in scores.values() for part, value in s.parts.items()
-        },
+        "reward": sum(weight * score.reward for weight, score in weighted if weight),
+        "status": said.status,
+        "stage": said.stage,
+        "explanation": said.explanation,
+        "parts": {**parts, **said.parts},
         "rewards": {
             name: {
                 "reward": s.reward,

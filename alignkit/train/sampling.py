@@ -27,7 +27,7 @@ from alignkit.run import (
 from alignkit.run.rows import Row
 from alignkit.train.asking import Asking, Problem, sampling_engine, sampling_of
 from alignkit.train.evals import request
-from alignkit.train.rewards import bound_rewards, combine, failure
+from alignkit.train.rewards import bound_rewards, combine, deciding, failure
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -208,7 +208,8 @@ def _grade(
         for name, bound in bound_rewards(config, registry).items()
     }
     for i, row in enumerate(rows):
-        row.update(combine({name: s[i] for name, s in scores.items()}, weights))
+        each = {name: of_reward[i] for name, of_reward in scores.items()}
+        row.update(combine(each, weights, deciding(config.rewards)))
     for name, found in scores.items():
         failed = next((score for score in found if score.status == "error"), None)
         if failed is not None and config.rewards[name].on_error == "stop":
@@ -254,6 +255,7 @@ def _counts(rows: Sequence[Row], kept: Sequence[Row], asked: int) -> dict[str, A
         "ei/fraction_correct": len(correct) / len(rows),
         "ei/fraction_solved": len({row["group"] for row in correct}) / asked,
         "ei/entropy": None if likelihood is None else -likelihood,
+        "ei/tokens": sum(row["tokens"] or 0 for row in rows),
         "ei/response_length": mean(row["tokens"] for row in rows),
         "ei/response_length_correct": mean(row["tokens"] for row in correct),
         "ei/response_length_wrong": mean(row["tokens"] for row in wrong),

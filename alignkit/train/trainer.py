@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import plugins
 from alignkit.recipe.schema import GRPO, SFT, Policy, Stepped
 from alignkit.train.objective import Objective
-from alignkit.train.rewards import Answers, RewardBoard, bound_rewards
+from alignkit.train.rewards import Answers, RewardBoard, bound_rewards, deciding
 
 if TYPE_CHECKING:
     from alignkit.grading import Grader
@@ -81,4 +81,7 @@ def reward_board(
         for name, reward in rewards.items()
     }
     weights = [entry.weight for entry in entries.values()]
-    return RewardBoard([*rewards.values()], weights, zero, grader, run, answers)
+    verdict = deciding(entries)
+    return RewardBoard(
+        [*rewards.values()], weights, zero, verdict, grader, run, answers
+    )

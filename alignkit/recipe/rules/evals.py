@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alignkit.recipe.rules.rule import Facts, Problem, of
-from alignkit.recipe.schema import Stepped, Trained
+from alignkit.recipe.schema import Sampled, Stepped, Trained
 
 
 def judged_by_a_model(config: Trained, facts: Facts) -> Iterator[Problem]:
@@ -45,4 +45,12 @@ def best_of_evals(config: Stepped, facts: Facts) -> Iterator[Problem]:
     yield ("best", "metric"), text
 
 
-RULES = (judged_by_a_model, one_split, best_of_evals)
+@of(Sampled)
+def one_verdict(config: Sampled, facts: Facts) -> Iterator[Problem]:
+    """One reward says what counts as correct."""
+    named = [name for name, reward in config.rewards.items() if reward.decides]
+    for name in named[1:]:
+        yield ("rewards", name, "decides"), f"{named[0]} decides already"
+
+
+RULES = (one_verdict, judged_by_a_model, one_split, best_of_evals)

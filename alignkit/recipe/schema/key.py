@@ -36,8 +36,13 @@ class Key:
     shared: bool = False
     # Whether it decides the result. How a run is called and watched does not.
     identity: bool = True
-    # Whether a trainer can be seen to use it: see `alignkit.proofs.settings`.
+    # Whether a trainer can be seen to use it also where it is left at its default.
     observed: bool = False
+    # Whether it, or a key in it, decides how the model is trained: what is stated of
+    # it is compared with what is in force (`alignkit.proofs.settings`).
+    trains: bool = True
+    # The name under which a transformers configuration holds it.
+    config: str = ""
     # The dotted key that stated it in an earlier version.
     was: str = ""
 

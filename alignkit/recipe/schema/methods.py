@@ -33,8 +33,8 @@ class Named(Section):
     # Fields of TRL's config that nothing would read, with the reason.
     unread: ClassVar[dict[str, str]] = {}
 
-    name: Annotated[str, Key(owns=("run_name",), identity=False)]
-    description: Annotated[str | None, Key(identity=False)] = None
+    name: Annotated[str, Key(owns=("run_name",), identity=False, trains=False)]
+    description: Annotated[str | None, Key(identity=False, trains=False)] = None
     method: Annotated[str, Key(observed=True)]
     seed: Annotated[int, Field(ge=0, lt=2**32), Key(trl="seed", shared=True)] = 0
 
@@ -43,14 +43,14 @@ class Started(Section):
     """How a run is started, watched and kept."""
 
     callbacks: Annotated[
-        list[str], Key(plugin="callback", shared=True, identity=False)
+        list[str], Key(plugin="callback", shared=True, identity=False, trains=False)
     ] = []
     track: Annotated[
         list[Literal["wandb", "trackio", "tensorboard"]],
-        Key(owns=("report_to",), shared=True, identity=False),
+        Key(owns=("report_to",), shared=True, identity=False, trains=False),
     ] = []
     launch: Annotated[Launch, Key(shared=True)] = Launch()
-    output: Annotated[Output, Key(shared=True, identity=False)] = Output()
+    output: Annotated[Output, Key(shared=True, identity=False, trains=False)] = Output()
 
 
 class Trained(Started, Named):
@@ -67,8 +67,8 @@ class Trained(Started, Named):
     loss: Annotated[Loss | None, Key(owns=("loss_type",))] = None
     train: dict[str, Any] = {}
     """TRL's own field names for the method."""
-    evals: Annotated[dict[str, Eval], Key(plugin="eval")] = {}
-    waive: Annotated[dict[str, str], Key(shared=True)] = {}
+    evals: Annotated[dict[str, Eval], Key(plugin="eval", trains=False)] = {}
+    waive: Annotated[dict[str, str], Key(shared=True, trains=False)] = {}
     """Proofs that this run goes without, each with the reason, such as `rows_alone: its
     experts depend on the batch`.
     """
@@ -78,8 +78,8 @@ class Stepped(Trained):
     """A recipe whose training is one loop of optimizer steps."""
 
     data: Data
-    best: Best | None = None
-    budget: Budget | None = None
+    best: Annotated[Best | None, Key(trains=False)] = None
+    budget: Annotated[Budget | None, Key(trains=False)] = None
 
 
 class Sampled(Trained):

@@ -16,14 +16,14 @@ class Build(Section):
 
     tokenizer: Literal["bytes", "digits"] = "bytes"
     """`digits`: arithmetic only, one token per sign and tag; `bytes`: any text."""
-    hidden_size: Count = 64
-    layers: Count = 2
-    heads: Count = 4
-    intermediate_size: Count = 256
+    hidden_size: Annotated[Count, Key(config="hidden_size")] = 64
+    layers: Annotated[Count, Key(config="num_hidden_layers")] = 2
+    heads: Annotated[Count, Key(config="num_attention_heads")] = 4
+    intermediate_size: Annotated[Count, Key(config="intermediate_size")] = 256
     init_std: Positive = 0.08
     """Standard deviation of the normal distribution that all matrices are drawn from.
     """
-    max_length: Count = 1024
+    max_length: Annotated[Count, Key(config="max_position_embeddings")] = 1024
     """Positions the model has, prompt and response together."""
 
 
@@ -123,6 +123,10 @@ class Reward(PluginSection):
     """What a crash of the reward does to the run."""
     deadline: Positive | None = None
     """Seconds for one sample; the plugin's own where nothing is said."""
+    decides: bool = False
+    """Its verdict says what counts as correct; without one, that of the reward of the
+    greatest weight does.
+    """
 
 
 class Loss(PluginSection):

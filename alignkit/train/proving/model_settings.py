@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from alignkit import models
-from alignkit.recipe.schema import Build, Stepped
+from alignkit.recipe.schema import Build, Stepped, walk
 
 
 def of_model(config: Stepped, trainer: Any) -> dict[str, Any]:
@@ -32,8 +32,9 @@ def of_model(config: Stepped, trainer: Any) -> dict[str, Any]:
         if vars(config.model)[key] == "auto":
             settings[f"model.{key}"] = "auto"
     if config.model.build is not None:
-        for ours, theirs in _BUILD.items():
-            settings[f"model.build.{ours}"] = vars(text)[theirs]
+        for declared in walk.declarations().values():
+            if declared.key.config:
+                settings[declared.dotted] = vars(text)[declared.key.config]
         settings["model.build.tokenizer"] = _tokenizer(config.model.build, trainer)
     trained = {n for n, w in model.named_parameters() if w.requires_grad}
     if config.model.lora is None:
@@ -52,15 +53,6 @@ def _tokenizer(build: Build, trainer: Any) -> str:
     vocabulary = models.build_tokenizer(build.tokenizer, build.max_length).get_vocab()
     same_one = trainer.processing_class.get_vocab() == vocabulary
     return build.tokenizer if same_one else "another vocabulary"
-
-
-_BUILD = {
-    "hidden_size": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "max_length": "max_position_embeddings",
-}
 
 
 def _lora(stated: Mapping[str, Any], model: Any) -> dict[str, Any]:

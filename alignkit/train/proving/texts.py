@@ -13,6 +13,7 @@ from alignkit.engines.prompts import PromptCoder
 from alignkit.models.shape import ENDLESS
 from alignkit.proofs.record import Finding
 from alignkit.recipe.trl import setting
+from alignkit.sampling import OPTIONS
 from alignkit.train.proving.rows import bare
 from alignkit.train.proving.settings import plain
 from alignkit.train.proving.subject import Subject
@@ -138,9 +139,9 @@ def prove_sampler(subject: Subject) -> Finding:
 
 # What a recipe's `generation` says, and what every generation is told.
 _STATED = {
-    *("max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_p", "top_k"),
-    *("min_p", "repetition_penalty", "cache_implementation", "disable_compile"),
-    "stop_strings",
+    *OPTIONS,
+    *(option.transformers for option in OPTIONS.values()),
+    *("do_sample", "cache_implementation", "disable_compile"),
 }
 _IDS = {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"}
 
