@@ -48,10 +48,12 @@ class PromptCoder:
             )
         return encoded
 
-    def _render(self, prompt: PromptText) -> str:
+    def _joined(self, prompt: PromptText, choice: str) -> list[int]:
+        """The tokens of a prompt and its choice as one text."""
         if isinstance(prompt, str):
-            return prompt
-        return text.render_chat(self.tokenizer, prompt)
+            return text.prompt_ids(self.tokenizer, prompt + choice)
+        whole = text.render_chat(self.tokenizer, prompt) + choice
+        return list(self.tokenizer(whole, add_special_tokens=False)["input_ids"])
 
     def check_context(
         self, encoded: Iterable[tuple[int, list[int]]], room: int
@@ -85,12 +87,9 @@ class PromptCoder:
         for request, (prompt, choices) in enumerate(requests):
             if not all(choices):
                 raise InputError(f"request {request} has an empty choice")
-            whole = self.tokenizer(
-                [self._render(prompt) + c for c in choices],
-                add_special_tokens=isinstance(prompt, str),
-            )
+            whole = [self._joined(prompt, choice) for choice in choices]
             shared: dict[tuple[int, ...], tuple[list[int], list[list[int]]]] = {}
-            for choice, ids in enumerate(whole["input_ids"]):
+            for choice, ids in enumerate(whole):
                 alone = prompts[request]
                 cut = min(common_prefix(alone, ids), len(ids) - 1)
                 if cut == 0:

@@ -32,12 +32,18 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     if not isinstance(prompt, str):
         text = render_chat(tokenizer, prompt)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
     ids = list(tokenizer(prompt)["input_ids"])
-    if ids and ids[-1] == tokenizer.eos_token_id:
-        bare = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        if not bare or bare[-1] != tokenizer.eos_token_id:
+    if ids[-1:] == [end]:
+        bare = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        while _trailing(ids, end) > _trailing(bare, end):
             ids.pop()
-    return ids
+    # a text that was rendered elsewhere may begin with its start token
+    return ids[1:] if start is not None and ids[:2] == [start, start] else ids
+
+
+def _trailing(ids: Sequence[int], token: int) -> int:
+    return next((n for n, one in enumerate(reversed(ids)) if one != token), len(ids))
 
 
 def response_ids(tokenizer: Any, response: str) -> list[int]:

@@ -21,7 +21,7 @@ from alignkit.plan.verdict import facts, faults, told
 from alignkit.provenance import identity, named
 from alignkit.recipe import rules, trl
 from alignkit.recipe.rules import batches, setting
-from alignkit.recipe.schema import Model, Stage
+from alignkit.recipe.schema import Model, Stage, Stepped
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -126,6 +126,11 @@ def _plan(
     found.arithmetic = batch_arithmetic(config)
     found.missing += machine.missing(config)
     tokenizer = _tokenizer(origin, found)
+    if tokenizer is not None and isinstance(config, Stepped):
+        from alignkit.models import text
+
+        options = config.train.get("chat_template_kwargs")
+        text.set_template_options(tokenizer, options)
     lengths = read_rows(config, registry, datasets, tokenizer, found)
     known = facts(origin, registry, tokenizer, found.rows.get("rows"))
     found.wrong += faults(config, origin, known)

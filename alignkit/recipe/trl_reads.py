@@ -129,7 +129,6 @@ ROWS = (
     # What alignkit has no use for.
     grpo("max_tool_calling_iterations", never="no tools are handed to TRL"),
     policy("log_multimodal", never="rows hold text alone"),
-    policy("chat_template_kwargs", never="prompts are rendered before TRL sees them"),
     policy("train_sampling_strategy", never="TRL draws whole groups of prompts"),
     policy("length_column_name", never="TRL draws whole groups of prompts"),
     policy("label_smoothing_factor", never="the loss has no such smoothing"),
