@@ -46,6 +46,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
         "diff",
         "Show what differs between two recipes or runs.",
     ),
+    "replay": (
+        "alignkit.cli.replay",
+        "replay",
+        "Compute a step of a run again, and compare it with what was logged.",
+    ),
     "data": (
         "alignkit.cli.data",
         "data",

@@ -22,6 +22,16 @@ class AlignSFTTrainer(Seam, SFTTrainer):
 
     method = "sft"
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.objective is None:
+            # TRL's loss returns no log-probs: those of its forward pass are read
+            self.model.register_forward_hook(self._read)
+
+    def _read(self, model: Any, args: Any, outputs: Any) -> None:
+        if "log_probs" in outputs:
+            self._fused = outputs.log_probs.detach(), outputs.label_mask
+
     def _observe(self) -> dict[str, Any]:
         own = {"loss.loss_type": self.args.loss_type} if self.objective is None else {}
         return super()._observe() | own
@@ -49,13 +59,13 @@ class AlignSFTTrainer(Seam, SFTTrainer):
     ) -> Any:
         """The seam: the plugin's loss on (B, T - 1) log-probs of the labels."""
         if self.objective is None:
-            loss, outputs = super().compute_loss(
-                model, inputs, return_outputs=True, **kwargs
+            computed = super().compute_loss(
+                model, inputs, return_outputs=return_outputs, **kwargs
             )
-            self._note("nll", -outputs.log_probs, outputs.label_mask)
+            self._note("nll", -self._fused[0], self._fused[1])
             if not self.model.training:
                 self._flush_eval()
-            return (loss, outputs) if return_outputs else loss
+            return computed
         if return_outputs:
             raise NotImplementedError(
                 "alignkit evaluates the loss only; compute_metrics needs logits"
