@@ -75,11 +75,49 @@ def test_a_difference_above_the_tolerance_is_refused_with_the_numbers():
 
 
 def test_the_tolerance_goes_by_the_dtype_unless_it_is_stated():
-    assert sync.tolerance("float32", None) < sync.tolerance("bfloat16", None)
-    assert sync.tolerance("float32", 0.3) == 0.3
+    assert sync.tolerance("float32", None, None) < sync.tolerance(
+        "bfloat16", None, None
+    )
+    assert sync.tolerance("float32", 0.3, None) == 0.3
 
 
 def test_options_that_reshape_the_distribution_cannot_be_compared():
     assert sync.foreign({"stop": ["a"], "min_tokens": 3}) == []
     options = {"seed": 1, "logit_bias": {}, "frequency_penalty": 1}
     assert sync.foreign(options) == ["frequency_penalty", "logit_bias"]
+
+
+def test_the_tolerance_is_what_equal_weights_were_seen_to_differ_by():
+    assert sync.tolerance("float32", None, 2e-6) == pytest.approx(1.6e-5)
+    assert sync.tolerance("float32", None, 0.0) == 1e-5
+    assert sync.tolerance("bfloat16", None, 1.5e-3) == pytest.approx(0.012)
+    assert sync.tolerance("float32", None, 1.0) == 0.005
+
+
+PACKED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}
+HANDED = {
+    **{f"l.{p}_proj.weight": (4, float(n), 4.0) for n, p in enumerate("qkv")},
+    "norm.weight": (2, 2.0, 2.0),
+    "embed.weight": (8, 1.0, 8.0),
+}
+HELD = {
+    "l.qkv_proj.weight": (12, 3.0, 12.0),
+    "norm.weight": (2, 2.0, 2.0),
+    "embed.weight": (16, 1.0, 8.0),  # padded
+    "other.weight": (1, 0.0, 0.0),
+}
+
+
+def test_tensors_are_compared_whatever_vllm_packs_together():
+    assert sync.unequal(HANDED, HELD, PACKED) == (2, [])
+
+
+@pytest.mark.parametrize("name", ["l.qkv_proj.weight", "norm.weight"])
+@pytest.mark.parametrize("fault", [(0.5, 0.0), (0.0, -1.0)])
+def test_a_tensor_that_did_not_arrive_is_named(name, fault):
+    numbers, total, size = HELD[name]
+    other = {**HELD, name: (numbers, total + fault[0], size + fault[1])}
+    _, wrong = sync.unequal(HANDED, other, PACKED)
+    assert wrong == [name]
+    with pytest.raises(WorkError, match=name):
+        sync.require_arrived(wrong)

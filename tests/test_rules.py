@@ -55,6 +55,12 @@ BROKEN = {
         {"generation": {"engine": "vllm", "vllm": {"tensor_parallel": 2}}},
         *({}, "generation.vllm.tensor_parallel", "1 processes"),
     ),
+    "importance weights of a cut distribution": (
+        "grpo",
+        {"generation": {"engine": "vllm", "top_p": 0.8}}
+        | train(vllm_importance_sampling_correction=True, num_generations=2),
+        *({}, "train.vllm_importance_sampling_correction", "generation.top_p 0.8"),
+    ),
     "two verdicts": (
         "grpo",
         {"rewards": {"exact_match": {"decides": True}, "think_format": {"decides": True}}},

@@ -364,7 +364,10 @@ OUR_TRAINERS = [file.read_text() for file in package("alignkit", "train").glob("
         ("grpo", {}, {}, "", "max_tool_calling_iterations log_multimodal do_train"),
         ("grpo", {}, {"generation": {"engine": "transformers"}}, "cache_implementation", "vllm_model_impl"),
         ("grpo", {}, {"generation": {"engine": "auto"}}, "cache_implementation vllm_model_impl", "vllm_group_port"),
-        ("grpo", {}, {"generation": {"engine": "vllm"}}, "vllm_importance_sampling_mode", "cache_implementation"),
+        (
+            *("grpo", {}, {"generation": {"engine": "vllm"}}, "vllm_importance_sampling_correction"),
+            "cache_implementation vllm_importance_sampling_mode",
+        ),
         (
             "grpo",
             {"vllm_importance_sampling_correction": False},

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignkit.sampling import stop_end
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def special_stops(tokenizer: Any, stops: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Stop strings that are one special token, as that token, and the others: a text
+    without special tokens never holds the first.
+    """
+    special = set(tokenizer.all_special_ids) | {
+        token
+        for token, added in tokenizer.added_tokens_decoder.items()
+        if added.special
+    }
+    ids = {stop: tokenizer.convert_tokens_to_ids(stop) for stop in stops}
+    tokens = [ids[stop] for stop in stops if ids[stop] in special]
+    return tokens, [stop for stop in stops if ids[stop] not in special]
 
 
 class StopStrings:

@@ -23,7 +23,7 @@ from alignkit.engines.batching import reading_order
 from alignkit.engines.draws import draw, penalized
 from alignkit.engines.prompts import PromptCoder
 from alignkit.engines.reader import Reader
-from alignkit.engines.stopping import StopStrings
+from alignkit.engines.stopping import StopStrings, special_stops
 from alignkit.errors import WorkError
 from alignkit.models.shape import context
 
@@ -155,9 +155,9 @@ class TransformersEngine:
         finished: Callable[[_Row], None],
     ) -> None:
         """Generate one batch; rows leave it as they end."""
-        stopping = StopStrings(
-            sampling.stop, self._prompts.decode, sampling.min_new_tokens
-        )
+        tokens, stops = special_stops(self._prompts.tokenizer, sampling.stop)
+        stopping = StopStrings(stops, self._prompts.decode, sampling.min_new_tokens)
+        ends = self._ends | set(tokens)
         # each prompt is read once for all its samples
         distinct = list(dict.fromkeys(row.prompt for row in rows))
         logits, mask, cache = self._reader.begin([encoded[p] for p in distinct])
@@ -173,7 +173,7 @@ class TransformersEngine:
                 scores = penalized(last, texts, sampling.repetition_penalty)
             tokens = self._draw(last, scores, rows, sampling, step)
             for row in rows:
-                if row.done is None and (reason := self._ended(row, stopping)):
+                if row.done is None and (reason := self._ended(row, stopping, ends)):
                     row.done = self._completion(row, reason, stopping)
                     finished(row)
             running = [k for k, row in enumerate(rows) if row.done is None]
@@ -223,10 +223,10 @@ class TransformersEngine:
                     row.logprobs.append(logp)
         return tokens
 
-    def _ended(self, row: _Row, stopping: StopStrings) -> str:
+    def _ended(self, row: _Row, stopping: StopStrings, ends: set[int]) -> str:
         """`stop` or `length` when the row ends with its newest token, else nothing."""
         count = len(row.tokens)
-        if row.tokens[-1] in self._ends:
+        if row.tokens[-1] in ends:
             return "stop"
         if stopping.ended(row.tokens[-stopping.window(count) :], count):
             return "stop"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
 from alignkit.engines.prompts import PromptCoder
+from alignkit.engines.stopping import special_stops
 from alignkit.engines.vllm_start import (
     Limits,
     explained,
@@ -142,13 +143,15 @@ class VLLMEngine:
         requests = []
         for ids in encoded:
             seed = None
-            # seeded requests are drawn one by one: slower
-            if sampling.seed is not None and sampling.temperature > 0:
+            # Seeded requests are drawn one by one, which is slower; without a seed they
+            # would take from the stream of the rollouts.
+            if sampling.seed is not None:
                 key = tuple(ids)
                 source = random.Random(f"{sampling.seed} {seen[key]} {key}")
                 seed = source.getrandbits(48)
                 seen[key] += 1
-            requests.append((ids, _sampling_params(sampling, seed)))
+            params = _sampling_params(sampling, seed, self._prompts.tokenizer)
+            requests.append((ids, params))
 
         def done(index: int, output: RequestOutput) -> None:
             completions = [_completion(one) for one in output.outputs]
@@ -244,12 +247,16 @@ class VLLMEngine:
                 engine.abort_request(list(waiting))
 
 
-def _sampling_params(sampling: Sampling, seed: int | None) -> SamplingParams:
+def _sampling_params(
+    sampling: Sampling, seed: int | None, tokenizer: PreTrainedTokenizerBase
+) -> SamplingParams:
     """`vllm.SamplingParams` for one prompt: every option one to one."""
     from vllm import SamplingParams
 
+    tokens, stops = special_stops(tokenizer, sampling.stop)
     return SamplingParams(
-        **{**sampling.named("vllm"), "stop": list(sampling.stop)},
+        **{**sampling.named("vllm"), "stop": stops},
+        stop_token_ids=tokens,
         # vLLM refuses several greedy ones
         n=sampling.n if sampling.temperature > 0 else 1,
         include_stop_str_in_output=True,

@@ -91,6 +91,31 @@ def reload_weights(llm: LLM, weights: Iterable[tuple[str, Tensor]]) -> None:
         )
 
 
+Sums = tuple[int, float, float]  # numbers, their sum, the sum of their sizes
+
+
+def sums(weight: Tensor) -> Sums:
+    """What tells a tensor from another without its layout."""
+    import torch
+
+    wide = torch.float64
+    total, size = weight.sum(dtype=wide), weight.abs().sum(dtype=wide)
+    return weight.numel(), float(total), float(size)
+
+
+def read_back(llm: LLM) -> tuple[dict[str, Sums], dict[str, list[str]]]:
+    """The weights that a running vLLM holds by its own names, and which of a
+    checkpoint's it packs into one.
+    """
+    held, packed = llm.apply_model(_held)[0]
+    return held, packed
+
+
+def _held(net: nn.Module) -> tuple[dict[str, Sums], dict[str, list[str]]]:
+    held = {name: sums(weight.data) for name, weight in net.named_parameters()}
+    return held, dict(vars(type(net)).get("packed_modules_mapping", {}))
+
+
 def _repack_shared(net: nn.Module) -> None:
     """Pack anew the layers that share another's weight: a tied head loads nothing, so
     its packed copy stays old.

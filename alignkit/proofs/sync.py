@@ -6,13 +6,15 @@ Shapes: T tokens of one completion, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from alignkit.errors import WorkError
+from alignkit.errors import WorkError, listing
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from alignkit.engines.weights import Sums
 
 PROBES = 4  # completions compared after each synchronisation
 PROBE_TOKENS = 256  # of each, at most
@@ -26,9 +28,10 @@ _NEUTRAL = {
     "seed",
     "detokenize",
 }
-# Mean difference in nats per token. Rounding alone gives about 1e-6 in float32 and 0.01
-# to 0.03 in bfloat16.
+# Mean difference in nats per token at most, and what is allowed whatever was measured.
 _TOLERANCE = {"float32": 0.005, "bfloat16": 0.1, "float16": 0.1}
+_ALWAYS = {"float32": 1e-5, "bfloat16": 0.005, "float16": 0.005}
+_ROUNDINGS = 8.0  # times what equal weights were seen to differ by
 
 
 def foreign(options: Iterable[str]) -> list[str]:
@@ -38,11 +41,58 @@ def foreign(options: Iterable[str]) -> list[str]:
     return sorted(set(options) - _NEUTRAL)
 
 
-def tolerance(dtype: str, stated: float | None) -> float:
-    """The mean difference (nats per token) that is allowed: as stated, else by the
-    dtype of the weights.
+def tolerance(dtype: str, stated: float | None, noise: float | None) -> float:
+    """The mean difference (nats per token) that is allowed: as stated, else by what
+    equal weights differed by (`noise`), within the bounds of the dtype.
     """
-    return _TOLERANCE[dtype] if stated is None else stated
+    if stated is not None:
+        return stated
+    if noise is None:
+        return _TOLERANCE[dtype]
+    return min(_TOLERANCE[dtype], max(_ALWAYS[dtype], _ROUNDINGS * noise))
+
+
+def unequal(
+    handed: Mapping[str, Sums],
+    held: Mapping[str, Sums],
+    packed: Mapping[str, Sequence[str]],
+) -> tuple[int, list[str]]:
+    """How many of vLLM's tensors could be compared with those that were handed over, and
+    the names of those that are others.
+
+    `packed`: which of a checkpoint's modules vLLM packs into one. What it lays out with
+    other numbers, such as a padded vocabulary, is not compared.
+    """
+    count, wrong = 0, []
+    for name, (numbers, total, size) in held.items():
+        parts = [name]
+        for module, names in packed.items():
+            if f".{module}." in name and name not in handed:
+                parts = [name.replace(f".{module}.", f".{part}.") for part in names]
+        if not all(part in handed for part in parts):
+            continue
+        known = [handed[part] for part in parts]
+        if sum(part[0] for part in known) != numbers:
+            continue
+        count += 1
+        gap = abs(sum(part[1] for part in known) - total)
+        size_gap = abs(sum(part[2] for part in known) - size)
+        if max(gap, size_gap) > 1e-6 * max(size, 1e-12):
+            wrong.append(name)
+    return count, wrong
+
+
+def require_arrived(wrong: Sequence[str]) -> None:
+    """Refuse weights of which some did not arrive.
+
+    Raises:
+        WorkError: naming them.
+    """
+    if wrong:
+        raise WorkError(
+            f"the weights of vLLM are not the trainer's: {len(wrong)} tensors did not"
+            f" arrive as they were handed over: {listing(list(wrong), 6)}"
+        )
 
 
 def drawn_logprobs(

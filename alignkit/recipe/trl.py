@@ -68,13 +68,21 @@ def may_name_a_file(name: str) -> bool:
     return any({"object", "string"} <= each for each in kinds)
 
 
+# Where a recipe says nothing, alignkit differs from TRL: one recipe is one objective,
+# whichever engine generates.
+OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "grpo": {"vllm_importance_sampling_correction": False}
+}
+
+
 def default(method: str, name: str) -> Any:
-    """TRL's own default of a field."""
-    return fields(method)[name].default
+    """What a field is where a recipe says nothing: TRL's own default, but for a few."""
+    own = OWN_DEFAULTS.get(method, {})
+    return own[name] if name in own else fields(method)[name].default
 
 
 def setting(config: Any, name: str) -> Any:
-    """The value of a `train` field in a checked recipe: as stated, or TRL's default."""
+    """The value of a `train` field in a checked recipe: as stated, or the default."""
     return config.train[name] if name in config.train else default(config.method, name)
 
 
@@ -82,7 +90,7 @@ def effective(config: Mapping[str, Any], method: str) -> dict[str, Any]:
     """Every field of the method's TRL config as a plain recipe sets it, and by its
     dotted name every other key that the recipe states.
     """
-    settings = {name: field.default for name, field in fields(method).items()}
+    settings = {name: default(method, name) for name in fields(method)}
     settings |= {"loss.name": "trl", "advantage.name": None, "track": []}
     settings["launch.processes"] = 1
     for path, value in walk.stated(config, ()):

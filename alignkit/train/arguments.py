@@ -8,7 +8,7 @@ from typing import Any
 from alignkit.errors import InputError
 from alignkit.recipe.rules.settings import ALWAYS, WITHOUT_GPU
 from alignkit.recipe.schema import GRPO, Loss, Policy, Stage, walk
-from alignkit.recipe.trl import built
+from alignkit.recipe.trl import OWN_DEFAULTS, built
 
 
 def arguments(config: Stage, folder: Path, *, engine: str, cuda: bool) -> Any:
@@ -36,6 +36,8 @@ def arguments(config: Stage, folder: Path, *, engine: str, cuda: bool) -> Any:
     fields |= _declared(config, engine)
     if isinstance(config, Policy):
         fields |= _rollouts(config, engine)
+    if engine == "vllm":
+        fields |= OWN_DEFAULTS.get(config.method, {})
     if config.loss is not None and config.loss.name == "trl":
         fields |= _stock_loss(config, config.loss)
     # What `generation` says stands in the same field as the options that only TRL

@@ -163,6 +163,8 @@ class _Policy(StoppedRollouts):
             ref_logps=inputs.get("ref_per_token_logps"),
             entropies=entropies.detach(),
         )
+        if (weights := inputs.get("importance_sampling_ratio")) is not None:
+            self._note_weights(weights, mask)
         self._note("nll", -logps, mask)
         self._note("entropy", batch.entropies, mask)
         self._note("ratio", (logps.detach() - batch.old_logps).exp(), mask)
@@ -178,6 +180,16 @@ class _Policy(StoppedRollouts):
                 self._window if self.model.training else 1
             )
         return loss
+
+    def _note_weights(self, weights: Tensor, mask: Tensor) -> None:
+        """The share of what the correction (B, T) or (B, 1) leaves out, and the
+        effective sample size as a share of the tokens or rows.
+        """
+        flat = weights[mask] if weights.shape == mask.shape else weights.flatten()
+        left = flat.square().sum() * len(flat)
+        self._note("sampling/masked", (flat == 0).float().mean(), mask)
+        share = flat.sum() ** 2 / left.clamp(min=1e-12)
+        self._note("sampling/effective_sample_size", share, mask)
 
     def _penalty(self, batch: PolicyBatch) -> Tensor | None:
         return None

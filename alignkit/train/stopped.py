@@ -28,8 +28,9 @@ class StoppedRollouts(Seam, Rollouts):
         super().__init__(*args, objective=objective, **kwargs)
         self._stops: tuple[str, ...] = ()
         self._ended: list[bool] = []  # of the newest batch, each response
+        # of vLLM's own, those that are special tokens are tokens
         given = (
-            self.vllm_generation.generation_kwargs
+            self.args.generation_kwargs or {}
             if self.use_vllm
             else self.generation_kwargs
         )

@@ -6,15 +6,23 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
+from alignkit.engines.stopping import special_stops
 from alignkit.engines.vllm_start import Limits, explained, prepare_vllm
-from alignkit.engines.weights import checkpoint_name, named_weights, reload_weights
+from alignkit.engines.weights import (
+    Sums,
+    checkpoint_name,
+    named_weights,
+    read_back,
+    reload_weights,
+    sums,
+)
 from alignkit.errors import InputError, MissingError, asks_for
 from alignkit.machine.swap import swapped
 from alignkit.proofs import sync
@@ -23,6 +31,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+
+def _with_stop_tokens(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """TRL's `generation_kwargs`, with stop strings that are special tokens as tokens:
+    vLLM looks for strings in a text without them.
+    """
+    options = dict(keywords.get("generation_kwargs") or {})
+    if options.get("stop"):
+        tokenizer = keywords["processing_class"]
+        tokens, options["stop"] = special_stops(tokenizer, options["stop"])
+        options["stop_token_ids"] = [*options.get("stop_token_ids", ()), *tokens]
+    return options
 
 
 class SyncedGeneration(VLLMGeneration):
@@ -36,6 +56,7 @@ class SyncedGeneration(VLLMGeneration):
     """
 
     max_completion_length: int  # TRL's
+    generation_kwargs: dict[str, Any]  # TRL's
 
     def __init__(
         self,
@@ -49,10 +70,13 @@ class SyncedGeneration(VLLMGeneration):
         self.seed = seed
         self.trainer = trainer
         self.difference: tuple[float, float] | None = None
+        self.noise: float | None = None  # what equal weights differ by
+        self.compared = 0  # tensors that were read back after the last sync
         self.proven = False
         if kwargs.get("logprobs") is None:
             # RLOO asks for none; the proof needs those of the sampled tokens
             kwargs["logprobs"] = 0
+        kwargs["generation_kwargs"] = _with_stop_tokens(kwargs)
         super().__init__(*args, **kwargs)
         foreign = sync.foreign(self.generation_kwargs)
         foreign += ["structured_outputs_regex"] if self.structured_outputs_regex else []
@@ -153,7 +177,18 @@ class SyncedGeneration(VLLMGeneration):
             vllm_generation.empty_cache()
             self.llm.wake_up(tags=["weights"])
             self._llm_weights_sleeping = False
-        reload_weights(self.llm, self._iter_named_params())
+        handed: dict[str, Sums] = {}
+        reload_weights(self.llm, self._summed(handed))
+        if self.tensor_parallel_size == 1:
+            self.compared, wrong = sync.unequal(handed, *read_back(self.llm))
+            sync.require_arrived(wrong)
+
+    def _summed(self, handed: dict[str, Sums]) -> Iterator[tuple[str, Tensor]]:
+        """The weights, each noted as it is handed over in vLLM's dtype."""
+        dtype = getattr(torch, self.dtype)
+        for name, weight in self._iter_named_params():
+            handed[name] = sums(weight.to(dtype))
+            yield name, weight
 
     def generate(self, prompts: list[list[int]], *args: Any, **kwargs: Any) -> Any:
         """As TRL's; the first completions after a synchronisation are compared with the
@@ -167,14 +202,14 @@ class SyncedGeneration(VLLMGeneration):
 
     def prove(self) -> None:
         """Compare now, on a few completions of nothing but the end token."""
-        length = self.max_completion_length
-        self.max_completion_length = min(
-            32 + self.generation_kwargs.get("min_tokens", 0), length
-        )
+        length, options = self.max_completion_length, self.generation_kwargs
+        self.max_completion_length = min(32 + options.get("min_tokens", 0), length)
+        # not from the stream of the rollouts
+        self.generation_kwargs = {**options, "seed": self.seed}
         try:
             self.generate([[self.processing_class.eos_token_id]] * sync.PROBES, None, 1)
         finally:
-            self.max_completion_length = length
+            self.max_completion_length, self.generation_kwargs = length, options
 
     def _prove(
         self, prompts: Sequence[list[int]], completions: Any, logprobs: Any
@@ -192,7 +227,10 @@ class SyncedGeneration(VLLMGeneration):
             return
         self.difference = compared
         self.proven = True
-        sync.require_same(*compared, sync.tolerance(self.dtype, self.tolerance))
+        allowed = sync.tolerance(self.dtype, self.tolerance, self.noise)
+        sync.require_same(*compared, allowed)
+        if self.noise is None:
+            self.noise = compared[0]
 
     def _ends(self) -> list[int]:
         """Tokens that end a completion."""

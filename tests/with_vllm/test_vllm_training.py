@@ -62,12 +62,7 @@ def test_five_steps_of_grpo_sample_from_the_current_weights(grpo):
     assert len(steps) == 5
     # The weights moved, and by far more than what the tolerance would let through ...
     assert sum(row["train/grad_norm"] for row in steps) > 0
-    # ... but vLLM moved with them: TRL's own measure over all rollouts, and ours after
-    # each sync.
-    assert (
-        max(row["train/sampling/sampling_logp_difference/mean"] for row in steps)
-        < ROUNDING
-    )
+    # ... but vLLM moved with them.
     assert differences(rows)
     assert max(differences(rows)) < ROUNDING
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from alignkit.errors import PluginError
 from alignkit.recipe.rules.batches import batches
 from alignkit.recipe.rules.rule import Facts, Problem, of
-from alignkit.recipe.rules.settings import setting
+from alignkit.recipe.rules.settings import sampling, setting
 from alignkit.recipe.schema import DPO, GRPO, SFT, ExpertIteration, Policy, Trained
 from alignkit.types import Loss
 
@@ -169,6 +169,27 @@ def importance_weights(config: GRPO, facts: Facts) -> Iterator[Problem]:
         yield ("train", "vllm_importance_sampling_mode"), text
 
 
+@of(GRPO)
+def importance_of_the_same(config: GRPO, facts: Facts) -> Iterator[Problem]:
+    """TRL's ratio sets the whole distribution's log-probs against those of the one that
+    vLLM drew from: cut, a sequence's weight is the mass that was left to the power of
+    its length.
+    """
+    name = "vllm_importance_sampling_correction"
+    if config.generation.engine == "transformers" or not setting(config, name):
+        return
+    unchanged = {"top_p": 1, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
+    for option, value in {**unchanged, "min_new_tokens": 0}.items():
+        stated = sampling(config, option)
+        if stated != value:
+            text = (
+                f"weighs nearly all rollouts by 0 beside generation.{option} {stated}:"
+                " it compares log-probs of the whole distribution with those of the one"
+                " that was drawn from. Leave one of the two out"
+            )
+            yield ("train", name), text
+
+
 def stock_loss_alone(config: Trained, facts: Facts) -> Iterator[Problem]:
     """TRL's own loss normalises by its `loss_type`."""
     if config.loss is None or config.loss.name != "trl":
@@ -254,6 +275,7 @@ RULES = (
     tokens_of_the_step,
     values_per_sequence,
     importance_weights,
+    importance_of_the_same,
     stock_loss_alone,
     advantage_beside_stock_loss,
     preference_losses,
