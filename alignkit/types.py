@@ -109,6 +109,11 @@ class PreferenceBatch:
     rejected_logps: Tensor  # (B,)
     ref_chosen_logps: Tensor  # (B,)
     ref_rejected_logps: Tensor  # (B,)
+    # (B, T) of each token, with gradient, and bool masks: their sums are the lengths
+    chosen_token_logps: Tensor | None = None
+    chosen_mask: Tensor | None = None
+    rejected_token_logps: Tensor | None = None
+    rejected_mask: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +134,29 @@ class Loss:
     normalize: tuple[Normalize, ...] = ("sequence", "constant", "token", "microbatch")
     # declared when the gradient depends on how the batch is cut
     depends_on_microbatch: bool = False
+    # "needed": of a policy loss, which `train.beta: 0` leaves without one; "none": of a
+    # preference loss that reads no reference log-probs
+    reference: Literal["", "needed", "none"] = ""
+    # entropies carry their gradient, which takes memory
+    entropy_gradient: bool = False
+    # fields of TRL's config under which TRL's own loss is this one, such as
+    # {"loss_type": "cispo"}
+    like: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Advantage:
     """`f(rewards (N,), group_size, *, options) -> advantages (N,)`; groups are
     adjacent.
+
+    `by_reward`: it gets (N, R), each reward by its weight (GDPO). `across_groups`: it
+    looks beyond a group, at the whole batch (REINFORCE++).
     """
 
     name: str
     function: Callable[..., Any]
+    by_reward: bool = False
+    across_groups: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,9 @@ Function = Callable[[Tensor, int], Tensor]
 def check_advantage(advantage: Advantage) -> list[Check]:
     """All checks of an advantage with its default options."""
     function = advantage.function
-    if missing := needed(function):
+    if advantage.by_reward:
+        function = functools.partial(_of_one, function)
+    if missing := needed(advantage.function):
         return [Check("advantage", advantage.name, "options", None, missing)]
 
     def result(check: str, test: Test) -> Check:
@@ -46,10 +48,14 @@ def check_advantage(advantage: Advantage) -> list[Check]:
     def of_each_size(test: Callable[[Function, int], str | None]) -> Test:
         return functools.partial(_each_size, test, function)
 
+    text = "declares that it looks beyond its group"
+    apart = [Check("advantage", advantage.name, "groups apart", None, text)]
+    if not advantage.across_groups:
+        apart = [result("groups apart", of_each_size(_groups_apart))]
     return [
-        result("picklable", lambda: picklable(function)),
+        result("picklable", lambda: picklable(advantage.function)),
         result("values", lambda: _finite(advantage)),
-        result("groups apart", of_each_size(_groups_apart)),
+        *apart,
         result("order", of_each_size(_ordered)),
         result("direction", of_each_size(_rises_with_rewards)),
         result("unbiased std", of_each_size(_unbiased)),
@@ -57,6 +63,11 @@ def check_advantage(advantage: Advantage) -> list[Check]:
         result("baseline", of_each_size(_baseline)),
         result("unscored", of_each_size(_unscored)),
     ]
+
+
+def _of_one(function: Function, rewards: Tensor, size: int) -> Tensor:
+    """An advantage of several rewards, given one."""
+    return function(rewards[:, None], size)
 
 
 def _each_size(

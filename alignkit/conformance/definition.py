@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alignkit.conformance.batches import CONSTANT
-from alignkit.conformance.check import unless
+from alignkit.conformance.check import Note, unless
 from alignkit.conformance.rows import Row, drift, model, pairs
 from alignkit.functional import compute_entropy
 from alignkit.train.objective import Objective
@@ -46,6 +46,8 @@ def definition(objective: Objective, method: str, laboratory: Laboratory) -> Gra
 def gap(expected: Gradients, gradients: Gradients, what: str) -> str | None:
     """How far gradients lie off the expected ones, where that is more than rounding."""
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
+    if not scale:
+        return Note("not checked: the gradient of these rows is zero")
     widest = max(
         float((expected[name] - gradients[name]).abs().max()) for name in expected
     )
@@ -89,9 +91,16 @@ def _preference_loss(
 ) -> Tensor:
     losses = []
     for pair in pairs(rows):
-        policy = [row_log_probs(net, row)[0].sum(1) for row in pair]
+        chosen, rejected = (row_log_probs(net, row)[0] for row in pair)
         still = [row_log_probs(reference, row)[0].sum(1).detach() for row in pair]
-        losses.append(objective(PreferenceBatch(*policy, *still))[0])
+        batch = PreferenceBatch(
+            *(chosen.sum(1), rejected.sum(1), *still),
+            chosen_token_logps=chosen,
+            chosen_mask=torch.ones_like(chosen, dtype=torch.bool),
+            rejected_token_logps=rejected,
+            rejected_mask=torch.ones_like(rejected, dtype=torch.bool),
+        )
+        losses.append(objective(batch)[0])
     return torch.stack(losses).mean()
 
 

@@ -150,19 +150,24 @@ class Laboratory:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def gradients(self, method: str, objective: Objective, cut: Cut) -> Gradients:
+    def gradients(
+        self, method: str, objective: Objective | None, cut: Cut
+    ) -> Gradients:
         """The gradients of the optimizer step over the eight rows, cut so, by the real
-        trainer.
+        trainer; without an objective those of TRL's own loss.
         """
-        key = (method, str(cut))
+        key = (method, f"{cut}{' of TRL' if objective is None else ''}")
         if key not in self._trainers:
             self._trainers[key] = self._make(method, objective, cut)
         trainer, catch = self._trainers[key]
-        trainer.objective = objective.settled(method, trainer.args)
+        if objective is not None:
+            trainer.objective = objective.settled(method, trainer.args)
         trainer.train()
         return catch.steps.pop()
 
-    def _make(self, method: str, objective: Objective, cut: Cut) -> tuple[Any, _Catch]:
+    def _make(
+        self, method: str, objective: Objective | None, cut: Cut
+    ) -> tuple[Any, _Catch]:
         common: Fields = {
             "output_dir": self.folder,
             "per_device_train_batch_size": cut.rows,

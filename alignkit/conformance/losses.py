@@ -8,10 +8,11 @@ import functools
 from collections.abc import Iterator, Sequence
 
 from alignkit.conformance import laboratory as tiny
-from alignkit.conformance import properties
+from alignkit.conformance import policy, preference, properties
 from alignkit.conformance.batches import kind_of, objective_of
 from alignkit.conformance.check import Check, needed, outcome, picklable
 from alignkit.conformance.definition import definition, gap
+from alignkit.conformance.twin import twin
 from alignkit.train.objective import Objective
 from alignkit.types import Loss
 
@@ -36,9 +37,16 @@ def check_loss(loss: Loss, laboratory: tiny.Laboratory) -> list[Check]:
             "batch unchanged": properties.purity,
         }.items()
     ]
+    own = {"policy": policy.PROPERTIES, "preference": preference.PROPERTIES}
+    for name, check in own.get(kind_of(loss), {}).items():
+        test = functools.partial(check, loss)
+        checks.append(outcome("loss", loss.name, name, test))
     if kind_of(loss) == "policy":
         test = functools.partial(properties.scaling, loss)
         checks.append(outcome("loss", loss.name, "advantages detached", test))
+    if loss.like is not None:
+        test = functools.partial(twin, loss, laboratory)
+        checks.append(outcome("loss", loss.name, "twin", test))
     if loss.depends_on_microbatch:
         text = "declares that it depends on the microbatch"
         return [*checks, Check("loss", loss.name, "cuts", None, text)]

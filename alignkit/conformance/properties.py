@@ -10,10 +10,11 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from alignkit.conformance import preference
 from alignkit.conformance.batches import batch_of, kind_of, log_probs, reduced
 from alignkit.conformance.check import unless
 from alignkit.train.objective import Objective
-from alignkit.types import Loss, PreferenceBatch
+from alignkit.types import Loss
 
 LENGTHS = (5, 3, 4)
 ADVANTAGES = (0.7, -1.1, 0.4)
@@ -101,8 +102,8 @@ def direction(loss: Loss) -> str | None:
     """
     kind = kind_of(loss)
     if kind == "preference":
-        gain = _preference_gain(loss)
-    elif kind == "policy":
+        return preference.direction(loss)
+    if kind == "policy":
         gradient = _policy_gradient(loss)
         gain = -(gradient * gradient.new_tensor(ADVANTAGES)[:, None]).sum()
     else:
@@ -120,11 +121,11 @@ def purity(loss: Loss) -> str | None:
     """A rollout batch is used again in later steps, so a loss must not write into it."""
     batch, _ = batch_of(loss, *log_probs(LENGTHS))
     names = [spec.name for spec in dataclasses.fields(batch)]
-    before = {name: getattr(batch, name).detach().clone() for name in names}
+    held = {name: getattr(batch, name) for name in names}
+    held = {name: tensor for name, tensor in held.items() if tensor is not None}
+    before = {name: tensor.detach().clone() for name, tensor in held.items()}
     loss.function(batch)
-    changed = [
-        name for name in names if not torch.equal(before[name], getattr(batch, name))
-    ]
+    changed = [name for name in held if not torch.equal(before[name], held[name])]
     return unless(
         not changed,
         f"writes into batch.{', '.join(changed)}; make a new tensor instead",
@@ -137,15 +138,3 @@ def _policy_gradient(loss: Loss, factor: float = 1.0) -> Tensor:
     advantages = factor * logps.new_tensor(ADVANTAGES)
     batch, leaf = batch_of(loss, logps, mask, drift=0.0, advantages=advantages)
     return torch.autograd.grad(next(reduced(loss, batch, mask)), leaf)[0]
-
-
-def _preference_gain(loss: Loss) -> Tensor:
-    """By how much a step raises the chosen over the rejected log-probs."""
-    chosen, rejected = (
-        torch.full((3,), low, dtype=torch.float64, requires_grad=True)
-        for low in (-2.0, -3.0)
-    )
-    batch = PreferenceBatch(chosen, rejected, chosen.detach(), rejected.detach())
-    total = Objective(loss)(batch)[0].sum()
-    up, down = torch.autograd.grad(total, (chosen, rejected))
-    return down.sum() - up.sum()

@@ -78,6 +78,9 @@ def drift(ids: Tensor, phase: float) -> Tensor:
 
 
 def pairs(table: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """Eight preference pairs: each response against the next one of its prompt."""
-    for index, row in enumerate(table):
-        yield row, table[index // GROUP * GROUP + (index + 1) % GROUP]
+    """Eight preference pairs, four of each prompt, in no circle: in one the gradients
+    of a loss that is linear in the margin would cancel.
+    """
+    for start in range(0, len(table), GROUP):
+        for chosen, rejected in ((0, 1), (0, 2), (1, 3), (2, 3)):
+            yield table[start + chosen], table[start + rejected]

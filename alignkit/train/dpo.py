@@ -74,7 +74,9 @@ class AlignDPOTrainer(Seam, DPOTrainer):
             model_inputs["output_router_logits"] = True
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         outputs = model(**model_inputs, labels=labels, fused_lm_head=True)
-        chosen, rejected = outputs.log_probs.sum(dim=1).chunk(2)
+        tokens = labels[:, 1:] != -100
+        each, masks = outputs.log_probs.chunk(2), tokens.chunk(2)
+        chosen, rejected = (logps.sum(dim=1) for logps in each)
         if self.precompute_ref_logps:
             ref_chosen, ref_rejected = (
                 inputs["ref_chosen_logps"],
@@ -83,9 +85,14 @@ class AlignDPOTrainer(Seam, DPOTrainer):
         else:
             reference = self.model if self.ref_model is None else self.ref_model
             ref_chosen, ref_rejected = self.compute_ref_log_probs(reference, inputs)
-        batch = PreferenceBatch(chosen, rejected, ref_chosen, ref_rejected)
+        batch = PreferenceBatch(
+            *(chosen, rejected, ref_chosen, ref_rejected),
+            chosen_token_logps=each[0],
+            chosen_mask=masks[0],
+            rejected_token_logps=each[1],
+            rejected_mask=masks[1],
+        )
         pairs = torch.ones_like(chosen, dtype=torch.bool)
-        tokens = labels[:, 1:] != -100
         self._note("entropy", outputs.entropy.detach()[:, -tokens.shape[1] :], tokens)
         self._note("nll", -outputs.log_probs, tokens)
         self._note("logps/chosen", chosen, pairs)

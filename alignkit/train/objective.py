@@ -181,9 +181,12 @@ class Objective:
             ).clamp(min=1)
         return per_sequence.sum() / step.sequences * step.processes
 
-    def advantages(self, rewards: Tensor, group_size: int) -> Tensor:
+    def advantages(
+        self, rewards: Tensor, group_size: int, each: Tensor | None = None
+    ) -> Tensor:
         """Advantages (N,) of rewards (N,), detached; 0 where the reward is NaN, for
-        what nothing could score.
+        what nothing could score. `each` (N, R): the rewards one by one, by their
+        weights.
 
         Raises:
             PluginError: the advantage returned another shape. WorkError: it is not
@@ -192,8 +195,11 @@ class Objective:
         import torch
 
         assert self.advantage is not None
+        seen = rewards
+        if self.advantage.by_reward:
+            seen = rewards[:, None] if each is None else each
         given = self.advantage.function(
-            rewards.clone(), group_size, **self.advantage_options
+            seen.clone(), group_size, **self.advantage_options
         )
         name = (
             f"advantage '{self.advantage.name}' ({place_of(self.advantage.function)})"

@@ -114,7 +114,9 @@ class _Policy(StoppedRollouts):
         own = self._own(len(inputs))
         output["rewards"] = rewards[own].nan_to_num(0)
         if objective.advantage is not None:
-            advantages = objective.advantages(rewards, self._group_size())
+            weights = self.reward_weights.to(self._rewards.device)
+            each = self._rewards * weights
+            advantages = objective.advantages(rewards, self._group_size(), each)
             output["advantages"] = advantages[own]
             # TRL's own, of this batch, stand at the end
             logged = self._logs["advantages"]
@@ -161,12 +163,12 @@ class _Policy(StoppedRollouts):
             advantages=inputs["advantages"],
             rewards=inputs["rewards"],
             ref_logps=inputs.get("ref_per_token_logps"),
-            entropies=entropies.detach(),
+            entropies=entropies if self._wants_entropies() else entropies.detach(),
         )
         if (weights := inputs.get("importance_sampling_ratio")) is not None:
             self._note_weights(weights, mask)
         self._note("nll", -logps, mask)
-        self._note("entropy", batch.entropies, mask)
+        self._note("entropy", entropies, mask)
         self._note("ratio", (logps.detach() - batch.old_logps).exp(), mask)
         loss = self._apply(
             batch,
@@ -180,6 +182,9 @@ class _Policy(StoppedRollouts):
                 self._window if self.model.training else 1
             )
         return loss
+
+    def _wants_entropies(self) -> bool:
+        return self.objective is not None and self.objective.loss.entropy_gradient
 
     def _note_weights(self, weights: Tensor, mask: Tensor) -> None:
         """The share of what the correction (B, T) or (B, 1) leaves out, and the
@@ -237,9 +242,17 @@ class AlignGRPOTrainer(_Policy, GRPOTrainer):
         kl = gap.exp() - gap - 1
         # TRL's default: DeepSeek-V3.2, arXiv:2512.02556
         if self.args.use_bias_correction_kl:
-            kl = kl * (batch.logps - batch.old_logps).exp()
+            kl = kl * self._kl_ratio(batch)
         self._note("kl", kl, batch.mask)
         return self.beta * kl
+
+    def _kl_ratio(self, batch: PolicyBatch) -> Tensor:
+        """Of each token (B, T), or of each sequence (B, 1): the geometric mean."""
+        gaps = batch.logps - batch.old_logps
+        if self.importance_sampling_level == "token":
+            return gaps.exp()
+        count = batch.mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return (gaps.masked_fill(~batch.mask, 0).sum(dim=1, keepdim=True) / count).exp()
 
     def _observe(self) -> dict[str, Any]:
         own = (

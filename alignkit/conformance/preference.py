@@ -1,0 +1,152 @@
+"""What a preference loss must do, whatever its definition.
+
+Shapes: B pairs. Every function returns what is wrong, or None.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignkit.conformance.check import Note, unless
+from alignkit.conformance.options import numeric_options
+from alignkit.types import Loss, PreferenceBatch
+
+SIDES = ("chosen", "rejected")
+LENGTHS = (3, 5)  # of the chosen and the rejected response
+# log-ratios to the reference of the chosen and the rejected response, no two alike
+GAPS = ((0.0, 0.0), (0.7, -0.4), (-0.5, 0.3), (1.5, 1.2), (-2.0, -1.0))
+ZERO = 1e-12
+Leaves = dict[str, Tensor]
+
+
+def batch(
+    gaps: tuple[float, float], shift: float = 0.0, side: str = ""
+) -> tuple[PreferenceBatch, Leaves]:
+    """A pair with these log-ratios to the reference, and its leaves; `shift` nats are
+    added to policy and reference of one side.
+    """
+    leaves: Leaves = {}
+    fields: dict[str, Any] = {}
+    for name, length, gap in zip(SIDES, LENGTHS, gaps, strict=True):
+        moved = shift if name == side else 0.0
+        each = torch.linspace(-0.4, -1.6, length, dtype=torch.float64)[None]
+        each = each + moved / length
+        policy = (each + gap / length).requires_grad_()
+        reference = each.sum(1).requires_grad_()
+        leaves |= {name: policy, f"ref_{name}": reference}
+        fields[f"{name}_logps"] = policy.sum(1)
+        fields[f"ref_{name}_logps"] = reference
+        fields[f"{name}_token_logps"] = policy
+        fields[f"{name}_mask"] = torch.ones_like(policy, dtype=torch.bool)
+    return PreferenceBatch(**fields), leaves
+
+
+def values_of(loss: Loss, of: PreferenceBatch, **options: Any) -> Tensor:
+    """The plugin's values, one per pair."""
+    result = loss.function(of, **options)
+    return result[0] if isinstance(result, tuple) else result
+
+
+def slopes(
+    loss: Loss, gaps: tuple[float, float], **options: Any
+) -> tuple[float, dict[str, float]]:
+    """The value of a pair, and its slope with the log-probs of each part."""
+    of, leaves = batch(gaps)
+    value = values_of(loss, of, **options).sum()
+    if not value.requires_grad:
+        return float(value), dict.fromkeys(leaves, 0.0)
+    found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+    each = {
+        name: 0.0 if slope is None else float(slope.mean())
+        for name, slope in zip(leaves, found, strict=True)
+    }
+    return float(value), each
+
+
+def references(loss: Loss) -> str | None:
+    """Both references are read, or none and the loss says so."""
+    read = {
+        side
+        for gaps in GAPS
+        for side in SIDES
+        if abs(slopes(loss, gaps)[1][f"ref_{side}"]) > ZERO
+    }
+    if loss.reference == "none":
+        return unless(not read, "says that it reads no reference, and reads one")
+    if not read:
+        return (
+            'reads no reference log-probs; say Loss(…, reference="none") where that is'
+            " meant"
+        )
+    missing = sorted(set(SIDES) - read)
+    return unless(
+        not missing, f"reads no reference of the {', '.join(missing)} response"
+    )
+
+
+def shifts(loss: Loss) -> str | None:
+    """What policy and reference share cancels: only their ratio counts."""
+    if loss.reference == "none":
+        return None
+    for gaps in GAPS:
+        for side in SIDES:
+            one, other = (
+                float(values_of(loss, batch(gaps, shift, side)[0]).sum())
+                for shift in (0.0, 1.5)
+            )
+            if abs(one - other) > 1e-8 * max(1.0, abs(one)):
+                return (
+                    f"the same added to policy and reference of the {side} response"
+                    f" changes the loss by {other - one:.3g}: are the references"
+                    " exchanged, or is one of the wrong sign?"
+                )
+    return None
+
+
+def direction(loss: Loss) -> str | None:
+    """A step never makes the rejected response likelier against the chosen one."""
+    gains = []
+    for gaps in GAPS:
+        _, each = slopes(loss, gaps)
+        gains.append(each["rejected"] - each["chosen"])
+    if max(gains) <= ZERO and min(gains) >= -ZERO:
+        return "the gradient is zero: nothing is learnt"
+    if gains[0] < -ZERO or min(gains[:3]) < -ZERO:
+        return "the sign is wrong: it makes rejected responses likelier"
+    return None
+
+
+def both_responses(loss: Loss) -> str | None:
+    """Which side a loss leaves alone is worth a sentence."""
+    moved = {
+        side
+        for gaps in GAPS
+        for side in SIDES
+        if abs(slopes(loss, gaps)[1][side]) > ZERO
+    }
+    missing = sorted(set(SIDES) - moved)
+    return (
+        Note(f"learns nothing from {', '.join(missing)} responses") if missing else None
+    )
+
+
+def options_change(loss: Loss) -> str | None:
+    """Every numeric option changes a value or a gradient somewhere."""
+    for name, value in numeric_options(loss.function).items():
+        others = [type(value)(v) for v in (value * 2 + 0.05, value / 2, value + 0.4)]
+        pairs = [(gaps, other) for gaps in GAPS for other in others if other != value]
+        if all(slopes(loss, g) == slopes(loss, g, **{name: v}) for g, v in pairs):
+            return f"the option {name} changes nothing"
+    return None
+
+
+PROPERTIES = {
+    "references": references,
+    "common shift": shifts,
+    "off-policy direction": direction,
+    "both responses": both_responses,
+    "options": options_change,
+}
