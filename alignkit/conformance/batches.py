@@ -68,14 +68,17 @@ def batch_of(
         sums = leaf.masked_fill(~mask, 0).sum(1)
         still = sums.detach() + drift
         each = leaf.masked_fill(~mask, 0)
-        batch = PreferenceBatch(
-            *(sums, sums.flip(0), still, still.flip(0) - drift),
+        pairs = PreferenceBatch(
+            sums,
+            sums.flip(0),
+            still,
+            still.flip(0) - drift,
             chosen_token_logps=each,
             chosen_mask=mask,
             rejected_token_logps=each.flip(0),
             rejected_mask=mask.flip(0),
         )
-        return batch, leaf
+        return pairs, leaf
     if advantages is None:
         advantages = torch.linspace(-1.0, 1.0, len(logps)).to(logps)
     places = torch.arange(logps.numel()).view_as(logps)

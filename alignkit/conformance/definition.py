@@ -94,7 +94,10 @@ def _preference_loss(
         chosen, rejected = (row_log_probs(net, row)[0] for row in pair)
         still = [row_log_probs(reference, row)[0].sum(1).detach() for row in pair]
         batch = PreferenceBatch(
-            *(chosen.sum(1), rejected.sum(1), *still),
+            chosen.sum(1),
+            rejected.sum(1),
+            still[0],
+            still[1],
             chosen_token_logps=chosen,
             chosen_mask=torch.ones_like(chosen, dtype=torch.bool),
             rejected_token_logps=rejected,

@@ -21,6 +21,8 @@ from alignkit.types import Loss, PolicyBatch
 # of tokens that the model is sure of, and of those that it is not
 LOGPS = (-0.001, -0.05, -0.5, -1.5, -4.0, -9.0)
 ZERO = 1e-12
+# ratios by which a clip, and no soft gate, has left no gradient
+FAR_UP, FAR_DOWN = 8.0, 0.125
 
 
 def batch(
@@ -139,7 +141,7 @@ def _still(loss: Loss, advantage: float, ratio: float) -> bool:
 
 def both_sides(loss: Loss) -> str | None:
     """A loss that clips good tokens clips bad ones too."""
-    up, down = _still(loss, 1.0, 50.0), _still(loss, -1.0, 0.02)
+    up, down = _still(loss, 1.0, FAR_UP), _still(loss, -1.0, FAR_DOWN)
     if up and not down:
         return "clips for advantages above 0 only: bad tokens are pushed down for ever"
     return unless(up or not down, "clips for advantages below 0 only")
@@ -150,7 +152,7 @@ def clip_range(loss: Loss) -> str | None:
     option itself.
     """
     known = numeric_options(loss.function)
-    for advantage, far, sign in ((1.0, 50.0, 1), (-1.0, 0.02, -1)):
+    for advantage, far, sign in ((1.0, FAR_UP, 1), (-1.0, FAR_DOWN, -1)):
         if not _still(loss, advantage, far):
             continue
         edge = _edge(loss, advantage, far)
@@ -179,7 +181,7 @@ def _edge(loss: Loss, advantage: float, far: float) -> float:
 
 def lengths(loss: Loss) -> str | None:
     """A token's value does not hang on how many there are: `normalize` divides."""
-    if not loss.normalize:
+    if not loss.normalize or loss.depends_on_microbatch:
         return None
     short, long = (
         gradient(loss, tokens(count), advantage=1.0, above=_above(loss))[0, 0]
@@ -283,7 +285,7 @@ def entropy_without_gradient(loss: Loss) -> str | None:
     if loss.entropy_gradient:
         return None
     of, _ = batch(tokens(3), advantage=1.0, above=0.1)
-    other = dataclasses.replace(of, entropies=of.entropies * 2)
+    other = dataclasses.replace(of, entropies=torch.full_like(of.logps, 2.0))
     if torch.allclose(values_of(loss, of), values_of(loss, other)):
         return None
     return Note(

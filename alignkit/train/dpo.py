@@ -86,7 +86,10 @@ class AlignDPOTrainer(Seam, DPOTrainer):
             reference = self.model if self.ref_model is None else self.ref_model
             ref_chosen, ref_rejected = self.compute_ref_log_probs(reference, inputs)
         batch = PreferenceBatch(
-            *(chosen, rejected, ref_chosen, ref_rejected),
+            chosen,
+            rejected,
+            ref_chosen,
+            ref_rejected,
             chosen_token_logps=each[0],
             chosen_mask=masks[0],
             rejected_token_logps=each[1],
