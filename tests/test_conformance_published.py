@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from published_losses import FAULTS, PUBLISHED
 
-from alignkit import kits, plugins
 from alignkit.conformance import laboratory as tiny
 from alignkit.conformance.losses import check_loss
 
@@ -30,13 +29,6 @@ def test_a_planted_fault_is_found_by_its_property(laboratory, fault):
 def test_a_published_loss_is_not_accused(laboratory, loss):
     checks = check_loss(loss, laboratory)
     assert not [check for check in checks if check.ok is False]
-
-
-def test_the_losses_that_come_along_are_not_accused(laboratory):
-    registry = plugins.load([kits.builtin()])
-    for plugin in registry.all("loss"):
-        checks = check_loss(plugin.value, laboratory)
-        assert not [check for check in checks if check.ok is False]
 
 
 def test_the_page_of_losses_has_the_table_of_faults():

@@ -207,7 +207,8 @@ def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
                 f"{f'{c.kind} {c.plugin}':{width}}  {marks[c.ok]:6}  {c.check:24}"
                 f" {detail}".rstrip()
             )
-        out.print(f"{len(found)} checks, {len(failed)} failed")
+        skipped = sum(c.detail.startswith("not checked") for c in found)
+        out.print(f"{len(found)} checks, {len(failed)} failed, {skipped} not checked")
     return 1 if failed else 0
 
 

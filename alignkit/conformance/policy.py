@@ -12,67 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from alignkit.conformance.check import Note, unless
+from alignkit.conformance.divergence import divergence
+from alignkit.conformance.off_policy import ZERO, batch, gradient, tokens, values_of
 from alignkit.conformance.options import numeric_options
-from alignkit.types import Loss, PolicyBatch
+from alignkit.types import Loss
 
 # of tokens that the model is sure of, and of those that it is not
 LOGPS = (-0.001, -0.05, -0.5, -1.5, -4.0, -9.0)
-ZERO = 1e-12
 # ratios by which a clip, and no soft gate, has left no gradient
 FAR_UP, FAR_DOWN = 8.0, 0.125
-
-
-def batch(
-    logps: Tensor,
-    *,
-    advantage: float,
-    ratio: float = 1.0,
-    above: float | None = None,
-) -> tuple[PolicyBatch, Tensor]:
-    """One row of tokens (1, T) and its leaf: `ratio` to the policy that sampled, nats
-    `above` the reference (None: there is none).
-    """
-    leaf = logps.detach().clone().requires_grad_()
-    still = logps.detach()
-    reference = None if above is None else still - above
-    column = still.new_tensor([advantage])
-    return (
-        PolicyBatch(
-            logps=leaf,
-            old_logps=still - math.log(ratio),
-            mask=torch.ones_like(still, dtype=torch.bool),
-            advantages=column,
-            rewards=column.clone(),
-            ref_logps=reference,
-            entropies=torch.ones_like(still),
-        ),
-        leaf,
-    )
-
-
-def values_of(loss: Loss, of: PolicyBatch, **options: Any) -> Tensor:
-    """The plugin's values, per token or per sequence."""
-    result = loss.function(of, **options)
-    return result[0] if isinstance(result, tuple) else result
-
-
-def gradient(loss: Loss, logps: Tensor, **given: Any) -> Tensor:
-    """(1, T) of the summed values; `options` among `given` are the plugin's."""
-    options = given.pop("options", {})
-    of, leaf = batch(logps, **given)
-    total = values_of(loss, of, **options).sum()
-    if not total.requires_grad:
-        return torch.zeros_like(logps)
-    (found,) = torch.autograd.grad(total, leaf, allow_unused=True)
-    return torch.zeros_like(logps) if found is None else found
-
-
-def tokens(count: int = 1) -> Tensor:
-    """(1, T) log-probs of a response."""
-    return torch.full((1, count), -1.0, dtype=torch.float64)
 
 
 def _above(loss: Loss) -> float | None:
@@ -224,60 +174,6 @@ def reference(loss: Loss) -> str | None:
     if not reads_old:
         return Note("reads no old_logps: off-policy steps are not corrected")
     return None
-
-
-def divergence(loss: Loss) -> str | None:
-    """Without an advantage a step brings the policy nearer to the reference, and the
-    penalty is an estimate of the divergence from it.
-    """
-    for above in (0.5, -0.5):
-        try:
-            found = float(gradient(loss, tokens(), advantage=0.0, above=above).sum())
-        except (TypeError, AttributeError):
-            return None
-        if abs(found) <= ZERO:
-            return None  # it reads none
-        if found * above < 0:
-            return (
-                "without an advantage a step raises the divergence from the reference:"
-                " is the sign of the KL wrong?"
-            )
-    return _estimates(loss)
-
-
-def _estimates(loss: Loss) -> str | None:
-    """Over tokens drawn from the policy the penalty is in proportion to the KL
-    (Schulman's k1 and k3), or its gradient to the KL's (k2).
-    """
-    generator = torch.Generator().manual_seed(0)
-    ratios = []
-    for _ in range(4):
-        scores = torch.randn(2, 5, generator=generator, dtype=torch.float64)
-        policy = scores[0].clone().requires_grad_()
-        logps, others = policy.log_softmax(-1), scores[1].log_softmax(-1)
-        divergence_ = (logps.exp() * (logps - others)).sum()
-        exact = torch.autograd.grad(divergence_, policy, retain_graph=True)[0]
-        values, slopes = [], []
-        for token in range(5):
-            above = float(logps[token] - others[token])
-            at = logps.detach()[token].view(1, 1)
-            of, _ = batch(at, advantage=0.0, above=above)
-            values.append(float(values_of(loss, of).sum()))
-            slopes.append(float(gradient(loss, at, advantage=0.0, above=above)))
-        weights = logps.detach().exp()
-        mean = float((weights * torch.tensor(values)).sum())
-        estimate = (weights * torch.tensor(slopes) * logps).sum()
-        sampled = torch.autograd.grad(estimate, policy)[0]
-        ratios.append((mean / float(divergence_), sampled, exact))
-    by_value = [ratio for ratio, _, _ in ratios]
-    alike = max(by_value) - min(by_value) <= 1e-6 * max(abs(v) for v in by_value)
-    scale = float((ratios[0][1] * ratios[0][2]).sum() / ratios[0][2].square().sum())
-    by_slope = all(torch.allclose(s, scale * e, atol=1e-8) for _, s, e in ratios)
-    return unless(
-        alike or by_slope,
-        "over tokens that the policy draws the penalty is no estimate of its KL to the"
-        " reference: are the arguments exchanged?",
-    )
 
 
 def entropy_without_gradient(loss: Loss) -> str | None:

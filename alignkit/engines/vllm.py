@@ -172,7 +172,10 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         results = [[0.0] * len(choices) for _, choices in requests]
-        greedy = functools.partial(SamplingParams, max_tokens=1, temperature=0.0)
+        # a seed of their own, lest they take from the stream of the rollouts
+        greedy = functools.partial(
+            SamplingParams, max_tokens=1, temperature=0.0, seed=0
+        )
         jobs: list[tuple[list[int], SamplingParams]] = []
         # per job: (request, choice, its tokens)
         targets: list[list[tuple[int, int, list[int]]]] = []

@@ -10,6 +10,7 @@ from typing import Any
 from alignkit.errors import InputError, listing, nearest
 from alignkit.report import comparability
 from alignkit.report.collect import Collection
+from alignkit.report.proofs import waived
 from alignkit.report.results import Result, correct, results_of
 from alignkit.report.runs import RunData
 
@@ -100,6 +101,7 @@ def compare(
     ]
     notes = [
         *collection.notes,
+        *_waived(collection),
         *_read_me(rows, chosen),
         *notes,
         *comparability.other_differences(runs),
@@ -183,3 +185,16 @@ def _read_me(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
             f"{listing(training)}: the mean over the last tenth of the logged values."
         )
     return notes
+
+
+def _waived(collection: Collection) -> list[str]:
+    """The proofs that runs went without."""
+    return [
+        f"{variant.label} went without the proof {name}: {reason}"
+        for variant in collection.variants
+        for name, reason in {
+            name: reason
+            for run in variant.runs
+            for name, reason in waived(run.folder).items()
+        }.items()
+    ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.report.figures import learning_curve
+from alignkit.report.proofs import line, proofs_of, section
 from alignkit.run import Run, atomic_write, read_rows
 from alignkit.run.rows import Row
 from alignkit.terminal import cell, say
@@ -49,6 +50,7 @@ def print_run(
         say(console, question)
         for when, text in answers:
             say(console, f"  {when}: {text}")
+    proofs = proofs_of(run.folder)
     logged = _logged(run.folder, stages, method)
     figure = learning_curve(logged, run.folder / "learning_curve")
     lines = [
@@ -61,12 +63,18 @@ def print_run(
     atomic_write(
         run.folder / REPORT,
         "\n".join(
-            [*lines, "", *([f"![learning curve]({figure.name})"] if figure else [])]
+            [
+                *lines,
+                "",
+                *([f"![learning curve]({figure.name})"] if figure else []),
+                *section(proofs),
+            ]
         ),
     )
     if config.description:
         say(console, config.description.strip())
-    where = [f"report: {run.folder / REPORT}"]
+    where = [told] if (told := line(proofs)) else []
+    where.append(f"report: {run.folder / REPORT}")
     if figure is not None:
         where.append(f"learning curve: {figure}")
     say(console, "\n".join(where))

@@ -15,6 +15,7 @@ from alignkit.proofs.settings import compare, requested, unproven
 from alignkit.recipe.schema import Policy, Stepped
 from alignkit.terminal import Progress
 from alignkit.train.proving.settings import in_force
+from alignkit.train.proving.synced import prove_sync
 from alignkit.train.resumed import seconds_logged, tokens_spent
 from alignkit.train.update import Update
 
@@ -257,6 +258,8 @@ class SettingsCallback(TrainerCallback):
             self._done = True
             self._prove()
             self.proofs.require("start", begun=True)
+            if isinstance(self.subject.config, Policy):
+                self.proofs.prove("sync", lambda: prove_sync(self.subject))
 
     def _prove(self) -> None:
         self.proofs.prove("settings", self._compare)

@@ -23,7 +23,7 @@ from alignkit.proofs.replay import (
     compare_metrics,
     compare_rollouts,
 )
-from alignkit.recipe.schema import Stepped
+from alignkit.recipe.schema import Stepped, Trained, walk
 from alignkit.run import Run, read_rows
 from alignkit.train.proving import prove_start
 from alignkit.train.start import create_run
@@ -36,15 +36,6 @@ if TYPE_CHECKING:
 
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
-
-# What happens beside the steps, and is left out.
-_ASIDE: dict[str, Any] = {
-    "evals": {},
-    "callbacks": [],
-    "track": [],
-    "best": None,
-    "budget": None,
-}
 
 
 def replay(
@@ -151,6 +142,19 @@ def _named(name: str, live: Any) -> str | None:
     return next((known for known in (name, adapted) if known in live), None)
 
 
+def _aside(config: Trained) -> dict[str, Any]:
+    """What happens beside the steps, as if nothing were stated of it."""
+    return {
+        path[0]: declared.field.get_default(call_default_factory=True)
+        for path, declared in walk.declarations().items()
+        if len(path) == 1
+        and path[0] in type(config).model_fields
+        and not declared.key.trains
+        and not declared.field.is_required()
+        and path[0] != "waive"
+    }
+
+
 def _again(
     recipe: Recipe,
     registry: Registry,
@@ -160,7 +164,7 @@ def _again(
     console: Console,
 ) -> _Until:
     """Train up to a step in a folder of its own."""
-    config = recipe.stage.model_copy(update=_ASIDE)
+    config = recipe.stage.model_copy(update=_aside(recipe.stage))
     bare = replace(recipe, config=config)
     datasets = Datasets(registry)
     run = create_run(recipe, registry, datasets, folder=home / "replay")

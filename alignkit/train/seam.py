@@ -37,6 +37,7 @@ class Seam(Validation):
         self._window = 0  # microbatches of the current optimizer step
         self._step_size: Step | None = None
         self._sums = {}
+        self._weights, self._losses = {}, []
         # spent in a training step on generation and grading
         self._seconds_elsewhere = 0.0
         self._seconds = 0.0

@@ -69,7 +69,7 @@ class Validation(Meters):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's, after the means of a pass are made."""
-        if not self.model.training and "_weights" in vars(self):
+        if not self.model.training:
             for name, values in self._metrics["eval"].items():
                 weights = self._weights.get(name, [])
                 if len(weights) == len(values) and name != "num_tokens":

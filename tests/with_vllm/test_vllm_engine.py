@@ -122,7 +122,7 @@ def test_every_sampling_option_reaches_vllm(engine):
         n=3,
         logprobs=True,
     )
-    params = _sampling_params(given, 123)
+    params = _sampling_params(given, 123, engine._prompts.tokenizer)
     assert (params.temperature, params.top_p, params.top_k, params.n, params.seed) == (
         0.7,
         0.9,
@@ -132,7 +132,18 @@ def test_every_sampling_option_reaches_vllm(engine):
     )
     assert (params.max_tokens, params.min_tokens, params.stop) == (99, 7, ["a", "b"])
     assert (params.include_stop_str_in_output, params.logprobs) == (True, 0)
-    assert _sampling_params(Sampling(), None).logprobs is None
+    plain = _sampling_params(Sampling(), None, engine._prompts.tokenizer)
+    assert plain.logprobs is None
+
+
+def test_a_stop_string_that_is_a_special_token_is_handed_over_as_the_token(engine):
+    from alignkit.engines.vllm import _sampling_params
+
+    tokenizer = engine._prompts.tokenizer
+    given = Sampling(stop=(tokenizer.eos_token, "</answer>"))
+    params = _sampling_params(given, None, tokenizer)
+    assert params.stop == ["</answer>"]
+    assert params.stop_token_ids == [tokenizer.eos_token_id]
 
 
 def test_a_seed_fixes_a_completion_whatever_is_asked_beside_it(engine):

@@ -169,6 +169,18 @@ def importance_weights(config: GRPO, facts: Facts) -> Iterator[Problem]:
         yield ("train", "vllm_importance_sampling_mode"), text
 
 
+@of(Policy)
+def reference_needed(config: Policy, facts: Facts) -> Iterator[Problem]:
+    """Without a KL there is no reference model, and no log-probs of it."""
+    loss = _plugin(config, facts)
+    if loss is not None and loss.reference == "needed" and not setting(config, "beta"):
+        text = (
+            f"0 loads no reference model, whose log-probs loss '{loss.name}' needs; say"
+            " a number above 0"
+        )
+        yield ("train", "beta"), text
+
+
 @of(GRPO)
 def importance_of_the_same(config: GRPO, facts: Facts) -> Iterator[Problem]:
     """TRL's ratio sets the whole distribution's log-probs against those of the one that
@@ -276,6 +288,7 @@ RULES = (
     values_per_sequence,
     importance_weights,
     importance_of_the_same,
+    reference_needed,
     stock_loss_alone,
     advantage_beside_stock_loss,
     preference_losses,
