@@ -20,9 +20,10 @@ def special_stops(tokenizer: Any, stops: Sequence[str]) -> tuple[list[int], list
         for token, added in tokenizer.added_tokens_decoder.items()
         if added.special
     }
-    ids = {stop: tokenizer.convert_tokens_to_ids(stop) for stop in stops}
-    tokens = [ids[stop] for stop in stops if ids[stop] in special]
-    return tokens, [stop for stop in stops if ids[stop] not in special]
+    ids = {token: str(tokenizer.convert_ids_to_tokens(token)) for token in special}
+    known = {text: token for token, text in ids.items()}
+    tokens = [known[stop] for stop in stops if stop in known]
+    return tokens, [stop for stop in stops if stop not in known]
 
 
 class StopStrings:

@@ -157,7 +157,7 @@ class TransformersEngine:
         """Generate one batch; rows leave it as they end."""
         tokens, stops = special_stops(self._prompts.tokenizer, sampling.stop)
         stopping = StopStrings(stops, self._prompts.decode, sampling.min_new_tokens)
-        ends = self._ends | set(tokens)
+        special = set(tokens)
         # each prompt is read once for all its samples
         distinct = list(dict.fromkeys(row.prompt for row in rows))
         logits, mask, cache = self._reader.begin([encoded[p] for p in distinct])
@@ -171,7 +171,10 @@ class TransformersEngine:
             if sampling.repetition_penalty != 1:
                 texts = [encoded[row.prompt] + row.tokens for row in rows]
                 scores = penalized(last, texts, sampling.repetition_penalty)
-            tokens = self._draw(last, scores, rows, sampling, step)
+            drawn = self._draw(last, scores, rows, sampling, step)
+            ends = self._ends
+            if step >= sampling.min_new_tokens:
+                ends = ends | special
             for row in rows:
                 if row.done is None and (reason := self._ended(row, stopping, ends)):
                     row.done = self._completion(row, reason, stopping)
@@ -182,10 +185,10 @@ class TransformersEngine:
             if len(running) <= COMPACT_BELOW * len(rows):
                 rows = [rows[k] for k in running]
                 keep = torch.tensor(running, device=logits.device)
-                tokens, mask = tokens[keep], mask[keep]
+                drawn, mask = drawn[keep], mask[keep]
                 cache.reorder_cache(keep)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = self._reader.forward(tokens[:, None], mask, cache)
+            logits = self._reader.forward(drawn[:, None], mask, cache)
 
     def _draw(
         self,

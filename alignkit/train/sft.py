@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class _Fused:
+    """A hook that holds the log-probs of the newest forward pass. It knows nothing of
+    the trainer, as a model is copied with its hooks.
+    """
+
+    logps: Tensor  # (B, T - 1)
+    mask: Tensor  # (B, T - 1) bool
+
+    def __call__(self, model: Any, args: Any, outputs: Any) -> None:
+        if "log_probs" in outputs:
+            self.logps, self.mask = outputs.log_probs.detach(), outputs.label_mask
+
+
 class AlignSFTTrainer(Seam, SFTTrainer):
     """TRL's SFTTrainer with an objective. The forward pass is TRL's: the fused head
     builds no (B, T, V) logits.
@@ -26,11 +39,8 @@ class AlignSFTTrainer(Seam, SFTTrainer):
         super().__init__(*args, **kwargs)
         if self.objective is None:
             # TRL's loss returns no log-probs: those of its forward pass are read
-            self.model.register_forward_hook(self._read)
-
-    def _read(self, model: Any, args: Any, outputs: Any) -> None:
-        if "log_probs" in outputs:
-            self._fused = outputs.log_probs.detach(), outputs.label_mask
+            self._fused = _Fused()
+            self.model.register_forward_hook(self._fused)
 
     def _observe(self) -> dict[str, Any]:
         own = {"loss.loss_type": self.args.loss_type} if self.objective is None else {}
@@ -62,7 +72,7 @@ class AlignSFTTrainer(Seam, SFTTrainer):
             computed = super().compute_loss(
                 model, inputs, return_outputs=return_outputs, **kwargs
             )
-            self._note("nll", -self._fused[0], self._fused[1])
+            self._note("nll", -self._fused.logps, self._fused.mask)
             if not self.model.training:
                 self._flush_eval()
             return computed
