@@ -123,3 +123,27 @@ def test_the_advantages_that_come_along_pass():
     for plugin in registry.all("advantage"):
         checks = check_advantage(plugin.value)
         assert all(c.ok for c in checks), [c for c in checks if not c.ok]
+
+
+def each_reward(rewards: Tensor, size: int) -> Tensor:
+    """GDPO: every reward standardised in its group, then added up."""
+    return sum(std(column, size) for column in rewards.T)
+
+
+def over_the_batch(rewards: Tensor, size: int) -> Tensor:
+    """REINFORCE++: centred in the group, divided by the deviation of the batch."""
+    gaps = centred(rewards.view(-1, size)).flatten()
+    known = gaps[~gaps.isnan()]
+    return gaps / (known.std(correction=int(len(known) > 1)) + 1e-6)
+
+
+def test_an_advantage_that_sees_each_reward_passes():
+    checks = check_advantage(Advantage("gdpo", each_reward, by_reward=True))
+    assert all(c.ok for c in checks), [c for c in checks if not c.ok]
+
+
+def test_one_that_divides_over_the_batch_passes_where_it_says_so():
+    said = check_advantage(Advantage("r++", over_the_batch, across_groups=True))
+    assert {c.check for c in said if not c.ok} == {"groups apart"}
+    assert next(c for c in said if c.check == "groups apart").ok is None
+    assert outcomes(over_the_batch)["groups apart"] is False

@@ -278,6 +278,7 @@ def test_a_run_stays_locked_while_one_of_its_processes_outlives_the_first(tmp_pa
         per_generation=2,
         beta=0.0,
         advantage="group",
+        masked=False,
     )
     text = text.replace("name: spy, spied: ", "name: reinforce_with_baseline")
     text = text.replace("drgrpo: {}, parity: {weight: 0.5}", "waiting: {deadline: 300}")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import torch
 import trl
 
 from alignkit.engines.vllm_start import Limits
@@ -107,9 +108,11 @@ def trainer_engine(trainer: Any, name: str) -> Iterator[Engine]:
         limits = Limits(
             generation.gpu_memory_utilization, None, generation.max_num_seqs
         )
-        yield VLLMEngine(
-            generation.llm, generation.processing_class, name=name, limits=limits
-        )
+        # vLLM draws from the process's stream, and so do the rollouts after this
+        with torch.random.fork_rng():
+            yield VLLMEngine(
+                generation.llm, generation.processing_class, name=name, limits=limits
+            )
     finally:
         if generation.enable_sleep_mode:
             generation.llm.sleep(level=2)

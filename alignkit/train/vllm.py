@@ -207,7 +207,10 @@ class SyncedGeneration(VLLMGeneration):
         # not from the stream of the rollouts
         self.generation_kwargs = {**options, "seed": self.seed}
         try:
-            self.generate([[self.processing_class.eos_token_id]] * sync.PROBES, None, 1)
+            # vLLM draws from the process's stream for seeded requests too
+            with torch.random.fork_rng():
+                end = self.processing_class.eos_token_id
+                self.generate([[end]] * sync.PROBES, None, 1)
         finally:
             self.max_completion_length, self.generation_kwargs = length, options
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 import torch
 
 from alignkit import models
 from alignkit.engines.base import Sampling
+from alignkit.engines.weights import named_weights, reload_weights
 from alignkit.errors import WorkError
 
 PROMPTS = [
@@ -56,13 +58,13 @@ def generation(trainer):
             parameter.copy_(kept[name])
 
 
-def move(model, part=""):
+def move(model, part="", size=0.05):
     """Change the trainer's weights, as an optimizer step would."""
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if part in name:
-                parameter.add_(0.05 * torch.randn_like(parameter))
+                parameter.add_(size * torch.randn_like(parameter))
 
 
 def ids(trainer):
@@ -102,6 +104,58 @@ def test_a_change_that_was_not_synchronised_is_found(trainer, generation, part):
         rollouts(trainer)
 
 
+Weights = dict[str, torch.Tensor]
+
+
+def left_out(*parts):
+    """Some tensors stay what the last sync made them."""
+
+    def change(new: Weights, old: Weights) -> Weights:
+        return {n: old[n] if any(p in n for p in parts) else new[n] for n in new}
+
+    return change
+
+
+def exchanged(new: Weights, old: Weights) -> Weights:
+    other = {"0": "1", "1": "0"}
+    return {
+        n: new[re.sub(r"layers\.([01])\.", lambda m: f"layers.{other[m[1]]}.", n)]
+        for n in new
+    }
+
+
+FAULTS = {
+    "nothing loaded": left_out(""),
+    "half loaded": left_out("layers.1."),
+    "norms left out": left_out("norm"),
+    "biases left out": left_out("bias"),
+    "layers exchanged": exchanged,
+    "scaled": lambda new, old: {n: w * (1 + 1e-4) for n, w in new.items()},
+    "rounded": lambda new, old: {n: w.bfloat16().float() for n, w in new.items()},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_sync_is_found_after_an_update_of_the_usual_size(
+    trainer, generation, monkeypatch, fault
+):
+    def load(llm, weights):
+        new = {name: weight.clone() for name, weight in weights}
+        reload_weights(llm, FAULTS[fault](new, old).items())
+
+    generation.sync_weights()
+    old = {name: weight.clone() for name, weight in named_weights(trainer.model)}
+    move(trainer.model, size=3e-5)
+    with monkeypatch.context() as patched:
+        patched.setattr("alignkit.train.vllm.reload_weights", load)
+        with pytest.raises(WorkError, match="weights of vLLM are not the trainer's"):
+            generation.sync_weights()
+    generation.sync_weights()
+    rollouts(trainer)
+    assert generation.proven
+    assert generation.compared > 10
+
+
 def test_the_proof_is_made_once_per_sync(trainer, generation):
     generation.sync_weights()
     rollouts(trainer)
@@ -137,6 +191,27 @@ def test_an_eval_gets_the_weights_of_its_step_and_training_goes_on(trainer, gene
         assert engine.model == "policy"
     rollouts(trainer)
     assert generation.proven
+
+
+def test_an_eval_leaves_the_rollouts_after_it_as_they_would_have_been(
+    trainer, generation
+):
+    from alignkit.train.synced import trainer_engine
+
+    drawn = Sampling(temperature=1.0, max_new_tokens=24, seed=3)
+
+    def after(evals):
+        torch.manual_seed(5)
+        generation.sync_weights()
+        first = rollouts(trainer)[1]
+        for sampling in evals:
+            with trainer_engine(trainer, "policy") as engine:
+                engine.generate(PROMPTS, sampling)
+        return first, rollouts(trainer)[1]
+
+    plain = after([])
+    assert after([GREEDY, drawn]) == plain
+    assert plain[0] != plain[1]
 
 
 def test_an_eval_gets_the_best_weights_put_back_within_the_step_of_the_last_sync(
@@ -190,7 +265,6 @@ def test_what_sleep_mode_drops_is_given_again_before_it_is_used(
     weights.
     """
     from alignkit.engines.transformers import TransformersEngine
-    from alignkit.engines.weights import named_weights, reload_weights
     from alignkit.train.synced import trainer_engine
 
     calls = []

@@ -106,8 +106,6 @@ def test_rollouts_ended_by_a_stop_string_count_as_finished(grpo):
     assert rollouts
     stopped = sum(row["response"].endswith("</answer>") for row in rollouts)
     assert sum(row["finish_reason"] == "stop" for row in rollouts) >= stopped
-    # the trainer computes both for the importance correction
-    assert all(row["mean_logprob"] < 0 < row["mean_entropy"] for row in rollouts)
     assert stopped > 0.5 * len(rollouts)
     truncated = [row["train/truncated"] for row in rows if "train/truncated" in row]
     assert sum(truncated) / len(truncated) == pytest.approx(
@@ -135,7 +133,7 @@ def test_weights_left_as_they_were_stop_the_run_once_the_trainers_have_moved(
         " weights: [None for _ in weights]"
     )
     done, _, _ = run(trained, tmp_path, check=1, before=sabotage)
-    assert "the rollouts do not come from the current weights" in done.err
+    assert "the weights of vLLM are not the trainer's" in done.err
 
 
 @pytest.mark.parametrize("method", ["grpo", "rloo"])

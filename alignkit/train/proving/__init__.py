@@ -54,6 +54,8 @@ def prove_end(subject: Subject, proofs: Proofs) -> None:
         WorkError: what does not hold; the model is there.
     """
     _prove(END, subject, proofs)
+    if subject.config.best is None:
+        proofs.absent.add("best_model")
     proofs.close()
     proofs.require("end")
 
