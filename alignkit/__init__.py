@@ -40,6 +40,7 @@ _HOME = {
     "find_judge": "alignkit.endpoint.judges",
     "grade": "alignkit.grading.grade",
     "grade_answer": "alignkit.grading.grade",
+    "grade_math": "alignkit.grading.answer.verdict",
     "grade_math_verify": "alignkit.grading.grade",
     "group_normalize": "alignkit.functional",
     "hookimpl": "alignkit.hookspecs",

@@ -4,8 +4,6 @@ stage that decided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from alignkit.grading.equivalence import same_expression
 from alignkit.grading.extract import (
     Form,
@@ -21,6 +19,7 @@ from alignkit.grading.math_verify_stage import (
     too_large,
 )
 from alignkit.grading.normalize import MAX_CHARS, mathd, prm
+from alignkit.grading.truths import truth_texts
 from alignkit.types import Score
 
 _SHOWN = 120  # characters of a text in an explanation
@@ -108,23 +107,6 @@ def grade_math_verify(response: str, truth: object) -> Score:
         "math_verify",
         why,
     )
-
-
-def truth_texts(truth: object) -> Iterable[str]:
-    r"""The truth as texts: of a list each; of a text that holds `\boxed`, what is in
-    the last box.
-    """
-    for one in truth if isinstance(truth, list | tuple) else (truth,):
-        if isinstance(one, bool) or not isinstance(one, str | int | float):
-            raise TypeError(
-                "a truth is a text, a number, or a list of these; got"
-                f" {type(one).__name__}: {one!r:.80}"
-            )
-        text: str | None = str(one)
-        if isinstance(one, str) and "\\boxed" in one:
-            text = extract_answer(one, "boxed")
-        if text is not None:
-            yield text
 
 
 def matches(

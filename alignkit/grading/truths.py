@@ -1,0 +1,26 @@
+"""Truths as texts: the one rule by which every grader reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from alignkit.grading.extract import extract_answer
+
+
+def truth_texts(truth: object) -> Iterable[str]:
+    r"""The truth as texts: of a list each; of a text that holds `\boxed`, what is in
+    the last box; of a worked solution that ends in `#### 18`, what stands there.
+    """
+    for one in truth if isinstance(truth, list | tuple) else (truth,):
+        if isinstance(one, bool) or not isinstance(one, str | int | float):
+            raise TypeError(
+                "a truth is a text, a number, or a list of these; got"
+                f" {type(one).__name__}: {one!r:.80}"
+            )
+        text: str | None = str(one)
+        if isinstance(one, str) and "\\boxed" in one:
+            text = extract_answer(one, "boxed")
+        elif isinstance(one, str) and "####" in one:
+            text = one.rpartition("####")[2].strip()
+        if text is not None:
+            yield text
