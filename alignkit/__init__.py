@@ -51,6 +51,7 @@ _HOME = {
     "breakdown": "alignkit.evaluate.summary",
     "read_file": "alignkit.data",
     "read_rows": "alignkit.data",
+    "truth_texts": "alignkit.grading.truths",
 }
 __all__ = sorted(_HOME)
 # What 0.1 exported of single benchmarks lies with these, in the built-in kit.

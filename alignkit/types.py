@@ -169,6 +169,8 @@ class Sample:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     # continuations compared by log-likelihood; empty: the model generates
     choices: tuple[str, ...] = ()
+    # what is scored: the reply behind `</think>`, or the whole response
+    reasoning: Literal["strip", "keep"] = "strip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,7 +109,8 @@ def math_samples(
             "form": "r1_zero" if tags else "boxed",
             **kept,
         }
-        yield Sample(str(row["id"]), prompt, row["truth"], metadata)
+        # the published grader reads the whole
+        yield Sample(str(row["id"]), prompt, row["truth"], metadata, reasoning="keep")
 
 
 def math_score(sample: Sample, response: str, *, fast: bool = True) -> Score:

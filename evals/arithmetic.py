@@ -14,8 +14,13 @@ def samples(
 ) -> Iterator[Sample]:
     """One sample per different sum."""
     for row in {row["question"]: row for row in rows}.values():
+        question = row["question"]
         yield Sample(
-            row["question"], render(row), row["truth"], {"question": row["question"]}
+            question,
+            render(row),
+            row["truth"],
+            {"question": question},
+            reasoning="keep",  # the tags stand behind it
         )
 
 

@@ -15,6 +15,7 @@ from alignkit import (
     hookimpl,
 )
 
+from ._letters import committed_letter
 from ._mmlu import LETTERS, as_question, category_of, parse_mmlu_response, with_examples
 
 
@@ -56,19 +57,31 @@ def samples(
             yield Sample(row["id"], prompt, row["truth"], metadata)
 
 
-def score(sample: Sample, response: str) -> Score:
-    """The letter named, against the truth."""
-    letter = parse_mmlu_response({}, response)
+def score(
+    sample: Sample, response: str, *, parse: Literal["careful", "published"] = "careful"
+) -> Score:
+    """The letter that the reply commits itself to, against the truth.
+
+    `parse: published` reads only the sentence that the question asks for, as CS336.
+    """
+    published = parse_mmlu_response({}, response)
+    careful = committed_letter(response)
+    letter = careful if parse == "careful" else published
+    parts = {"read_alike": float(careful == published)}
     if letter is None:
-        return Score(0.0, "unparsed")
-    return Score(float(letter == sample.truth), explanation=letter)
+        return Score(0.0, "unparsed", parts, parse, "no letter is named")
+    right = letter == sample.truth
+    return Score(float(right), "ok" if right else "wrong", parts, parse, letter)
 
 
 def summarize(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
     """Accuracy by subject and category, and the plain mean over subjects."""
     by_subject = breakdown(results, "subject")
+    alike = [result["parts"].get("read_alike", 1.0) for result in results]
     values = [subject["value"] for subject in by_subject.values()]
     return {
+        # rows that the careful and the published rule read differently
+        "read_differently": alike.count(0.0),
         "by_subject": by_subject,
         "by_category": breakdown(results, "category"),
         "mean_of_subjects": sum(values) / len(values) if values else None,

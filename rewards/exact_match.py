@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from alignkit import Reward, Score, extract_answer, hookimpl
+from alignkit import Reward, Score, extract_answer, hookimpl, truth_texts
 
 
 def exact_match(
@@ -31,8 +31,10 @@ def exact_match(
             f"no answer as {form}",
         )
     truths = [
-        str(one).strip()
+        text.strip()
         for one in (truth if isinstance(truth, list | tuple) else [truth])
+        # a worked solution says its answer last
+        for text in (truth_texts(one) if "####" in str(one) else [str(one)])
     ]
     answer = answer.strip()
     if ignore_case:

@@ -57,6 +57,16 @@ ROOT = Path("runs")
     "--prompt-file", metavar="FILE", help="A prompt template, taken byte for byte."
 )
 @click.option(
+    "--reasoning",
+    type=click.Choice(["strip", "keep"]),
+    help="Score the reply behind </think>, or the whole (default: as the eval says).",
+)
+@click.option(
+    "--grader",
+    metavar="NAME",
+    help="How an eval reads answers, where it has several: --set grader=NAME.",
+)
+@click.option(
     "--set",
     "sets",
     multiple=True,
@@ -195,7 +205,10 @@ def _requests(
         raise InputError(
             "--data is one file for several evals; give a folder, or one eval"
         )
-    changes = settings(registry, plugins, flags["sets"])
+    sets = list(flags["sets"])
+    if flags["grader"]:
+        sets.append(f"grader={flags['grader']}")
+    changes = settings(registry, plugins, sets)
     sources = {"split": flags["split"], "path": flags["data"]}
     source = {key: value for key, value in sources.items() if value}
     prompt = {"file": flags["prompt_file"]} if flags["prompt_file"] else flags["prompt"]
@@ -206,6 +219,7 @@ def _requests(
             sampling=changes[plugin.name]["sampling"],
             data={**changes[plugin.name]["data"], **source},
             prompt=prompt,
+            reasoning=flags["reasoning"],
             limit=flags["limit"],
             samples=flags["samples"],
             seed=flags["seed"],

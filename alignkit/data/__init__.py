@@ -20,6 +20,7 @@ from alignkit.data.prompts import (
     render_pair,
 )
 from alignkit.errors import InputError, MissingError, listing
+from alignkit.grading.truths import missing_truth
 from alignkit.plugins import bind, check_options
 
 if TYPE_CHECKING:
@@ -274,6 +275,12 @@ def require_truth(reward: Plugin, rows: Sequence[Mapping[str, Any]]) -> None:
         for p in ("truth", "truths")
     ):
         require_columns(rows, ["truth"], f"reward '{reward.name}'")
+        for number, row in enumerate(rows, 1):
+            if why := missing_truth(row["truth"]):
+                raise InputError(
+                    f"reward '{reward.name}' needs the column 'truth'; that of row"
+                    f" {number} {why}"
+                )
 
 
 def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -12,6 +12,8 @@ from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError, nearest
 from alignkit.evaluate.responses import StoredResponses, completion
 from alignkit.evaluate.store import Key
+from alignkit.grading.thinking import Reasoning
+from alignkit.grading.truths import missing_truth
 from alignkit.plugins import bind, check_options
 from alignkit.run.rows import Row
 from alignkit.sampling import DEFAULTS, OPTIONS, Sampling
@@ -32,7 +34,7 @@ class EvalRequest:
     `data` changes keys of the eval's data spec (`split`, `path`, …), `sampling` those
     of its sampling; `limit` takes that many samples, spread over the data and the same
     ones every time; `samples` completions per question. `prompt` is a prompt's name or
-    `{file: PATH}`.
+    `{file: PATH}`, `reasoning` whether the thinking is scored too.
     """
 
     plugin: Plugin
@@ -40,6 +42,7 @@ class EvalRequest:
     data: Mapping[str, Any]
     prompt: str | Mapping[str, Any] | None = None
     sampling: Mapping[str, Any]
+    reasoning: Reasoning | None = None
     limit: int | None = None
     samples: int = 1
     seed: int = 0
@@ -138,6 +141,8 @@ def plan_eval(
         )
     prompt = prompt if rendered else None  # an eval may make its prompts itself
     _check_samples(plugin.name, samples)
+    if request.reasoning is not None:
+        samples = [replace(s, reasoning=request.reasoning) for s in samples]
     stored, used = None, None
     chosen = samples if request.limit is None else spread(samples, request.limit)
     if responses is not None:
@@ -250,6 +255,12 @@ def _check_samples(name: str, samples: Sequence[Sample]) -> None:
             f"eval '{name}' made {len(samples)} samples with {len(ids)} different ids;"
             " each needs its own"
         )
+    for number, sample in enumerate(samples, 1):
+        if sample.truth is not None and (why := missing_truth(sample.truth)):
+            raise InputError(
+                f"eval '{name}', row {number} ({sample.id}): the truth {why}; every"
+                " answer would be graded against nothing"
+            )
 
 
 def _stored(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError
 from alignkit.evaluate.store import OPEN, Key, Store
+from alignkit.grading.thinking import behind_thinking
 from alignkit.plugins import bind, effective_options
 from alignkit.provenance import identity, identity_of_function
 from alignkit.run.rows import Row
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from alignkit.plugins import Plugin
 
 DEADLINE = 5.0  # seconds that grading one completion may take
+_ENDLESS = Score(
+    0.0, "unparsed", stage="reasoning", explanation="its thinking does not end"
+)
 _CHUNK = 256  # completions graded between two writes to disk
 
 
@@ -38,6 +42,7 @@ class Scorer:
         judge: JudgeClient | None,
         grader: Grader | None,
         announce: Callable[[str], None],
+        reasoning: str,
     ) -> None:
         self.announce = announce
         self.plugin = plugin
@@ -57,6 +62,7 @@ class Scorer:
             "name": plugin.name,
             "sha256": code.sha256,
             "options": effective_options(plugin, options),
+            "reasoning": reasoning,
             "parts": code.parts,
             "not_covered": list(code.not_covered),
         }
@@ -79,6 +85,9 @@ class Scorer:
         """
         by_id = {s.id: s for s in samples}
         waiting = [key for key in keys if store.rows[key]["reward"] is None]
+        endless = [key for key in waiting if _reply(by_id, store, key) is None]
+        store.add(scored(store.rows[key], _ENDLESS) for key in endless)
+        waiting = [key for key in waiting if store.rows[key]["reward"] is None]
         if not waiting:
             return
         if self.task is not None:
@@ -100,7 +109,7 @@ class Scorer:
                 chunk = waiting[start : start + _CHUNK]
                 rows = [store.rows[key] for key in chunk]
                 # The response is hostile input: a worker that can be killed grades it.
-                calls = [(by_id[k[0]], store.rows[k]["response"]) for k in chunk]
+                calls = [(by_id[k[0]], _reply(by_id, store, k)) for k in chunk]
                 graded = grader.call(self.function, calls, DEADLINE).result()
                 store.add(
                     scored(row, g.score) for row, g in zip(rows, graded, strict=True)
@@ -131,9 +140,9 @@ class Scorer:
 
         requests = []
         for name, key in owner.items():
-            conversations = task.conversations(
-                by_id[key[0]], store.rows[key]["response"]
-            )
+            reply = _reply(by_id, store, key)
+            assert reply is not None
+            conversations = task.conversations(by_id[key[0]], reply)
             if conversations:
                 requests.append((name, conversations))
             else:
@@ -159,6 +168,14 @@ class Scorer:
             "input_tokens": got.input_tokens,
             "output_tokens": got.output_tokens,
         }
+
+
+def _reply(by_id: Mapping[str, Sample], store: Store, key: Key) -> str | None:
+    """What of a completion is scored; None where its thinking does not end."""
+    sample, response = by_id[key[0]], store.rows[key]["response"]
+    if sample.reasoning == "keep" or sample.choices:
+        return str(response)
+    return behind_thinking(response, sample.prompt)
 
 
 def scored(row: Row, score: Score) -> Row:

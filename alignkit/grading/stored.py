@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from alignkit.errors import InputError, MissingError, listing
 from alignkit.grading.bound import BoundReward, Graded
 from alignkit.grading.grader import Grader, Grading
+from alignkit.grading.truths import missing_truth
 from alignkit.run import append_rows
 from alignkit.run.rows import plain
 from alignkit.types import Score
@@ -117,6 +118,8 @@ def _lacking(row: Mapping[str, object], fields: Fields, columns: set[str]) -> st
             return (
                 f"the response in '{field}' is no text but {type(row[field]).__name__}"
             )
+        if name == "truth" and (why := missing_truth(row[field])):
+            return f"the truth in '{field}' {why}"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from alignkit.grading.extract import extract_answer
@@ -24,3 +25,20 @@ def truth_texts(truth: object) -> Iterable[str]:
             text = one.rpartition("####")[2].strip()
         if text is not None:
             yield text
+
+
+def missing_truth(value: object) -> str:
+    """Why a value is no truth (`is null`, `is empty`, …); empty where it is one."""
+    if value is None:
+        return "is null"
+    if isinstance(value, str) and not value.strip():
+        return "is an empty text"
+    if isinstance(value, float) and math.isnan(value):
+        return "is not a number (NaN)"
+    if isinstance(value, list | tuple):
+        if not value:
+            return "is an empty list"
+        return next(
+            (f"holds one that {why}" for why in map(missing_truth, value) if why), ""
+        )
+    return ""

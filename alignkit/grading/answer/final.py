@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from alignkit.grading.thinking import behind_thinking
+
 READ = 20_000  # characters, from the end
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(\{)?")
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
@@ -36,17 +38,9 @@ class Final:
     place: str
 
 
-def spoken(response: str) -> str | None:
-    """What stands behind the thinking; None when the thinking does not end."""
-    _, closed, tail = response.rpartition("</think>")
-    if closed:
-        return tail
-    return None if "<think>" in response else response
-
-
 def final_answer(response: str) -> Final | None:
     """None where the response states no answer."""
-    text = spoken(response)
+    text = behind_thinking(response)
     if text is None:
         return None
     text = text[-READ:]

@@ -162,6 +162,8 @@ class Eval(PluginSection):
     prompt: Annotated[Prompt | None, Key(plugin="prompt")] = None
     data: EvalDataset | None = None
     sampling: SamplingChanges | None = None
+    reasoning: Literal["strip", "keep"] | None = None
+    """Score the reply behind `</think>`, or the whole; as the eval says by default."""
     judge: Annotated[str | None, Key(plugin="judge")] = None
     """A judge plugin, `NAME` or `NAME:MODEL`."""
 
@@ -175,6 +177,7 @@ class Eval(PluginSection):
             "data": rows | part,
             "prompt": None if self.prompt is None else self.prompt.spec,
             "sampling": {} if self.sampling is None else self.sampling.stated,
+            "reasoning": self.reasoning,
             "limit": self.limit,
             "samples": self.samples,
         }
