@@ -53,8 +53,8 @@ def judge(
     verdicts = client.ask(asked, greedy, readable)
     scores = []
     for id_, _ in asked:
-        if id_ in verdicts.open:
-            why = f"no rating: {verdicts.open[id_]}"
+        if id_ in verdicts.missing:
+            why = f"no rating: {verdicts.missing[id_]}"
             scores.append(Score(0.0, "error", stage="judge", explanation=why))
             continue
         value = rating(verdicts.texts[id_][0], lowest, highest)

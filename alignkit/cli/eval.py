@@ -11,7 +11,6 @@ import click
 
 from alignkit.cli.common import (
     console,
-    counts,
     json_option,
     kit_option,
     load_registry,
@@ -19,12 +18,11 @@ from alignkit.cli.common import (
     progress,
 )
 from alignkit.cli.eval_options import engine_options, judge_options
+from alignkit.cli.eval_results import left_open, show
 from alignkit.errors import InputError
-from alignkit.terminal import cell, say
+from alignkit.terminal import say
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from alignkit.endpoint.judges import JudgeClient
     from alignkit.evaluate import EvalRequest, StoredResponses
     from alignkit.evaluate.engines import EngineChoice
@@ -133,9 +131,7 @@ def evaluate(
         show(summaries, console())
     left = sum(s["status"].get("open", 0) for s in summaries)
     if left:
-        _announce(
-            f"{left} judgements are left open; run the same command again to judge them"
-        )
+        _announce(left_open(left, summaries))
     return 1 if left else 0
 
 
@@ -240,7 +236,8 @@ def _check_judge(
     if flags["judge"] and not needing:
         names = ", ".join(plugin.name for plugin in plugins)
         raise InputError(f"--judge: no model judges {names}; leave it out")
-    for name in ("judge_base_url", "judge_price", "max_cost"):
+    of_judges = ("base_url", "key", "tokens", "price")
+    for name in (*(f"judge_{part}" for part in of_judges), "max_cost"):
         if flags[name] is not None and not flags["judge"]:
             raise InputError(
                 f"{_flag(name)} is for a judge: name one with --judge, or leave it out"
@@ -251,12 +248,17 @@ def _judge(registry: Registry, flags: Mapping[str, Any], root: Path) -> JudgeCli
     from alignkit.endpoint.judges import JudgeClient, resolve
 
     chosen = resolve(
-        registry, flags["judge"], flags["judge_base_url"], flags["judge_price"]
+        registry,
+        flags["judge"],
+        flags["judge_base_url"],
+        flags["judge_price"],
+        flags["judge_key"],
     )
     return JudgeClient(
         chosen,
         root / "judgements.jsonl",
         max_cost=flags["max_cost"],
+        max_new_tokens=flags["judge_tokens"],
         concurrency=flags["concurrency"] or 16,
     )
 
@@ -276,35 +278,3 @@ def _patience(model: str) -> Callable[[float], None]:
             _announce(f"waiting for vLLM to serve {model}: {seconds:.0f} s")
 
     return waiting
-
-
-def show(summaries: Sequence[Mapping[str, Any]], out: Console) -> None:
-    """One row per eval and model."""
-    from rich.table import Table
-
-    heads = ("eval", "model", "metric", "value", "95 % interval", "n", "statuses")
-    table = Table(*heads, box=None, pad_edge=False)
-    for s in summaries:
-        value = interval = "-"
-        if s["value"] is not None:
-            value = f"{s['value']:.4f}"
-        if s["low"] is not None:
-            interval = f"{s['low']:.4f} to {s['high']:.4f}"
-        names = (s["eval"], s["provenance"]["model"], s["metric"])
-        table.add_row(
-            *map(cell, names), value, interval, str(s["n"]), counts(s["status"])
-        )
-    out.print(table)
-    for s in summaries:
-        for name, count in s["tally"].items():
-            say(out, f"{s['eval']}: {name}: {count}")
-        passes = {k: v for k, v in s["metrics"].items() if k.startswith("pass@")}
-        if passes:
-            values = ", ".join(f"{k} {v:.4f}" for k, v in passes.items())
-            say(out, f"{s['eval']}: {values}")
-        if "judging" in s:
-            spent = s["judging"]["dollars"]
-            cost = "cost unknown" if spent is None else f"${spent:.4f}"
-            judged = f"{s['metrics']['scored']} of {s['completions']} judged"
-            say(out, f"{s['eval']}: {judged}, {cost}")
-        say(out, f"{s['eval']}: {s['folder']}")

@@ -98,6 +98,17 @@ def judge_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--judge-base-url", metavar="URL", help="Another server for the judge."
         ),
         click.option(
+            "--judge-key",
+            metavar="NAME",
+            help="The environment variable with the judge's key.",
+        ),
+        click.option(
+            "--judge-tokens",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Tokens of a judge's answer at most, its thinking included.",
+        ),
+        click.option(
             "--judge-price",
             type=float,
             metavar="USD",

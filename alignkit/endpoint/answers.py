@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alignkit.endpoint.costs import usage_of
-from alignkit.endpoint.faults import BadAnswer
+from alignkit.endpoint.faults import BadAnswer, Refused
 from alignkit.sampling import Completion, stop_end
 
 # The text of one entry of `choices` as a server of its own ways writes it; None where
@@ -36,7 +36,7 @@ def completions(
     """
     choices = answer.get("choices")
     if not choices:
-        raise BadAnswer(f"no choices in it: {answer.get('error', 'empty')}")
+        raise BadAnswer(f"no choices in it: {answer.get('error', 'empty')}", final=True)
     texts = [texts_of(choice) for choice in choices]
     shares = _shares(answer, texts)
     return [
@@ -47,17 +47,29 @@ def completions(
 
 def text_of(choice: Mapping[str, Any], *, reasoning: bool) -> str:
     """The text of a choice, of either API; `reasoning` puts a separate one in front."""
-    end = choice["finish_reason"]
-    if not isinstance(end, str) or end == "error":
+    end = choice.get("finish_reason")
+    if end == "error":
         raise BadAnswer(f"a choice without an end: {choice.get('error', end)}")
     if "message" not in choice:
         return _string(choice["text"])
     message = choice["message"]
-    text = _string(message.get("content") or message.get("refusal") or "")
+    text = _content(message.get("content"))
+    if not text and message.get("refusal"):
+        raise Refused(_string(message["refusal"]))
+    if not text and end == "content_filter":
+        raise Refused("the answer was filtered (finish_reason content_filter)")
     thought = message.get("reasoning_content") or message.get("reasoning")
     if not (reasoning and thought):
         return text
     return f"<think>\n{_string(thought)}\n</think>\n\n{text}"
+
+
+def _content(content: object) -> str:
+    """A text, or the texts of a list of parts."""
+    if isinstance(content, list):
+        parts = [part.get("text") or "" for part in content if isinstance(part, dict)]
+        return "".join(map(_string, parts))
+    return _string(content or "")
 
 
 def continuation_logprob(answer: Any, choice: str) -> float:
@@ -117,5 +129,5 @@ def _logprobs(given: Any) -> tuple[float, ...] | None:
 
 def _string(value: object) -> str:
     if not isinstance(value, str):
-        raise BadAnswer("the text is no string")
+        raise BadAnswer("the text is no string", final=True)
     return value

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import queue
 import random
 import threading
@@ -14,9 +13,10 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from alignkit.endpoint.bodies import parsed, told_error
 from alignkit.endpoint.connection import Connection
 from alignkit.endpoint.costs import Budget, Usage, usage_of
-from alignkit.endpoint.faults import BadAnswer, Fault, refusal
+from alignkit.endpoint.faults import BadAnswer, Fault, Refused, refusal
 from alignkit.errors import AlignError, InputError, WorkError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # of one answer: an endpoint is not trusted with this machine's memory
 MAX_BYTES = 64 * 2**20
+MAX_SAID = 20_000  # of a refusal
 LONGEST_BACKOFF = 30.0  # seconds
 # requests given up in a row, with no answer between them, mean that the endpoint is
 # gone
@@ -65,6 +66,7 @@ class Call(Generic[T]):
             tuple[int, T, asyncio.Event] | BaseException | None
         ] = queue.SimpleQueue()
         self.faults: dict[int, str] = {}
+        self.refused: dict[int, str] = {}
         self.error: AlignError | None = None
         self.answered = 0
         self.given_up = 0
@@ -124,6 +126,11 @@ class Call(Generic[T]):
                 value, usage = await self.ask(client, body)
             except Fault as fault:
                 self.budget.settle(body, None, answered=False)
+                if fault.refused:
+                    # it says nothing of the server
+                    self.refused[index] = fault.refused
+                    self.settled.set()
+                    continue
                 self.faults[index] = str(fault)
                 self.given_up += 1
                 if self.given_up >= BREAKER and not self.error:
@@ -205,21 +212,39 @@ class Call(Generic[T]):
     async def once(
         self, client: httpx.AsyncClient, body: Mapping[str, object]
     ) -> tuple[T, Usage | None]:
-        status, headers, raw = await self.exchange(client, body)
+        adaptation = self.connection.adaptation
+        sent = adaptation.apply(body)
+        status, headers, raw = await self.exchange(client, sent)
+        if status in (400, 422) and adaptation.apply(body) == sent:
+            said = raw[:MAX_SAID].decode("utf-8", "replace")
+            if adaptation.learn(sent, said):
+                return await self.once(client, body)
+        elif status in (400, 422):
+            return await self.once(client, body)  # another request has learnt it
         if status // 100 != 2:
-            fault = refusal(self.connection, self.url, status, headers, raw)
-            if fault.fatal and not self.error:
-                self.stop(fault.fatal)
-            raise fault
+            raise self.refusal(status, headers, raw)
         try:
-            answer = json.loads(raw)
+            answer = parsed(raw, headers.get("content-type", ""))
+            if code := told_error(answer):
+                raise self.refusal(code, headers, raw)
             return self.read(answer), usage_of(answer.get("usage"))
+        except Refused as error:
+            fault = Fault(str(error), passing=False, billed=True)
+            fault.refused = self.connection.shown(str(error))
+            raise fault from None
         except BadAnswer as error:
-            why = str(error)
+            why, final = str(error), error.final
         except UNREADABLE:
-            why = "it is no JSON of the expected shape"
-        text = f"unreadable answer: {self.connection.shown(why)}"
-        raise Fault(text, billed=True)
+            start = raw[:200].decode("utf-8", "replace")
+            why, final = f"it is no JSON of the expected shape: {start!r}", True
+        text = f"unreadable answer ({status}): {self.connection.shown(why)}"
+        raise Fault(text, billed=True, passing=not final)
+
+    def refusal(self, status: int, headers: Mapping[str, str], raw: bytes) -> Fault:
+        fault = refusal(self.connection, self.url, status, headers, raw)
+        if fault.fatal and not self.error:
+            self.stop(fault.fatal)
+        return fault
 
     async def exchange(
         self, client: httpx.AsyncClient, body: Mapping[str, object]
@@ -232,7 +257,9 @@ class Call(Generic[T]):
             async with (
                 # httpx's own limits never end a server that drips bytes
                 asyncio.timeout(timeout),
-                client.stream("POST", self.url, json=body) as response,
+                client.stream(
+                    "POST", self.url, json=body, params=self.connection.query
+                ) as response,
             ):
                 raw = bytearray()
                 async for chunk in response.aiter_bytes():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
+from alignkit.endpoint.adapting import Adaptation
 from alignkit.errors import InputError, MissingError
 
 
@@ -13,9 +14,10 @@ class Connection:
     """Where requests go, with which key, how many at once and how patiently.
 
     Args:
-        base_url: up to and with `/v1`. A password or query in it is refused: it would
-            end up in logs and results.
-        key_variable: the environment variable with the key; None sends no key.
+        base_url: up to and with `/v1`. A password in it is refused: it would end up
+            in logs and results; of queries Azure's `?api-version=` is taken.
+        key_variable: the environment variable with the key; None sends no key. A
+            server on this machine needs none.
         model: named in errors.
         concurrency: requests under way at once.
         timeout: seconds for one attempt, connecting and reading included.
@@ -40,7 +42,8 @@ class Connection:
         requests_per_minute: float | None = None,
         backoff: float = 0.5,
     ) -> None:
-        self.base_url, self.host = checked_url(base_url)
+        self.base_url, self.host, self.query = checked_url(base_url)
+        self.adaptation = Adaptation()
         minute = 1.0 if requests_per_minute is None else requests_per_minute
         if min(concurrency, attempts) < 1 or timeout <= 0 or minute <= 0:
             raise InputError(
@@ -64,6 +67,8 @@ class Connection:
         if self.key_variable is None:
             return None
         key = os.environ.get(self.key_variable, "").strip()
+        if not key and self.local:
+            return None
         if not key:
             # Somebody may have given the key itself: what looks unlike a variable is
             # not repeated.
@@ -83,17 +88,24 @@ class Connection:
         import httpx
 
         key = self.key()
-        local = urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if key and self.query:
+            headers["api-key"] = key  # of Azure
         return {
-            "headers": {"Authorization": f"Bearer {key}"} if key else {},
+            "headers": headers,
             "limits": httpx.Limits(
                 max_connections=self.concurrency,
                 max_keepalive_connections=self.concurrency,
             ),
             "timeout": httpx.Timeout(self.timeout, connect=min(20.0, self.timeout)),
             # a company's proxy must not be asked for this machine's own servers
-            "trust_env": not local,
+            "trust_env": not self.local,
         }
+
+    @property
+    def local(self) -> bool:
+        """Whether the server is on this machine."""
+        return urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
 
     def shown(self, text: str) -> str:
         """A server's words for an error message, without the key."""
@@ -101,12 +113,12 @@ class Connection:
         return shown(text.replace(key, "***") if key else text)
 
 
-def checked_url(base_url: str) -> tuple[str, str]:
-    """(URL without a trailing slash, host with port).
+def checked_url(base_url: str) -> tuple[str, str, dict[str, str]]:
+    """(URL without a trailing slash or query, host with port, query).
 
     Raises:
-        InputError: when it is no http(s) URL, or carries a user name, password, query
-            or fragment.
+        InputError: when it is no http(s) URL, or carries a user name, password,
+            fragment, or a query other than Azure's `api-version`.
     """
     try:
         parts = urlsplit(base_url.strip())
@@ -122,12 +134,14 @@ def checked_url(base_url: str) -> tuple[str, str]:
         raise InputError(
             "the base URL is no http(s) URL; expected e.g. http://localhost:8000/v1"
         )
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if "@" in parts.netloc or set(query) - {"api-version"} or parts.fragment:
         raise InputError(
             f"the base URL of {host} carries a password or query: put the key into an"
             " environment variable"
         )
-    return base_url.strip().rstrip("/"), host
+    bare = parts._replace(query="").geturl()
+    return bare.rstrip("/"), host, query
 
 
 def shown(text: str) -> str:

@@ -125,8 +125,9 @@ def usage_of(usage: object) -> Usage | None:
     """
     if not isinstance(usage, dict):
         return None
-    counts = (usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
-    return counts if all(type(c) is int and 0 <= c < 10**9 for c in counts) else None
+    counts = [usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
+    whole = [int(c) for c in counts if type(c) in (int, float) and 0 <= c < 10**9]
+    return (whole[0], whole[1]) if whole == counts else None
 
 
 def _text(body: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar
 
 from alignkit.endpoint.calls import Call
@@ -22,11 +22,12 @@ from alignkit.errors import AlignError, WorkError
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """`left`: index -> why it has no answer. `stopped`: what ended the whole call
-    early.
+    early. `refused`: index -> the words in which the server refused it for good.
     """
 
     left: dict[int, str]
     stopped: AlignError | None = None
+    refused: dict[int, str] = field(default_factory=dict)
 
     def demand_all(self, asked: int, resume: str) -> None:
         """Raise unless everything was answered; the error counts what is left and says
@@ -36,13 +37,15 @@ class Outcome:
             MissingError: key refused. InputError: wrong model or URL. WorkError: the
                 endpoint failed.
         """
-        if not self.left:
+        if not self.left and not self.refused:
             return
-        index, why = next(iter(self.left.items()))
+        index, why = next(iter((self.left or self.refused).items()))
         cause = self.stopped or WorkError(f"request {index}: {why}")
+        refused = len(self.refused)
+        of_these = f" {refused} of them were refused for good." if refused else ""
         raise type(cause)(
-            f"{cause}\n{len(self.left)} of {asked} requests are left without an answer."
-            f" {resume}"
+            f"{cause}\n{len(self.left) + refused} of {asked} requests are left without"
+            f" an answer.{of_these} {resume}"
         )
 
 
@@ -85,9 +88,11 @@ class Endpoint(Connection):
                 on_done(index, value)
         default = str(call.error or "not asked").splitlines()[0]
         left = {
-            i: call.faults.get(i, default) for i in range(len(bodies)) if i not in done
+            i: call.faults.get(i, default)
+            for i in range(len(bodies))
+            if i not in done and i not in call.refused
         }
-        return Outcome(left, call.error)
+        return Outcome(left, call.error, call.refused)
 
     def get(self, path: str) -> Any | None:
         """The JSON at a path, or None when the server does not offer it."""
@@ -95,7 +100,7 @@ class Endpoint(Connection):
 
         try:
             with httpx.Client(**self.client_options()) as client:
-                response = client.get(self.base_url + path)
+                response = client.get(self.base_url + path, params=self.query)
                 return response.json() if response.status_code == 200 else None
         except (httpx.RequestError, ValueError, RecursionError):
             return None

@@ -33,8 +33,10 @@ def resolve(
     spec: str,
     base_url: str | None = None,
     price: float | None = None,
+    key: str | None = None,
 ) -> Judge:
-    """The judge of `--judge NAME` or `NAME:MODEL`, at another URL or price where given.
+    """The judge of `--judge NAME` or `NAME:MODEL`, at another URL or price, or with the
+    key of another variable, where given.
 
     A price known for the default model is not taken for another one; a judge without a
     default has one for all.
@@ -51,6 +53,7 @@ def resolve(
         judge,
         model=model or judge.model,
         base_url=base_url or judge.base_url,
+        key=key or judge.key,
         price=known if price is None else price,
     )
 
@@ -85,6 +88,7 @@ class JudgeClient:
         store: the ledger's file; verdicts are found again by model, messages and
             sampling. None keeps them in memory.
         max_cost: dollars this client may spend; it stops before exceeding them.
+        max_new_tokens: of an answer; None as the eval asks.
         rounds: how often in one call a verdict that cannot be read is asked for.
         http: of the connection.
 
@@ -99,11 +103,13 @@ class JudgeClient:
         store: Path | None,
         *,
         max_cost: float | None = None,
+        max_new_tokens: int | None = None,
         rounds: int = 2,
         **http: Unpack[HttpOptions],
     ) -> None:
         self.judge = judge
         self.rounds = rounds
+        self.max_new_tokens = max_new_tokens
         self.model = judge.model
         self.ledger = Ledger(store, Budget(max_cost, judge.price))
         if judge.create:
@@ -164,7 +170,8 @@ class JudgeClient:
             accept: whether the texts for an id can be read as a verdict. Those that
                 cannot are stored, as they are paid for, but the id stays open.
             on_done: called with (id, texts) for each accepted verdict, stored ones
-                first.
+                first. What the server refuses for good is in no verdict, and is not
+                asked again.
 
         Raises:
             MissingError: key refused. InputError: wrong model or URL. WorkError: the
@@ -176,7 +183,7 @@ class JudgeClient:
         reused = len(questions.texts)
         asked = 0
         for _ in range(self.rounds):
-            if not questions.open:
+            if not questions.to_ask():
                 break
             answered, stopped = self._round(questions, drawn)
             asked += answered
@@ -189,6 +196,7 @@ class JudgeClient:
         return Verdicts(
             questions.texts,
             {id_: questions.why[id_] for id_ in questions.open},
+            questions.refused,
             asked,
             reused,
             *self.ledger.spent(questions.conversations),
@@ -210,13 +218,19 @@ class JudgeClient:
             requests,
             lambda conversation: self.key_of(conversation, sampling),
             self._newest,
+            sampling.temperature == 0,
             accept,
             on_done,
         )
 
-    def _newest(self, key: str) -> str | None:
+    def _newest(self, key: str) -> Answer | None:
         answers = self.ledger.answers(key)
-        return answers[-1].text if answers else None
+        return answers[-1] if answers else None
+
+    @property
+    def notices(self) -> list[str]:
+        """What of the requests the server did not take as they were."""
+        return [] if self.judge.create else self.client.endpoint.adaptation.notices
 
     def _kept(self) -> str:
         if self.ledger.path is None:
@@ -248,7 +262,8 @@ class JudgeClient:
         keys = list(todo)
         for index, why in outcome.left.items():
             questions.failed(keys[index], why)
-        return len(todo) - len(outcome.left), outcome.stopped
+        settled = len(outcome.left) + len(outcome.refused)
+        return len(todo) - settled, outcome.stopped
 
     def _ask_here(
         self,

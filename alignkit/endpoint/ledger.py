@@ -22,6 +22,7 @@ from alignkit.errors import InputError
 from alignkit.run import append_rows, lock, read_jsonl
 from alignkit.sampling import Completion
 
+REFUSED = "refused"  # finish reason of an answer that is the server's refusal
 PATIENCE = 60.0  # seconds to wait for other processes that write their answers
 
 
@@ -97,13 +98,23 @@ class Ledger:
             body = bodies[keys[index]]
             on_answer(self.keep(keys[index], body["max_tokens"], client.model, *found))
 
-        return client.endpoint.post(
+        outcome = client.endpoint.post(
             path,
             list(bodies.values()),
             lambda answer: client.read_one(answer, stop),
             received,
             self.budget,
         )
+        for index, words in outcome.refused.items():
+            refusal = Completion(words, REFUSED, 0)
+            body = bodies[keys[index]]
+            no_cost = (0, 0)
+            on_answer(
+                self.keep(
+                    keys[index], body["max_tokens"], client.model, refusal, no_cost
+                )
+            )
+        return outcome
 
     def keep(
         self,

@@ -23,7 +23,7 @@ from alignkit.evaluate.planning import (
 )
 from alignkit.evaluate.responses import StoredResponses
 from alignkit.evaluate.scoring import Scorer
-from alignkit.evaluate.store import OPEN, Key, Store, model_state, unscored
+from alignkit.evaluate.store import Key, Store, model_state, unscored
 from alignkit.evaluate.summary import breakdown, summarize
 from alignkit.machine.here import versions
 from alignkit.plugins import effective_options
@@ -126,7 +126,7 @@ def evaluate(
         extra = planned.request.plugin.value.summarize
         if extra is not None:
             summary["breakdown"] = dict(
-                extra([r for r in rows if r["status"] != OPEN], store.folder)
+                extra([r for r in rows if r["reward"] is not None], store.folder)
             )
         summary["provenance"] = {
             **_provenance(planned, engine, model, scorer),

@@ -5,11 +5,12 @@ model.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError
-from alignkit.evaluate.store import OPEN, Key, Store
+from alignkit.evaluate.store import OPEN, REFUSED, Key, Store
 from alignkit.grading.thinking import behind_thinking
 from alignkit.plugins import bind, effective_options
 from alignkit.provenance import identity, identity_of_function
@@ -69,6 +70,8 @@ class Scorer:
         self.identity: dict[str, Any] = {"grader": graded_by, "judge": None}
         if self.task and judge:
             self.identity["judge"] = {"name": judge.judge.name, "model": judge.model}
+            if judge.max_new_tokens is not None:
+                self.identity["judge"]["max_new_tokens"] = judge.max_new_tokens
             create = judge.judge.create
             if create and (judges_by := identity_of_function(create)):
                 self.identity["judge"]["parts"] = judges_by.parts
@@ -84,10 +87,10 @@ class Scorer:
         open.
         """
         by_id = {s.id: s for s in samples}
-        waiting = [key for key in keys if store.rows[key]["reward"] is None]
+        waiting = [key for key in keys if store.rows[key]["status"] == OPEN]
         endless = [key for key in waiting if _reply(by_id, store, key) is None]
         store.add(scored(store.rows[key], _ENDLESS) for key in endless)
-        waiting = [key for key in waiting if store.rows[key]["reward"] is None]
+        waiting = [key for key in waiting if store.rows[key]["status"] == OPEN]
         if not waiting:
             return
         if self.task is not None:
@@ -151,23 +154,40 @@ class Scorer:
         def readable(name: str, answers: Sequence[str]) -> bool:
             return parse(name, answers) is not None
 
-        before = str(self.judge.estimate(requests, task.sampling, readable))
+        sampling = dict(task.sampling)
+        if self.judge.max_new_tokens is not None:
+            sampling["max_new_tokens"] = self.judge.max_new_tokens
+        before = str(self.judge.estimate(requests, sampling, readable))
         self.announce(f"{self.plugin.name}: {before}")
-        got = self.judge.ask(requests, task.sampling, readable, finish)
+        got = self.judge.ask(requests, sampling, readable, finish)
         store.add(
             {**store.rows[owner[name]], "explanation": f"not judged: {why}"}
             for name, why in got.open.items()
         )
+        store.add(
+            {**store.rows[owner[name]], "status": REFUSED, "explanation": words}
+            for name, words in got.refused.items()
+        )
+        for notice in self.judge.notices:
+            self.announce(f"{self.judge.judge.name}: {notice}")
         self.cost = {
             "estimate": before,
             "answers": got.asked,
             "reused": got.reused,
             "dollars": got.dollars,
+            "refused": len(got.refused),
+            "open": _reasons(got.open.values()),
+            "adapted": self.judge.notices,
         }
         self.cost |= {
             "input_tokens": got.input_tokens,
             "output_tokens": got.output_tokens,
         }
+
+
+def _reasons(whys: Iterable[str]) -> dict[str, int]:
+    """How often each reason left a judgement open, the commonest first."""
+    return dict(Counter(why.partition(": ")[0] for why in whys).most_common())
 
 
 def _reply(by_id: Mapping[str, Sample], store: Store, key: Key) -> str | None:

@@ -107,6 +107,7 @@ class TrainingEvals:
             judge = JudgeClient(
                 resolve(self.registry, entry.judge),
                 folder / "evals" / "judgements.jsonl",
+                max_new_tokens=entry.judge_tokens,
             )
         summary = evaluate(
             self.planned[name],

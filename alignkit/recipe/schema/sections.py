@@ -166,6 +166,8 @@ class Eval(PluginSection):
     """Score the reply behind `</think>`, or the whole; as the eval says by default."""
     judge: Annotated[str | None, Key(plugin="judge")] = None
     """A judge plugin, `NAME` or `NAME:MODEL`."""
+    judge_tokens: Count | None = None
+    """Tokens of a judge's answer at most, its thinking included."""
 
     @property
     def changes(self) -> dict[str, Any]:
