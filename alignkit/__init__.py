@@ -59,7 +59,7 @@ _MOVED = {
     "alpaca_leaderboard": "alignkit.kits.builtin.evals._alpaca",
     "math_eval": "alignkit.kits.builtin.evals._math",
     "math_rows": "alignkit.kits.builtin.evals._math",
-    "parse_gsm8k_response": "alignkit.kits.builtin.evals.gsm8k",
+    "parse_gsm8k_response": "alignkit.kits.builtin.evals._numbers",
     "parse_mmlu_response": "alignkit.kits.builtin.evals._mmlu",
     "reply_text": "alignkit.kits.builtin.evals._reply",
 }

@@ -173,12 +173,17 @@ OPTIONS: dict[str, Option] = {
 DEFAULTS: dict[str, Any] = {spec.name: spec.default for spec in fields(Sampling)}
 
 
+REFUSED = "refused"  # finish reason: the text is the server's refusal
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One generated text. `finish_reason` is `length` when `max_new_tokens` cut it."""
+    """One generated text. `finish_reason` is `length` when `max_new_tokens` cut it,
+    `refused` where the server gave its own words in the place of an answer.
+    """
 
     text: str
-    finish_reason: str  # "stop" | "length"
+    finish_reason: str  # "stop" | "length" | "refused"
     tokens: int
     # with the end-of-sequence token, where the engine knows them
     token_ids: tuple[int, ...] | None = None

@@ -172,7 +172,7 @@ def make(method: str, kind: str, hidden: int, folder: str):
     from transformers.utils import logging
 
     from alignkit import kits, models, plugins
-    from alignkit.train import policy, preference, supervised
+    from alignkit.train import dpo, policy, sft
     from alignkit.train.objective import Objective
 
     logging.set_verbosity_error()
@@ -220,12 +220,12 @@ def make(method: str, kind: str, hidden: int, folder: str):
             {"input_ids": row, "labels": [-100] * PROMPT + row[PROMPT:]} for row in ids
         ]
         args = trl.SFTConfig(**config)
-        base = supervised.AlignSFTTrainer if kind == "plugin" else trl.SFTTrainer
+        base = sft.AlignSFTTrainer if kind == "plugin" else trl.SFTTrainer
         trainer = base(
             args=args, train_dataset=datasets.Dataset.from_list(rows), **shared
         )
     elif method == "dpo":
-        base = preference.AlignDPOTrainer if kind == "plugin" else trl.DPOTrainer
+        base = dpo.AlignDPOTrainer if kind == "plugin" else trl.DPOTrainer
         rows = [
             {
                 "prompt_ids": r[:PROMPT],

@@ -5,6 +5,11 @@ import unicodedata
 from decimal import Decimal
 from fractions import Fraction
 
+# A minus is a sign unless what stands before it makes it a subtraction.
+_PLAIN = re.compile(
+    r"(?:(?<![\w.)\]])[-\u2212])?\$?"
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
+)
 _GROUP = "[,\u00a0\u2009\u202f '\u2019]"
 # A minus is a sign unless what stands before it makes it a subtraction or a range.
 _NUMBER = re.compile(
@@ -64,3 +69,21 @@ def _value(match: re.Match[str]) -> Fraction | None:
         below = int(match["below"].strip(" /"))
         value = value / below if below else value
     return -value if match["sign"] else value
+
+
+def shown(number: Fraction) -> str:
+    """For an explanation, whatever its length."""
+    short = number.numerator.bit_length() < 128
+    return str(number) if short else "a number of over 38 digits"
+
+
+def parse_gsm8k_response(model_output: str) -> str | None:
+    """The last number of the output as text, without thousands separators (`-1,234.5`
+    -> `-1234.5`), else None.
+    """
+    found = _PLAIN.findall(model_output)
+    return (
+        found[-1].replace(",", "").replace("$", "").replace("\u2212", "-")
+        if found
+        else None
+    )

@@ -2,7 +2,6 @@
 arXiv:2110.14168; settings of CS336).
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -11,13 +10,7 @@ from typing import Any, Literal
 
 from alignkit import Eval, Sample, Score, grade, hookimpl, truth_texts
 
-from ._numbers import stated_number
-
-# A minus is a sign unless what stands before it makes it a subtraction.
-_NUMBER = re.compile(
-    r"(?:(?<![\w.)\]])[-\u2212])?\$?"
-    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
-)
+from ._numbers import parse_gsm8k_response, shown, stated_number
 
 
 def samples(
@@ -74,30 +67,13 @@ def score(
     )
     right = number in truths
     status = "ok" if right else "wrong"
-    return Score(float(right), status, parts, parse, f"read {_shown(number)}")
-
-
-def _shown(number: Fraction) -> str:
-    short = number.numerator.bit_length() < 128
-    return str(number) if short else "a number of over 38 digits"
+    return Score(float(right), status, parts, parse, f"read {shown(number)}")
 
 
 def summarize(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
     """How many rows the careful and the published rule read differently."""
     alike = [result["parts"].get("read_alike", 1.0) for result in results]
     return {"read_differently": alike.count(0.0)}
-
-
-def parse_gsm8k_response(model_output: str) -> str | None:
-    """The last number of the output as text, without thousands separators (`-1,234.5`
-    -> `-1234.5`), else None.
-    """
-    found = _NUMBER.findall(model_output)
-    return (
-        found[-1].replace(",", "").replace("$", "").replace("\u2212", "-")
-        if found
-        else None
-    )
 
 
 @hookimpl

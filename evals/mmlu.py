@@ -6,14 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from alignkit import (
-    Eval,
-    InputError,
-    Sample,
-    Score,
-    breakdown,
-    hookimpl,
-)
+from alignkit import Eval, InputError, Sample, Score, breakdown, hookimpl
 
 from ._letters import committed_letter
 from ._mmlu import LETTERS, as_question, category_of, parse_mmlu_response, with_examples

@@ -62,7 +62,8 @@ def nemotron(
         asked, greedy, lambda _, texts: score_in(texts[0]) is not None
     )
     return [
-        score(verdicts.texts.get(id_), verdicts.missing.get(id_, "")) for id_, _ in asked
+        score(verdicts.texts.get(id_), verdicts.missing.get(id_, ""))
+        for id_, _ in asked
     ]
 
 

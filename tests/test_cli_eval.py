@@ -332,7 +332,7 @@ def test_unreadable_verdicts_stay_open_and_are_all_that_is_asked_next(
         (summary,) = json.loads(out)
         assert (
             code == 1
-            and "2 judgements are left open; run the same command again" in err
+            and "2 judgements are left open, 2 of them: unreadable verdict" in err
         )
         # what it will cost is said before it is spent
         assert "sst: 6 requests, about" in err

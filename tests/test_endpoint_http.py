@@ -199,17 +199,22 @@ def test_a_server_gone_for_good_ends_with_what_is_left():
 
 def test_a_missing_key_names_its_variable_before_anything_is_sent(monkeypatch):
     monkeypatch.delenv("SOME_API_KEY", raising=False)
-    with (
-        OpenAIServer() as server,
-        pytest.raises(MissingError, match="export SOME_API_KEY=") as caught,
-    ):
-        ask(server, key_variable="SOME_API_KEY")
-    assert server.requests == 0 and caught.value.exit_code == 3
+    endpoint = Endpoint("http://api.example/v1", key_variable="SOME_API_KEY")
+    with pytest.raises(MissingError, match="export SOME_API_KEY=") as caught:
+        endpoint.post("/chat/completions", bodies(1), content, lambda *_: None)
+    assert caught.value.exit_code == 3
+
+
+def test_a_server_on_this_machine_needs_no_key(monkeypatch):
+    monkeypatch.delenv("SOME_API_KEY", raising=False)
+    with OpenAIServer(lambda b: "yes") as server:
+        answers, _ = ask(server, count=1, key_variable="SOME_API_KEY")
+    assert answers == {0: "yes"}
 
 
 def test_a_key_given_in_the_place_of_a_variables_name_is_not_shown():
     with pytest.raises(MissingError, match="export NAME") as caught:
-        Endpoint("http://127.0.0.1:9/v1", key_variable="sk-secret-1").key()
+        Endpoint("http://api.example/v1", key_variable="sk-secret-1").key()
     assert "secret" not in str(caught.value)
 
 

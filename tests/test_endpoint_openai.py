@@ -189,9 +189,8 @@ def test_logprobs_are_read_from_both_apis():
 @pytest.mark.parametrize(
     "choice",
     [
-        {"finish_reason": None},
         {"finish_reason": "error", "error": {"code": 502}},
-        {"message": {"content": ["a"]}},
+        {"message": {"content": [7]}},
         {"message": None},
         {"logprobs": {"content": [{"logprob": float("nan")}]}},
         {"logprobs": {"content": [{"logprob": 10**400}]}},

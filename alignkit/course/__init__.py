@@ -33,7 +33,7 @@ from alignkit.functional import (
     masked_normalize,
 )
 from alignkit.kits.builtin.evals._mmlu import parse_mmlu_response
-from alignkit.kits.builtin.evals.gsm8k import parse_gsm8k_response
+from alignkit.kits.builtin.evals._numbers import parse_gsm8k_response
 
 # every function of the assignment, wherever it stands
 __all__ = [

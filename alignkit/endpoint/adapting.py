@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_NAMES = ("max_tokens", "temperature", "top_p", "top_k", "n", "logprobs", "seed")
 _REFUSED = re.compile(
     r"unsupported|not support|does not (?:accept|allow)|unrecognized|unknown|not allowed"
     r"|not permitted|only the default|cannot both|extra (?:fields|inputs)|invalid.{0,20}param",
@@ -52,8 +51,9 @@ class Adaptation:
             return True
         if not _REFUSED.search(said):
             return False
-        sent = [name for name in _NAMES if name in body and name not in self.dropped]
-        named = [name for name in sent if re.search(rf"\b{name}\b", said)]
+        # the message and the model are asked for; all else is how
+        sent = [name for name in body if name not in ("model", "messages", "prompt")]
+        named = [name for name in sent if re.search(rf"\b{re.escape(name)}\b", said)]
         if "max_completion_tokens" in said and "max_tokens" in sent:
             if "max_tokens" in self.renamed:
                 return False

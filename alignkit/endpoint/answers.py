@@ -45,8 +45,13 @@ def completions(
     ]
 
 
-def text_of(choice: Mapping[str, Any], *, reasoning: bool) -> str:
-    """The text of a choice, of either API; `reasoning` puts a separate one in front."""
+def text_of(choice: Mapping[str, Any], *, reasoning: bool, settles: bool) -> str:
+    """The text of a choice, of either API; `reasoning` puts a separate one in front.
+    With `settles` what was refused or filtered is no text.
+
+    Raises:
+        Refused: as `settles` says. BadAnswer: a choice of another shape.
+    """
     end = choice.get("finish_reason")
     if end == "error":
         raise BadAnswer(f"a choice without an end: {choice.get('error', end)}")
@@ -54,10 +59,12 @@ def text_of(choice: Mapping[str, Any], *, reasoning: bool) -> str:
         return _string(choice["text"])
     message = choice["message"]
     text = _content(message.get("content"))
-    if not text and message.get("refusal"):
-        raise Refused(_string(message["refusal"]))
-    if not text and end == "content_filter":
-        raise Refused("the answer was filtered (finish_reason content_filter)")
+    if not text and settles:
+        if message.get("refusal"):
+            raise Refused(_string(message["refusal"]))
+        if end == "content_filter":
+            raise Refused("the answer was filtered (finish_reason content_filter)")
+    text = text or _string(message.get("refusal") or "")
     thought = message.get("reasoning_content") or message.get("reasoning")
     if not (reasoning and thought):
         return text
@@ -67,8 +74,8 @@ def text_of(choice: Mapping[str, Any], *, reasoning: bool) -> str:
 def _content(content: object) -> str:
     """A text, or the texts of a list of parts."""
     if isinstance(content, list):
-        parts = [part.get("text") or "" for part in content if isinstance(part, dict)]
-        return "".join(map(_string, parts))
+        texts = [part["text"] if isinstance(part, dict) else part for part in content]
+        return "".join(map(_string, texts))
     return _string(content or "")
 
 

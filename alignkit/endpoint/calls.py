@@ -184,7 +184,8 @@ class Call(Generic[T]):
                     raise
                 if not (fault.limited and self.answered > answered):
                     attempt += 1
-                if attempt >= self.connection.attempts:
+                allowed = self.connection.attempts
+                if attempt >= (min(allowed, 2) if fault.odd else allowed):
                     raise Fault(f"{fault} (after {attempt} attempts)") from fault
                 # A fault that speaks of no overload is let grow the wait only while
                 # nothing at all is answered.
@@ -238,7 +239,9 @@ class Call(Generic[T]):
             start = raw[:200].decode("utf-8", "replace")
             why, final = f"it is no JSON of the expected shape: {start!r}", True
         text = f"unreadable answer ({status}): {self.connection.shown(why)}"
-        raise Fault(text, billed=True, passing=not final)
+        fault = Fault(text, billed=True)
+        fault.odd = final
+        raise fault
 
     def refusal(self, status: int, headers: Mapping[str, str], raw: bytes) -> Fault:
         fault = refusal(self.connection, self.url, status, headers, raw)

@@ -19,7 +19,7 @@ MAX_WAIT = 600.0  # seconds; a Retry-After beyond it ends the work instead of sl
 
 class BadAnswer(ValueError):
     """Raised by a reader of answers: one of the wrong shape. The request is tried
-    again, unless it is `final`: a well-formed answer of the wrong type.
+    again; `final`, once at most: a well-formed answer of the wrong type.
     """
 
     def __init__(self, text: str, *, final: bool = False) -> None:
@@ -39,7 +39,8 @@ class Fault(Exception):
 
     `passing`: worth another attempt. `billed`: the server may have charged for it.
         `limited`: the server asked to slow down, for `wait` seconds where it says so.
-        `overload`: it has too much to do. `fatal`: it concerns every request, so the
+        `overload`: it has too much to do. `odd`: a well-formed answer of the wrong
+        type, worth one more attempt at most. `fatal`: it concerns every request, so the
         work ends. `refused`: this request alone, for good, in the server's words.
     """
 
@@ -51,6 +52,7 @@ class Fault(Exception):
         self.billed = billed
         self.limited = False
         self.overload = False
+        self.odd = False
         self.refused = ""
         self.wait: float | None = None
         self.fatal: AlignError | None = None

@@ -124,6 +124,7 @@ class JudgeClient:
             self.judge.base_url,
             self.judge.key,
             api="chat",
+            settles=True,
             read_choice=self.judge.read_choice,
             **http,
         )

@@ -20,9 +20,8 @@ from alignkit.endpoint.http import Outcome
 from alignkit.endpoint.openai import OpenAIClient
 from alignkit.errors import InputError
 from alignkit.run import append_rows, lock, read_jsonl
-from alignkit.sampling import Completion
+from alignkit.sampling import REFUSED, Completion
 
-REFUSED = "refused"  # finish reason of an answer that is the server's refusal
 PATIENCE = 60.0  # seconds to wait for other processes that write their answers
 
 

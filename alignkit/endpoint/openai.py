@@ -32,6 +32,7 @@ class OpenAIClient:
         server: `vllm` takes vLLM's own fields; `auto` asks the server's model list
             whether it is vLLM.
         logprobs: ask for the log-probs of the tokens.
+        settles: what the server refused or filtered is no text, but settled as refused.
         reasoning: where the server returns the reasoning apart, put it back in front as
             `<think>…</think>`.
         budget: price and limit; counts what was used.
@@ -55,6 +56,7 @@ class OpenAIClient:
         server: Literal["auto", "vllm", "other"] = "auto",
         logprobs: bool = False,
         reasoning: bool = False,
+        settles: bool = False,
         budget: Budget | None = None,
         read_choice: ReadChoice | None = None,
         **http: Unpack[HttpOptions],
@@ -69,6 +71,7 @@ class OpenAIClient:
         self.server = server
         self.logprobs = logprobs
         self.reasoning = reasoning
+        self.settles = settles
         self.read_choice = read_choice
 
     @functools.cached_property
@@ -157,7 +160,7 @@ class OpenAIClient:
         text = self.read_choice(choice) if self.read_choice else None
         if text is not None:
             return text
-        return answers.text_of(choice, reasoning=self.reasoning)
+        return answers.text_of(choice, reasoning=self.reasoning, settles=self.settles)
 
 
 def _fields_of_vllm(

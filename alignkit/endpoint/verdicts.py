@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from alignkit.endpoint.ledger import REFUSED, Answer
-from alignkit.grading.thinking import behind_thinking
+from alignkit.endpoint.ledger import Answer
+from alignkit.sampling import REFUSED
+from alignkit.thinking import behind_thinking
 from alignkit.types import Message
 
 Conversation = Sequence[Message]

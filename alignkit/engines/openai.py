@@ -12,6 +12,7 @@ from alignkit.endpoint.http import Outcome
 from alignkit.endpoint.openai import CHAT, COMPLETIONS, OpenAIClient
 from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
 from alignkit.errors import InputError
+from alignkit.sampling import REFUSED
 
 _APART = 1_000_003  # between the seeds of a prompt that is asked twice
 
@@ -63,6 +64,11 @@ class OpenAIEngine(OpenAIClient):
                     outcome = self._round(
                         path, waiting, prompts, sampling, completions, on_done
                     )
+                    for i, words in outcome.refused.items():
+                        missing = sampling.n - len(completions[i])
+                        completions[i] += [Completion(words, REFUSED, 0)] * missing
+                        if on_done:
+                            on_done(i, completions[i])
                     if outcome.left:
                         return outcome
                 waiting = [i for i in waiting if len(completions[i]) < sampling.n]
@@ -98,7 +104,9 @@ class OpenAIEngine(OpenAIClient):
         read = functools.partial(self.read, stop=sampling.stop)
         outcome = self.endpoint.post(path, bodies, read, done, self.budget)
         return Outcome(
-            {waiting[p]: why for p, why in outcome.left.items()}, outcome.stopped
+            {waiting[p]: why for p, why in outcome.left.items()},
+            outcome.stopped,
+            {waiting[p]: words for p, words in outcome.refused.items()},
         )
 
     def loglikelihoods(

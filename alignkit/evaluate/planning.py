@@ -12,11 +12,11 @@ from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError, nearest
 from alignkit.evaluate.responses import StoredResponses, completion
 from alignkit.evaluate.store import Key
-from alignkit.grading.thinking import Reasoning
 from alignkit.grading.truths import missing_truth
 from alignkit.plugins import bind, check_options
 from alignkit.run.rows import Row
 from alignkit.sampling import DEFAULTS, OPTIONS, Sampling
+from alignkit.thinking import Reasoning
 from alignkit.types import Prompt, Sample
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError
-from alignkit.evaluate.store import OPEN, REFUSED, Key, Store
-from alignkit.grading.thinking import behind_thinking
+from alignkit.evaluate.store import OPEN, Key, Store
 from alignkit.plugins import bind, effective_options
 from alignkit.provenance import identity, identity_of_function
 from alignkit.run.rows import Row
+from alignkit.sampling import REFUSED
+from alignkit.thinking import behind_thinking
 from alignkit.types import Sample, Score
 
 if TYPE_CHECKING:
@@ -88,6 +89,17 @@ class Scorer:
         """
         by_id = {s.id: s for s in samples}
         waiting = [key for key in keys if store.rows[key]["status"] == OPEN]
+        refused = [k for k in waiting if store.rows[k]["finish_reason"] == REFUSED]
+        # a refusal is no answer of the model: it counts in no mean
+        store.add(
+            {
+                **store.rows[key],
+                "status": REFUSED,
+                "explanation": str(store.rows[key]["response"]),
+            }
+            for key in refused
+        )
+        waiting = [key for key in waiting if key not in set(refused)]
         endless = [key for key in waiting if _reply(by_id, store, key) is None]
         store.add(scored(store.rows[key], _ENDLESS) for key in endless)
         waiting = [key for key in waiting if store.rows[key]["status"] == OPEN]

@@ -20,7 +20,6 @@ from alignkit.run import append_rows, lock, read_rows, write_json, write_rows, w
 from alignkit.run.rows import Row, plain
 
 OPEN = "open"  # the status of a completion that is not scored yet
-REFUSED = "refused"  # of one that the judge's server refused for good: in no mean
 Key = tuple[str, int]  # (sample id, number of the completion)
 
 

@@ -11,7 +11,7 @@ from alignkit.kits.builtin.evals._numbers import stated_number
 from click.testing import CliRunner
 
 from alignkit.cli import cli
-from alignkit.grading.thinking import behind_thinking
+from alignkit.thinking import behind_thinking
 
 LETTERS = {
     "The correct answer is **C**.": "C",

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from alignkit.grading.thinking import behind_thinking
+from alignkit.thinking import behind_thinking
 
 READ = 20_000  # characters, from the end
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(\{)?")
