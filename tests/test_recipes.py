@@ -5,9 +5,7 @@ here; none is named here.
 from __future__ import annotations
 
 import re
-import resource
 import shlex
-import time
 
 import pytest
 import tiny_data
@@ -27,7 +25,6 @@ SWEEPS = [path for path in FILES if spec.is_sweep_file(path)]
 RECIPES = [path for path in FILES if path not in [*OVERLAYS, *SWEEPS]]
 # What a machine without GPU, network and keys may lack; data are not among it.
 LACKING = ("vLLM", "GPU", "model '")
-LIMIT = 60  # seconds on two quiet cores
 
 
 def named(path):
@@ -116,31 +113,17 @@ def test_a_sweep_plans_and_its_variants_differ(registry, path):
 
 
 def run(*arguments):
-    """The exit code of `align run` in this process, which spares the imports, and its
-    seconds of work.
-    """
-    before, began = spent(), time.monotonic()
+    """The exit code of `align run` in this process, which spares the imports."""
     with pytest.raises(SystemExit) as left:
         main(["run", *map(str, arguments)])
-    # Time of the processor: on a busy machine the wall clock measures the others.
-    print(f"{spent() - before:.1f} s of work, {time.monotonic() - began:.1f} s")
-    return left.value.code, spent() - before
-
-
-def spent():
-    used = [
-        resource.getrusage(who)
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+    return left.value.code
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", RECIPES, ids=named)
-def test_a_recipe_runs_in_miniature_in_a_minute(tmp_path, path):
-    code, seconds = run(path, "--with", MINI, "--out", tmp_path)
-    assert code == 0
+def test_a_recipe_runs_in_miniature(tmp_path, path):
+    assert run(path, "--with", MINI, "--out", tmp_path) == 0
     (made,) = find_runs(tmp_path)
     assert made.status == "done"
     finished = [
@@ -148,7 +131,6 @@ def test_a_recipe_runs_in_miniature_in_a_minute(tmp_path, path):
         *tmp_path.glob("*/stages/*/model/config.json"),
     ]
     assert len(finished) == len(recipe.load(path, [MINI]).stages or [path])
-    assert seconds < LIMIT
 
 
 @pytest.mark.slow
@@ -167,8 +149,8 @@ def test_every_variant_of_a_sweep_runs_in_miniature(tmp_path, registry, path):
             "pipeline": [],
         }
         sets = fewer.get(loaded.config.method, ["--set", "train.max_steps=1"])
-        code, seconds = run(file, *sets, "--out", tmp_path / "runs")
-        assert code == 0 and seconds < LIMIT, variant.label
+        code = run(file, *sets, "--out", tmp_path / "runs")
+        assert code == 0, variant.label
     made = find_runs(tmp_path / "runs")
     assert [one.status for one in made] == ["done"] * len(checked.variants)
     assert len({one.manifest["fingerprint"] for one in made}) == len(made)
