@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alignkit.kits.builtin.evals._math import math_rows
 from answer_pairs import RIGHT, WRONG
 
 from alignkit import grade_math
@@ -194,11 +195,10 @@ BENCHMARKS = ("math500", "gsm8k_test", "amc23", "minerva_math", "olympiadbench")
 def test_every_truth_of_a_benchmark_is_itself_in_twelve_spellings(
     align_data: Path, name: str
 ):
+    lines = (align_data / f"{name}.jsonl").read_text().splitlines()
     wrong, count = [], 0
-    for line in (align_data / f"{name}.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        answers = row.get("answer", row.get("final_answer"))
-        for truth in truth_texts([] if answers in (None, "") else answers):
+    for row in math_rows(map(json.loads, lines), name):
+        for truth in truth_texts(row["truth"]):
             for spelling, response in spellings(truth):
                 count += 1
                 if grade_math(response, truth).reward != 1:

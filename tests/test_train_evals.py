@@ -73,7 +73,7 @@ from alignkit import Eval, JudgeTask, Sample, Score, hookimpl
 
 def samples(rows, render):
     for number, row in enumerate(rows):
-        yield Sample(str(number), render(row), row["truth"])
+        yield Sample(str(number), render(row), row["truth"], reasoning="keep")
 
 
 def conversations(sample, response):
