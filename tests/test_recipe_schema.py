@@ -119,6 +119,8 @@ TABLES = {
     # kinds of plugins and their hooks, some of which a key is called after
     "plugins/plugin.py KINDS",
     "cli/templates.py TEMPLATES",
+    # columns of a row that say how it was graded
+    "data/distill.py GRADES",
     # what the core itself hands to a dataset's function: the contract of its plugins
     "plugins/plugin.py CORE_ARGUMENTS",
     # what changes how long a run takes, not how fast it goes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,11 @@ ROOT = Path("runs")
 
 @click.command("eval")
 @click.argument("evals", metavar="EVAL...", nargs=-1, required=True)
+@click.option(
+    "--reward",
+    metavar="NAME[:OPTION=VALUE,…]",
+    help="Grades the rows of the eval data:FILE.",
+)
 @click.option(
     "--responses", metavar="FILE", help="Score stored responses; no model is loaded."
 )
@@ -92,10 +97,11 @@ ROOT = Path("runs")
 def evaluate(
     evals: tuple[str, ...], models: tuple[str, ...], responses: str | None, **flags: Any
 ) -> int:
-    """Evaluate models, an endpoint, or stored responses on benchmarks. Without --model:
-    the newest finished run.
+    """Evaluate models, an endpoint, or stored responses on benchmarks (align plugins
+    list), or on rows of your own: data:FILE with --reward. Without --model: the newest
+    finished run.
     """
-    from alignkit.evaluate.session import Session, plan_all
+    from alignkit.evaluate.session import Session, plan_all, requests
 
     _refuse_empty({**flags, "responses": responses}, models)
     registry = load_registry(kit=flags["kit"])
@@ -105,8 +111,8 @@ def evaluate(
         models = (_default_model(choice, flags["as_json"]),)
     for name in models:
         choice.check(name)
-    plugins = [registry.get("eval", name) for name in dict.fromkeys(evals)]
-    planned = plan_all(_requests(registry, plugins, flags), registry, stored)
+    asked = requests(registry, evals, flags["reward"])
+    planned = plan_all(_requests(registry, asked, flags), registry, stored)
     root = Path(flags["out"]) if flags["out"] else ROOT / "evals"
     session = Session(
         planned=planned,
@@ -188,12 +194,12 @@ def _default_model(choice: EngineChoice, as_json: bool) -> str:
 
 
 def _requests(
-    registry: Registry, plugins: Sequence[Plugin], flags: Mapping[str, Any]
+    registry: Registry, asked: Sequence[EvalRequest], flags: Mapping[str, Any]
 ) -> list[EvalRequest]:
     """Each eval as the flags ask for it."""
-    from alignkit.evaluate import EvalRequest
     from alignkit.evaluate.session import settings
 
+    plugins = [request.plugin for request in asked]
     if flags["prompt"] and flags["prompt_file"]:
         raise InputError("--prompt and --prompt-file exclude each other")
     _check_judge(registry, plugins, flags)
@@ -208,19 +214,21 @@ def _requests(
     sources = {"split": flags["split"], "path": flags["data"]}
     source = {key: value for key, value in sources.items() if value}
     prompt = {"file": flags["prompt_file"]} if flags["prompt_file"] else flags["prompt"]
+    if flags["data"] and any(request.reward for request in asked):
+        raise InputError("--data: data:FILE names its file itself; leave it out")
     return [
-        EvalRequest(
-            plugin=plugin,
-            options=changes[plugin.name]["options"],
-            sampling=changes[plugin.name]["sampling"],
-            data={**changes[plugin.name]["data"], **source},
+        replace(
+            request,
+            options=changes[request.plugin.name]["options"],
+            sampling=changes[request.plugin.name]["sampling"],
+            data={**request.data, **changes[request.plugin.name]["data"], **source},
             prompt=prompt,
             reasoning=flags["reasoning"],
             limit=flags["limit"],
             samples=flags["samples"],
             seed=flags["seed"],
         )
-        for plugin in plugins
+        for request in asked
     ]
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "fingerprint",
     "load_prompt",
     "load_rows",
+    "needs_truth",
     "prompt_hash",
     "read_file",
     "read_rows",
@@ -265,15 +266,20 @@ def require_columns(
                 )
 
 
+def needs_truth(reward: Plugin) -> bool:
+    """Whether a reward cannot be called without a truth."""
+    wanted = inspect.signature(reward.value.function).parameters
+    return any(
+        p in wanted and wanted[p].default is inspect.Parameter.empty
+        for p in ("truth", "truths")
+    )
+
+
 def require_truth(reward: Plugin, rows: Sequence[Mapping[str, Any]]) -> None:
     """Refuse rows without the truth that a reward needs: it would find all of them
     wrong.
     """
-    wanted = inspect.signature(reward.value.function).parameters
-    if any(
-        p in wanted and wanted[p].default is inspect.Parameter.empty
-        for p in ("truth", "truths")
-    ):
+    if needs_truth(reward):
         require_columns(rows, ["truth"], f"reward '{reward.name}'")
         for number, row in enumerate(rows, 1):
             if why := missing_truth(row["truth"]):

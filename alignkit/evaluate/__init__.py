@@ -14,13 +14,9 @@ from typing import TYPE_CHECKING, Any
 from alignkit import data
 from alignkit.engines.base import Engine
 from alignkit.evaluate.completions import Progress, complete, unscored_row
-from alignkit.evaluate.planning import (
-    SAMPLING,
-    EvalRequest,
-    Planned,
-    make_sampling,
-    plan_eval,
-)
+from alignkit.evaluate.own import own_request
+from alignkit.evaluate.planning import make_sampling, plan_eval
+from alignkit.evaluate.request import SAMPLING, EvalRequest, Planned
 from alignkit.evaluate.responses import StoredResponses
 from alignkit.evaluate.scoring import Scorer
 from alignkit.evaluate.store import Key, Store, model_state, unscored
@@ -42,6 +38,7 @@ __all__ = [
     "breakdown",
     "evaluate",
     "make_sampling",
+    "own_request",
     "plan_eval",
 ]
 
@@ -90,8 +87,7 @@ def evaluate(
     if planned.used and announce:
         announce(_fit(name, planned.used))
     scorer = Scorer(
-        planned.request.plugin,
-        planned.request.options,
+        planned.request,
         judge,
         grader,
         announce or (lambda text: None),

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from alignkit.engines.base import Completion, Engine
 from alignkit.errors import InputError, WorkError
-from alignkit.evaluate.planning import Planned
+from alignkit.evaluate.request import Planned
 from alignkit.evaluate.store import OPEN, Key, Store
 from alignkit.run import new_row
 from alignkit.run.rows import Row

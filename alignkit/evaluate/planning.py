@@ -4,75 +4,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
 from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError, nearest
+from alignkit.evaluate.own import check_truths
+from alignkit.evaluate.request import SAMPLING, EvalRequest, Planned
 from alignkit.evaluate.responses import StoredResponses, completion
 from alignkit.evaluate.store import Key
 from alignkit.grading.truths import missing_truth
 from alignkit.plugins import bind, check_options
 from alignkit.run.rows import Row
-from alignkit.sampling import DEFAULTS, OPTIONS, Sampling
-from alignkit.thinking import Reasoning
-from alignkit.types import Prompt, Sample
+from alignkit.sampling import DEFAULTS, Sampling
+from alignkit.types import Sample
 
 if TYPE_CHECKING:
-    from alignkit.plugins import Plugin, Registry
-
-
-# What `--set` and a recipe's `sampling:` may change; the others are set by the harness.
-SAMPLING = tuple(OPTIONS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalRequest:
-    """One eval and how it is run. What is left out is the eval's published default.
-
-    `data` changes keys of the eval's data spec (`split`, `path`, …), `sampling` those
-    of its sampling; `limit` takes that many samples, spread over the data and the same
-    ones every time; `samples` completions per question. `prompt` is a prompt's name or
-    `{file: PATH}`, `reasoning` whether the thinking is scored too.
-    """
-
-    plugin: Plugin
-    options: Mapping[str, Any]
-    data: Mapping[str, Any]
-    prompt: str | Mapping[str, Any] | None = None
-    sampling: Mapping[str, Any]
-    reasoning: Reasoning | None = None
-    limit: int | None = None
-    samples: int = 1
-    seed: int = 0
-
-    @classmethod
-    def of(cls, plugin: Plugin, **given: Any) -> EvalRequest:
-        """A request with defaults for the maps."""
-        return cls(
-            plugin=plugin, **{"options": {}, "data": {}, "sampling": {}, **given}
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """An eval ready to run."""
-
-    request: EvalRequest
-    samples: list[Sample]
-    sampling: Sampling
-    prompt: Prompt | None
-    data: dict[str, Any]
-    # responses by (sample id, number), in the place of an engine
-    stored: dict[Key, Row] | None
-    # the file of stored responses, and how many of its rows fit
-    used: dict[str, Any] | None = None
-
-    @property
-    def likelihood(self) -> bool:
-        """Whether choices are compared by log-likelihood in the place of generation."""
-        return bool(self.samples and self.samples[0].choices)
+    from alignkit.plugins import Registry
 
 
 def plan_eval(
@@ -90,8 +39,9 @@ def plan_eval(
             reach.
     """
     plugin, spec = request.plugin, request.plugin.value
-    if problems := check_options(plugin, request.options):
-        raise InputError(*(text for _, text in problems))
+    stated = [(plugin, request.options), *filter(None, [request.reward])]
+    if problems := [text for one in stated for _, text in check_options(*one)]:
+        raise InputError(*problems)
     if responses is not None and request.sampling:
         given = ", ".join(request.sampling)
         raise InputError(
@@ -141,6 +91,8 @@ def plan_eval(
         )
     prompt = prompt if rendered else None  # an eval may make its prompts itself
     _check_samples(plugin.name, samples)
+    if request.reward is not None:
+        check_truths(request.reward[0], samples)
     if request.reasoning is not None:
         samples = [replace(s, reasoning=request.reasoning) for s in samples]
     stored, used = None, None

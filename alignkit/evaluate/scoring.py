@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError
+from alignkit.evaluate.request import EvalRequest
 from alignkit.evaluate.store import OPEN, Key, Store
 from alignkit.plugins import bind, effective_options
 from alignkit.provenance import identity, identity_of_function
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from alignkit.endpoint.judges import JudgeClient
-    from alignkit.grading import Grader
-    from alignkit.plugins import Plugin
+    from alignkit.grading import Grader, Grading
 
 DEADLINE = 5.0  # seconds that grading one completion may take
 _ENDLESS = Score(
@@ -39,20 +39,25 @@ class Scorer:
 
     def __init__(
         self,
-        plugin: Plugin,
-        options: Mapping[str, Any],
+        request: EvalRequest,
         judge: JudgeClient | None,
         grader: Grader | None,
         announce: Callable[[str], None],
         reasoning: str,
     ) -> None:
+        plugin, options = request.reward or (request.plugin, request.options)
         self.announce = announce
-        self.plugin = plugin
-        self.task = plugin.value.judge
+        self.plugin = request.plugin
+        self.task = self.plugin.value.judge
         self.judge = judge
         self.grader = grader
         self.cost: dict[str, Any] = {}
-        if self.task is None:
+        self.reward = None
+        if request.reward is not None:
+            from alignkit.grading.bound import bind_plugin
+
+            self.reward = bind_plugin(plugin, options)
+        elif self.task is None:
             self.function = bind(plugin, plugin.value.score, options)
         elif judge is None:
             raise InputError(
@@ -123,13 +128,42 @@ class Scorer:
             for start in range(0, len(waiting), _CHUNK):
                 chunk = waiting[start : start + _CHUNK]
                 rows = [store.rows[key] for key in chunk]
-                # The response is hostile input: a worker that can be killed grades it.
-                calls = [(by_id[k[0]], _reply(by_id, store, k)) for k in chunk]
-                graded = grader.call(self.function, calls, DEADLINE).result()
+                graded = self._begin(grader, by_id, store, chunk).result()
                 store.add(
-                    scored(row, g.score) for row, g in zip(rows, graded, strict=True)
+                    self._settled(row, g.score)
+                    for row, g in zip(rows, graded, strict=True)
                 )
                 report("score", start + len(rows), len(waiting))
+
+    def _begin(
+        self,
+        grader: Grader,
+        by_id: Mapping[str, Sample],
+        store: Store,
+        chunk: Sequence[Key],
+    ) -> Grading:
+        """The response is hostile input: a worker that can be killed grades it."""
+        asked = [by_id[name] for name, _ in chunk]
+        replies = [str(_reply(by_id, store, key)) for key in chunk]
+        if self.reward is None:
+            calls = list(zip(asked, replies, strict=True))
+            return grader.call(self.function, calls, DEADLINE)
+        return grader.submit(
+            self.reward,
+            replies,
+            [sample.truth for sample in asked],
+            [sample.prompt for sample in asked],
+            [dict(sample.metadata) for sample in asked],
+        )
+
+    def _settled(self, row: Row, score: Score) -> Row:
+        """The row with its score. What a reward in this process could not have (a judge
+        that is out of reach) is left open: it says nothing of the response.
+        """
+        outside = self.reward is not None and self.reward.where == "process"
+        if outside and score.status == "error":
+            return {**row, "explanation": f"not scored: {score.explanation}"}
+        return scored(row, score)
 
     def _judge(
         self,

@@ -17,6 +17,7 @@ from alignkit.evaluate import (
     Progress,
     StoredResponses,
     evaluate,
+    own_request,
     plan_eval,
 )
 from alignkit.evaluate.engines import EngineChoice, slug, step_of
@@ -27,6 +28,52 @@ if TYPE_CHECKING:
     from alignkit.plugins import Plugin, Registry
 
 Settings = dict[str, dict[str, Any]]  # sampling, options, data
+_ROWS = "data:"
+
+
+def requests(
+    registry: Registry, names: Sequence[str], reward: str | None
+) -> list[EvalRequest]:
+    """The evals of these names, with their defaults; `data:FILE` is that of a file's
+    rows, graded by `reward` (`NAME[:OPTION=VALUE,…]`).
+
+    Raises:
+        InputError: no such eval, file or reward, or one of both without the other.
+    """
+    found: dict[str, EvalRequest] = {}
+    for name in dict.fromkeys(names):
+        request = (
+            _of_file(registry, name, reward)
+            if name.startswith(_ROWS)
+            else EvalRequest.of(registry.get("eval", name))
+        )
+        if request.plugin.name in found:
+            raise InputError(
+                f"two files are called {request.plugin.name}: evaluate one at a time,"
+                " or rename one"
+            )
+        found[request.plugin.name] = request
+    if reward and not any(name.startswith(_ROWS) for name in names):
+        raise InputError(
+            f"--reward grades rows of your own: name them as data:FILE; {names[0]} has"
+            " a score of its own"
+        )
+    return list(found.values())
+
+
+def _of_file(registry: Registry, name: str, reward: str | None) -> EvalRequest:
+    path = Path(name.removeprefix(_ROWS))
+    if not name.removeprefix(_ROWS):
+        raise InputError(f"{name}: expected data:FILE")
+    if not reward:
+        raise InputError(
+            f"{name}: rows need a reward that grades them: --reward NAME"
+            f" ({', '.join(registry.names('reward'))})"
+        )
+    called, stated = options.named(reward, "--reward")
+    grader = registry.get("reward", called)
+    data = {"dataset": "jsonl", "path": str(path)}
+    return own_request(f"{_ROWS}{slug(path.stem)}", grader, stated, data)
 
 
 def settings(

@@ -197,7 +197,7 @@ def _evals(config: Stage, registry: Registry, datasets: Datasets, found: Plan) -
         try:
             asked_for = request(config, name, registry)
             planned = plan_eval(asked_for, registry, datasets=datasets)
-            task = registry.get("eval", name).value.judge
+            task = asked_for.plugin.value.judge
             if entry.judge is not None:
                 judge = resolve(registry, entry.judge)
                 if judge.key is not None and not os.environ.get(judge.key):

@@ -7,11 +7,13 @@ from alignkit.plugins.options import (
     effective_options,
     typed_options,
 )
-from alignkit.plugins.plugin import KINDS, Plugin
+from alignkit.plugins.plugin import KINDS, NAME, RESERVED, Plugin
 from alignkit.plugins.registry import Registry
 
 __all__ = [
     "KINDS",
+    "NAME",
+    "RESERVED",
     "Plugin",
     "Registry",
     "bind",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import pickle
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +14,7 @@ import pluggy
 
 from alignkit import kits
 from alignkit.errors import PluginError, listing, nearest, place_of
-from alignkit.plugins.plugin import KINDS, Plugin, guard
+from alignkit.plugins.plugin import KINDS, NAME, RESERVED, Plugin, guard
 from alignkit.plugins.registry import Registry
 
 _HOOKS = {hook: (kind, cls) for kind, (hook, cls) in KINDS.items()}
@@ -95,14 +94,24 @@ def _register(registry: Registry, kit: kits.Kit, file: Path) -> None:
             plugin = Plugin(kind, value.name, value, kit.name, file)
             _check_name(plugin, hook)
             _check_signature(plugin)
+            _check_reserved(plugin, hook)
             registry.add(plugin)
 
 
 def _check_name(plugin: Plugin, hook: Callable[..., Any]) -> None:
-    if not isinstance(plugin.name, str) or not re.fullmatch(r"\w[\w.-]*", plugin.name):
+    if not isinstance(plugin.name, str) or not NAME.fullmatch(plugin.name):
         raise PluginError(
             f"{place_of(hook)}: {plugin.name!r} cannot be a {plugin.kind}'s"
             " name; use letters, digits, _ - ."
+        )
+
+
+def _check_reserved(plugin: Plugin, hook: Callable[..., Any]) -> None:
+    names = {plugin.name, *plugin.options()} if plugin.kind == "eval" else set()
+    if taken := names & {*RESERVED}:
+        raise PluginError(
+            f"{place_of(hook)}: no eval or option of one can be called"
+            f" '{min(taken)}': {min(taken)}:… names others; use another name"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -34,6 +35,9 @@ KINDS: dict[str, tuple[str, type[Any]]] = {
     "prompt": ("align_prompts", Prompt),
     "callback": ("align_callbacks", Callback),
 }
+NAME = re.compile(r"\w[\w.-]*")
+# Names of evals that stand for a way to have one: of rows, `data:FILE`.
+RESERVED = ("data",)
 # filled in by the core itself
 CORE_ARGUMENTS = {"dataset": ("split", "path", "seed", "limit")}
 

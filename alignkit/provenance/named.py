@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alignkit.plugins import KINDS, effective_options
-from alignkit.recipe.plugin_check import TRL_LOSS, map_at, named_plugins
+from alignkit.recipe.plugin_check import TRL_LOSS, is_own_eval, map_at, named_plugins
 from alignkit.recipe.schema import Dataset, walk
 from alignkit.recipe.tree import Key
 
@@ -51,6 +51,8 @@ def named(recipe: Mapping[str, Any], registry: Registry) -> Named:
     for one in named_plugins(recipe, registry):
         if (one.kind, one.name) == TRL_LOSS:
             continue
+        if one.kind == "eval" and is_own_eval(map_at(recipe, "evals")[one.name]):
+            continue
         plugin = registry.get(one.kind, one.name)
         everything.plugins[(*one.path, one.kind)] = plugin
         for option, value in effective_options(plugin, {}).items():
@@ -66,6 +68,8 @@ def named(recipe: Mapping[str, Any], registry: Registry) -> Named:
         if known.key.plugin == "prompt":
             everything.prompts[path] = value
     for name, stated in map_at(recipe, "evals").items():
+        if is_own_eval(stated):
+            continue
         benchmark = registry.get("eval", name).value
         split = {"split": stated["split"]} if "split" in stated else {}
         own = {**benchmark.data, **map_at(stated, "data"), **split}

@@ -29,10 +29,15 @@ def check_plugins(
         key, kind, options = named.path, named.kind, named.options
         if (kind, named.name) == TRL_LOSS:
             continue
+        entry = map_at(map_at(config, "evals"), named.name) if kind == "eval" else {}
+        if is_own_eval(entry):
+            yield from _own_eval(named, entry, registry)
+            continue
         try:
             plugin = registry.get(kind, named.name)
         except PluginError as error:
-            yield named.at, str(error)
+            lacking = "; rows of one's own need `reward` beside `data`"
+            yield named.at, str(error) + (lacking if "data" in entry else "")
             continue
         section = walk.section_at(key)
         for option, text in check_options(plugin, options):
@@ -45,6 +50,40 @@ def check_plugins(
                 (*key, option),
                 text + (f"; {close}" if close.startswith("did you mean") else ""),
             )
+
+
+def is_own_eval(entry: object) -> bool:
+    """Whether what stands under `evals.NAME` is rows with a reward, and no plugin."""
+    return isinstance(entry, Mapping) and "reward" in entry
+
+
+def _own_eval(
+    named: walk.Named, entry: Mapping[str, Any], registry: Registry
+) -> Iterator[tuple[Key, str]]:
+    """What is wrong with rows that a reward grades: the name is new, the rows are
+    there, and no key is unknown.
+    """
+    from alignkit.plugins import NAME
+
+    name, known = named.name, registry.names("eval")
+    if name in known:
+        yield (
+            (*named.path, "reward"),
+            f"eval '{name}' has a score of its own; rows that a reward grades need"
+            " another name",
+        )
+    elif "data" not in entry:
+        yield (
+            named.at,
+            f"there is no eval '{name}'; {nearest(name, known)}; rows of one's own need"
+            " `data` beside `reward`",
+        )
+    elif not NAME.fullmatch(name):
+        yield named.at, f"{name!r} cannot be an eval's name; use letters, digits, _ - ."
+    section = walk.section_at(named.path)
+    for option in named.options:
+        keys = section.model_fields if section else ()
+        yield (*named.path, option), f"there is no such key; {nearest(option, keys)}"
 
 
 def refuse_taken(registry: Registry) -> None:
@@ -77,9 +116,12 @@ def named_plugins(
     evals = map_at(config, "evals")
     for name in evals:
         changes = map_at(map_at(evals, name), "data")
-        known = registry is not None and name in registry.names("eval")
+        own = is_own_eval(evals[name])
+        known = registry is not None and (own or name in registry.names("eval"))
         if changes and "dataset" not in changes and registry is not None and known:
-            dataset = registry.get("eval", name).value.data.get("dataset")
+            dataset: object = "jsonl"
+            if not own:
+                dataset = registry.get("eval", name).value.data.get("dataset")
             if isinstance(dataset, str):
                 path = ("evals", name, "data")
                 options = {

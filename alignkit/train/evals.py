@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from alignkit import models
 from alignkit.endpoint.judges import JudgeClient, resolve
 from alignkit.errors import WorkError
-from alignkit.evaluate import EvalRequest, Planned, evaluate, plan_eval
+from alignkit.evaluate import (
+    EvalRequest,
+    Planned,
+    evaluate,
+    own_request,
+    plan_eval,
+)
 from alignkit.recipe.schema import Policy, Stage, Stepped
 
 if TYPE_CHECKING:
@@ -207,8 +213,13 @@ class TrainingEvals:
 
 def request(config: Stage, name: str, registry: Registry) -> EvalRequest:
     """What a recipe says of one of its evals."""
-    plugin = registry.get("eval", name)
-    return EvalRequest.of(plugin, **config.evals[name].changes, seed=config.seed)
+    entry = config.evals[name]
+    given = {**entry.changes, "seed": config.seed}
+    if entry.reward is None:
+        return EvalRequest.of(registry.get("eval", name), **given)
+    reward = registry.get("reward", entry.reward.name)
+    del given["options"]  # those of a plugin
+    return own_request(name, reward, entry.reward.options, **given)
 
 
 def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:

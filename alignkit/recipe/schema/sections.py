@@ -148,6 +148,18 @@ class Advantage(PluginSection):
     name: Annotated[str, Key(plugin="advantage", observed=True)]
 
 
+class EvalReward(PluginSection):
+    """The reward that grades rows of one's own: a name, or a map with its options."""
+
+    selector: ClassVar[str] = "name"
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: object) -> object:
+        return {"name": given} if isinstance(given, str) else given
+
+
 class Eval(PluginSection):
     """One benchmark: when it runs, on what, and its options."""
 
@@ -164,6 +176,10 @@ class Eval(PluginSection):
     sampling: SamplingChanges | None = None
     reasoning: Literal["strip", "keep"] | None = None
     """Score the reply behind `</think>`, or the whole; as the eval says by default."""
+    reward: Annotated[EvalReward | None, Key(plugin="reward")] = None
+    """Grades the rows of `data`, of an eval of one's own: `mine: {data: {path: FILE},
+    reward: NAME}`.
+    """
     judge: Annotated[str | None, Key(plugin="judge")] = None
     """A judge plugin, `NAME` or `NAME:MODEL`."""
     judge_tokens: Count | None = None

@@ -271,7 +271,7 @@ def named(config: Mapping[str, Any]) -> Iterator[Named]:
                 # a judge may be followed by its model
                 yield Named(path, path, kind, value.partition(":")[0], {})
         elif isinstance(value, Mapping) and isinstance(value.get("name"), str):
-            yield Named(path, path, kind, value["name"], {})
+            yield Named(path, path, kind, value["name"], _options(value, known.section))
 
 
 def stated(config: Mapping[str, Any], at: Path) -> Iterator[tuple[Path, Any]]:
