@@ -46,6 +46,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
         "diff",
         "Show what differs between two recipes or runs.",
     ),
+    "check": (
+        "alignkit.cli.check",
+        "check",
+        "Look for what goes wrong silently in a run or a sweep.",
+    ),
     "replay": (
         "alignkit.cli.replay",
         "replay",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignkit.report import findings
 from alignkit.report.figures import learning_curve
 from alignkit.report.proofs import line, proofs_of, section
 from alignkit.run import Run, atomic_write, read_rows
@@ -50,7 +51,7 @@ def print_run(
         say(console, question)
         for when, text in answers:
             say(console, f"  {when}: {text}")
-    proofs = proofs_of(run.folder)
+    proofs, reports = proofs_of(run.folder), findings.reports_of(run.folder)
     logged = _logged(run.folder, stages, method)
     figure = learning_curve(logged, run.folder / "learning_curve")
     lines = [
@@ -67,12 +68,14 @@ def print_run(
                 *lines,
                 "",
                 *([f"![learning curve]({figure.name})"] if figure else []),
+                *findings.section(reports),
                 *section(proofs),
             ]
         ),
     )
     if config.description:
         say(console, config.description.strip())
+    findings.print_alarms(reports, run.folder, console)
     where = [told] if (told := line(proofs)) else []
     where.append(f"report: {run.folder / REPORT}")
     if figure is not None:

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
     from alignkit.train.seam import Seam
-    from alignkit.train.watchers import Watchers
+from alignkit.train.watch import ChecksCallback
+from alignkit.train.watchers import Watchers
 
 
 def execute(
@@ -230,6 +231,7 @@ def _prepare(
         MetricsCallback(folder, watchers),
         *of_method(config, folder),
         EvalCallback(evals.every, evals.run),
+        ChecksCallback(folder, console),
         progress,
     ):
         trainer.add_callback(callback)
