@@ -33,11 +33,14 @@ class Lacking(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """A named pure function; `live` ones are also asked while the run goes on."""
+    """A named pure function; `live` ones are also asked while the run goes on. What
+    the checks it `explains` find beside it is a consequence, and noted only.
+    """
 
     name: str
     methods: tuple[str, ...]
     live: bool
+    explains: tuple[str, ...]
     function: Callable[[Record], Finding | None]
 
     def __call__(self, record: Record) -> Finding | None:
@@ -48,12 +51,12 @@ CHECKS: list[Check] = []
 
 
 def check(
-    *methods: str, live: bool = False
+    *methods: str, live: bool = False, explains: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Record], Finding | None]], Check]:
     """Declare a check of these methods; its name is the function's."""
 
     def declare(function: Callable[[Record], Finding | None]) -> Check:
-        declared = Check(function.__name__, methods, live, function)
+        declared = Check(function.__name__, methods, live, explains, function)
         CHECKS.append(declared)
         return declared
 
@@ -92,5 +95,13 @@ def examine(record: Record, *, live: bool = False) -> Report:
             report.findings.append(
                 replace(finding, check=each.name, stage=record.label)
             )
+    named = {finding.check for finding in report.findings}
+    explained = {
+        name for each in CHECKS if each.name in named for name in each.explains
+    }
+    report.findings = [
+        replace(finding, level="note") if finding.check in explained else finding
+        for finding in report.findings
+    ]
     report.findings.sort(key=lambda finding: LEVELS.index(finding.level))
     return report

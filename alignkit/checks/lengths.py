@@ -18,11 +18,14 @@ def truncated(record: Record) -> Finding | None:
     if share <= 0.3:
         return None
     limit = record.setting("generation.max_new_tokens")
+    begun = rollouts.array("step") <= rollouts.steps[:WINDOW][-1]
+    early = float(rollouts.array("cut")[begun].mean())
     return Finding(
         "stop" if share > 0.8 else "look",
         "Responses are cut before they end",
         f"{share:.0%} of {int(chosen.sum())} rollouts of the last {WINDOW} steps are cut"
-        f" at max_new_tokens ({limit}): the reward reaches short answers only",
+        f" at max_new_tokens ({limit}), {early:.0%} of the first {WINDOW}: the reward"
+        " reaches short answers only",
         "raise generation.max_new_tokens, or set generation.stop",
         rollouts.show(cut),
     )

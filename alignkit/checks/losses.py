@@ -66,7 +66,7 @@ def first_loss(record: Record) -> Finding | None:
     told = f"{first:.2f} nats a token at the first logged step"
     if first < 0.1:
         return Finding(
-            "look",
+            "note",
             "The model knows the data already",
             told,
             "was it trained on these rows before? Or is the response in the prompt?",

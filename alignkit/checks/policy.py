@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from alignkit.checks.finding import Finding, check
-from alignkit.checks.trend import WINDOW, best_window, error, mean, rises, series
+from alignkit.checks.trend import WINDOW, best_window, mean, noise, rises, series
 from alignkit.records import Record
+
+BRIEF = 3  # logged steps: what is lost may have lasted no longer
 
 
 @check("grpo", "rloo")
@@ -31,22 +33,19 @@ def entropy_collapse(record: Record) -> Finding | None:
     )
 
 
-@check("grpo", "rloo", live=True)
+@check("grpo", "rloo", live=True, explains=("groups_without_variance", "truncated"))
 def collapse(record: Record) -> Finding | None:
     """What was learnt is lost again."""
-    steps, rewards = series(record, "train/reward", 3 * WINDOW)
-    start, best = best_window(rewards)
-    window, last = rewards[start : start + WINDOW], rewards[-WINDOW:]
-    floor = min(rewards)
-    fall = best - mean(last)
-    spread = (error(window) ** 2 + error(last) ** 2) ** 0.5
-    if fall <= 0.5 * (best - floor) or fall <= 4 * spread or fall <= 0.05:
-        return None
-    if start + WINDOW > len(rewards) - WINDOW:
+    steps, rewards = series(record, "train/reward", 2 * WINDOW)
+    start, best = best_window(rewards[:-WINDOW], BRIEF)
+    fall = best - mean(rewards[-WINDOW:])
+    spread = noise(rewards) * (1 / BRIEF + 1 / WINDOW) ** 0.5
+    # six, not two, as the best of many windows is high by chance
+    if fall <= 0.5 * (best - min(rewards)) or fall <= max(6 * spread, 0.05):
         return None
     evidence = (
-        f"reward {best:.3f} over steps {steps[start]} to {steps[start + WINDOW - 1]},"
-        f" {mean(last):.3f} over the last {WINDOW}"
+        f"reward {best:.3f} over steps {steps[start]} to {steps[start + BRIEF - 1]},"
+        f" {mean(rewards[-WINDOW:]):.3f} over the last {WINDOW}"
     )
     for name, unit in (("train/entropy", " nats a token"), ("train/update", "")):
         logged = dict(zip(*record.series(name), strict=True))
@@ -62,5 +61,5 @@ def collapse(record: Record) -> Finding | None:
         "The policy collapsed: what was learnt is lost",
         evidence,
         f"{cure}, a smaller train.max_grad_norm, or train.beta; go back to a checkpoint"
-        f" before step {steps[start + WINDOW - 1]}",
+        f" at or before step {steps[start + BRIEF - 1]}",
     )

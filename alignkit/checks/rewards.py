@@ -86,7 +86,7 @@ def groups_without_variance(record: Record) -> Finding | None:
     # a dead reward is told of by its own check
     if share <= 0.5 or not len(every) or np.ptp(every) == 0:
         return None
-    top = max(map(max, several.values()))
+    top = every.max()
     solved = sum(several[number][0] == top for number in flat) / len(flat)
     evidence = (
         f"{share:.0%} of {len(several)} groups in the last {WINDOW} steps with"
@@ -121,13 +121,17 @@ def format_stuck(record: Record) -> Finding | None:
     if not np.isfinite(form).any():
         raise Lacking("a reward with a part for the format")
     unparsed = float((rollouts.array("status")[chosen] == "unparsed").mean())
-    if len(rollouts.steps) < WINDOW or np.nanmax(form) > 0 or unparsed <= 0.5:
+    formed = np.nanmax(rollouts.array("format"))
+    if len(rollouts.steps) < WINDOW or formed > 0 or unparsed <= 0.5:
+        return None
+    # what is cut before it ends has no form: `truncated` tells of that
+    if rollouts.array("cut")[chosen].mean() > 0.5:
         return None
     return Finding(
         "stop",
         "No response has the form that the reward asks for",
-        f"the format part is 0 in all {int(chosen.sum())} rollouts of the last {WINDOW}"
-        f" steps; {unparsed:.0%} are unparsed",
+        f"the format part is 0 in all {len(rollouts)} rollouts; {unparsed:.0%} of the"
+        f" last {WINDOW} steps are unparsed",
         "grade a right answer written by hand with this reward and prompt: who opens"
         " the tags, the prompt or the response? Then data.prompt or the reward",
         rollouts.show(chosen),

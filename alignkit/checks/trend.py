@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -38,13 +39,13 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def error(values: Sequence[float]) -> float:
-    """Standard error of the mean."""
-    if len(values) < 2:
-        return math.inf
-    centre = mean(values)
-    variance = math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1)
-    return math.sqrt(variance / len(values))
+def noise(values: Sequence[float]) -> float:
+    """Standard deviation of one value about a slow trend, from the differences of
+    neighbours.
+    """
+    pairs = itertools.pairwise(values)
+    squares = [(after - before) ** 2 for before, after in pairs]
+    return math.sqrt(mean(squares) / 2) if squares else math.inf
 
 
 def slope(values: Sequence[float]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit import plan, recipe
+from alignkit import checks, plan, recipe
 from alignkit.errors import InputError, MissingError
 from alignkit.recipe.schema import Sampled, walk
 from alignkit.recipe.tree import Node
@@ -108,10 +108,15 @@ def check_sweep(
     problems += _repeated(variants)
     if spec.budget:
         problems += _budget_faults(spec, base, base_steps, variants)
+    live = [each.name for each in checks.CHECKS if each.live]
     for rule in spec.stop:
-        if rule.metric not in TRAINING:
+        if rule.metric is not None and rule.metric not in TRAINING:
             problems.append(
                 f"stop: metric '{rule.metric}' is unknown; known: {', '.join(TRAINING)}"
+            )
+        if rule.check is not None and rule.check not in live:
+            problems.append(
+                f"stop: check '{rule.check}' is unknown; known: {', '.join(live)}"
             )
     metric, unknown = _metric(spec, variants, registry)
     problems += unknown

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -230,11 +231,24 @@ def finished_runs(root: Path) -> dict[str, Path]:
 
 def rows(job: Job) -> Sequence[dict[str, Any]]:
     """What the job's run has logged so far."""
+    return Run(_at_work(job), {}).metrics()
+
+
+def breaks(job: Job, rule: Rule, logged: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a job's run breaks a rule, by what it has logged or by the alarms that it
+    has noted itself.
+    """
+    if rule.check is None:
+        logs = [row[rule.metric] for row in logged if rule.metric in row]
+        return rule.broken_by([math.nan if v is None else float(v) for v in logs])
+    alarms = Run.open(_at_work(job)).manifest.get("alarms", [])
+    return [rule.check, "stop"] in [[each["check"], each["level"]] for each in alarms]
+
+
+def _at_work(job: Job) -> Path:
+    """Where the job's run logs: of a pipeline in its newest stage."""
     folder = Path(job.run)
-    if job.steps is None:  # a pipeline: what its stages have logged
-        stages = sorted(
-            folder.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime
-        )
-        if stages:
-            folder = stages[-1].parent
-    return Run(folder, {}).metrics()
+    stages = sorted(
+        folder.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime
+    )
+    return stages[-1].parent if job.steps is None and stages else folder

@@ -4,7 +4,6 @@ on disk.
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 import time
@@ -144,9 +143,7 @@ class Runner:
             return
         self.logged[job.name] = len(logged)
         for rule in self.sweep.stop:
-            logs = [row[rule.metric] for row in logged if rule.metric in row]
-            values = [math.nan if value is None else float(value) for value in logs]
-            if rule.broken_by(values):
+            if jobs.breaks(job, rule, logged):
                 job.note = f"stopped at step {logged[-1]['step']}: {rule}"
                 handle = self.handles.pop(job.name)
                 self._cancel({job.name: handle})

@@ -22,9 +22,12 @@ Node = tree.Node
 
 
 class Rule(Section):
-    """When a variant counts as collapsed and is stopped."""
+    """When a variant counts as collapsed and is stopped: by a metric's bound, or by a
+    check that is asked of running runs (docs/checks.md).
+    """
 
-    metric: str
+    metric: str | None = None
+    check: str | None = None
     below: float | None = None
     above: float | None = None
     logs: Count = 1
@@ -40,6 +43,8 @@ class Rule(Section):
         )
 
     def __str__(self) -> str:
+        if self.check is not None:
+            return f"check {self.check}"
         bound = f"above {self.above}"
         if self.below is not None:
             bound = f"below {self.below}"
@@ -120,11 +125,13 @@ def read(
             *(_fault(root, detail) for detail in error.errors(include_url=False)),
         ) from error
     at = {key: node.origin for key, node in root.value.items()}
-    problems += [
-        f"{at['stop']}: stop: a rule needs either below or above"
-        for rule in file.stop
-        if (rule.below is None) == (rule.above is None)
-    ]
+    for rule in file.stop:
+        bounds = (rule.below is not None) + (rule.above is not None)
+        if (rule.metric is None) == (rule.check is None):
+            problems.append(f"{at['stop']}: stop: a rule needs either metric or check")
+        elif bounds != (rule.check is None):
+            needs = "either below or above" if rule.metric else "no bound"
+            problems.append(f"{at['stop']}: stop: {rule} needs {needs}")
     base = (path.resolve().parent / file.base).resolve()
     if not base.is_file():
         close = nearest(base.name, [p.name for p in base.parent.glob("*.yaml")])

@@ -27,17 +27,17 @@ class ChecksCallback(TrainerCallback):
         self.run = run
         self.console = console
         self.due = FIRST
-        self.said: set[str] = set()
+        self.alarms = list(run.manifest.get("alarms", []))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Before the step's own row is logged."""
+        """Before the step's own row is logged. What is said stands in the manifest."""
         if state.global_step < self.due or not self.run.writes:
             return
         self.due = 2 * state.global_step
+        said = {alarm["check"] for alarm in self.alarms}
         for record in records.read(self.run.folder):
             for finding in checks.examine(record, live=True).alarms:
-                if finding.check not in self.said:
-                    self.said.add(finding.check)
+                if finding.check not in said:
                     self._say(state.global_step, finding)
 
     def _say(self, step: int, finding: checks.Finding) -> None:
@@ -47,3 +47,6 @@ class ChecksCallback(TrainerCallback):
         )
         logging.getLogger("alignkit").warning(text)
         say(self.console, text, style="bold red")
+        said = {"step": step, "check": finding.check, "level": finding.level}
+        self.alarms.append({**said, "title": finding.title})
+        self.run.update(alarms=self.alarms)

@@ -244,6 +244,25 @@ def test_equal_tokens_leave_the_others_room_for_more_steps_than_the_base(checked
     ]
 
 
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("{check: colapse}", "check 'colapse' is unknown; known: "),
+        ("{check: overfit}", "check 'overfit' is unknown"),
+        ("{check: collapse, below: 1}", "needs no bound"),
+        ("{below: 1.0}", "either metric or check"),
+        ("{metric: train/entropy, check: collapse}", "either metric or check"),
+    ],
+)
+def test_a_rule_names_a_metric_with_a_bound_or_a_check(checked, rule, message):
+    with pytest.raises(InputError, match=message):
+        checked(
+            "variants: {a: {}, b: {seed: ~, train: {max_steps: 3}}}\nstop: ["
+            + rule
+            + "]\n"
+        )
+
+
 def test_a_rule_is_broken_only_by_as_many_values_in_a_row_as_it_says():
     rule = spec.Rule(metric="train/entropy", below=0.5, logs=3)
     assert not rule.broken_by([0.1, 0.1])

@@ -15,7 +15,7 @@ import pytest
 from alignkit import kits, plugins, provenance
 from alignkit.errors import InputError, MissingError
 from alignkit.machine import gpus
-from alignkit.run import Run
+from alignkit.run import Run, write_json
 from alignkit.sweep import check, jobs, runner, spec
 from alignkit.sweep.executor import LocalExecutor
 from alignkit.sweep.runner import Runner
@@ -274,6 +274,20 @@ def test_a_variant_that_breaks_a_rule_is_stopped_and_recorded_as_collapsed(
     assert (
         again["note"] == "stopped at step 3: train/entropy below 0.1 2 times in a row"
     )
+
+
+def test_a_variant_whose_run_raised_the_alarm_of_a_check_is_stopped(start, registry):
+    sweep = start(VARIANTS + "stop: [{check: collapse}]\n")
+    job = sweep.jobs[0]
+    folder = Path(job.run)
+    folder.mkdir(parents=True)
+    alarm = {"step": 20, "check": "truncated", "level": "stop", "title": "cut"}
+    write_json(folder / "manifest.json", {"alarms": [alarm]})
+    (rule,) = sweep.stop
+    assert not jobs.breaks(job, rule, [])
+    alarms = [alarm, {**alarm, "check": "collapse"}]
+    write_json(folder / "manifest.json", {"alarms": alarms})
+    assert jobs.breaks(job, rule, [])
 
 
 def test_with_a_budget_the_base_runs_first_and_the_others_get_what_it_spent(
