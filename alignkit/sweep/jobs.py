@@ -238,7 +238,7 @@ def breaks(job: Job, rule: Rule, logged: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a job's run breaks a rule, by what it has logged or by the alarms that it
     has noted itself.
     """
-    if rule.check is None:
+    if rule.metric is not None:
         logs = [row[rule.metric] for row in logged if rule.metric in row]
         return rule.broken_by([math.nan if v is None else float(v) for v in logs])
     alarms = Run.open(_at_work(job)).manifest.get("alarms", [])
