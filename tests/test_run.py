@@ -148,6 +148,44 @@ def test_a_damaged_manifest_is_named_and_left_out_of_the_list(tmp_path: Path):
     assert run.find_runs(tmp_path) == []
 
 
+HOSTILE = {
+    "empty": "",
+    "cut": '{"name": "a", "sta',
+    "a list": "[]",
+    "a number": "7",
+    "deep": '{"x": ' + "[" * 200_000,
+    "a long integer": '{"pid": ' + "9" * 5000 + "}",
+    "pid: text": '{"status": "running", "pid": "x"}',
+    "pid: a list": '{"status": "running", "pid": [1]}',
+    "pid: a fraction": '{"status": "running", "pid": 1e300}',
+    "identity: a list": '{"identity": [1]}',
+    "identity: text": '{"identity": "x"}',
+    "identity.parts: none": '{"identity": {"parts": null}}',
+    "versions: text": '{"versions": "x"}',
+    "resumed: a map": '{"resumed": {}}',
+    "status: a list": '{"status": []}',
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_manifest_is_one_line_that_names_it(tmp_path: Path, kind: str):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.json").write_text(HOSTILE[kind])
+    with pytest.raises(InputError, match=r"manifest.json is damaged: ") as said:
+        run.Run.open(tmp_path / "a")
+    field = kind.partition(":")[0] if ":" in kind else ""
+    assert "\n" not in str(said.value) and field in str(said.value)
+    assert len(str(said.value)) < len(str(tmp_path)) + 300
+    assert run.find_runs(tmp_path) == []
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**31, 10**400])
+def test_a_number_that_no_process_has_is_that_of_none(tmp_path: Path, pid: int):
+    made = run.Run.create(tmp_path, "a")
+    made.update(pid=pid)
+    assert run.Run.open(made.folder).status == "died"
+
+
 def test_the_newest_finished_run_is_one_that_is_done_with_a_model(tmp_path: Path):
     with pytest.raises(InputError, match="no finished run"):
         run.newest_finished(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -149,7 +150,8 @@ def run(
     if outcome.interrupted:
         # the one that started this process says how to go on
         if not options.started_by_another:
-            text = f"interrupted; to go on: align run --resume {outcome.run.folder}"
+            where = shlex.quote(str(outcome.run.folder))
+            text = f"interrupted; to go on: align run --resume {where}"
             say(out_console, text)
         return 130
     if outcome.evals is None:  # the training processes have told of them

@@ -19,6 +19,7 @@ from alignkit.provenance import OLD, differences, is_old, measured_by
 from alignkit.run import append_rows, lock, read_rows, write_json, write_rows, writing
 from alignkit.run.rows import Row, plain
 
+THIS_RUN = "this run"  # the model of evals in a run's folder, wherever that lies
 OPEN = "open"  # the status of a completion that is not scored yet
 Key = tuple[str, int]  # (sample id, number of the completion)
 
@@ -86,10 +87,12 @@ class Store:
             raise InputError(
                 f"{path} is damaged; pass --no-resume to start anew, or another --out"
             ) from error
+        # 0.1 knew a run by the path that was typed
+        own = ("model", "model_state") if settings.get("model") == THIS_RUN else ()
         differing = [
             f"{k}: {old.get(k)!r} there, {settings.get(k)!r} now"
             for k in settings
-            if old.get(k) != settings[k]
+            if old.get(k) != settings[k] and k not in own
         ]
         if differing:
             raise InputError(
@@ -149,6 +152,8 @@ def model_state(model: str) -> str | None:
     """What tells whether weights, settings or tokenizer under a path were changed:
     files' names, sizes and times.
     """
+    if model == THIS_RUN:
+        return None
     folder = Path(model)
     folder = folder / "model" if (folder / "manifest.json").is_file() else folder
     weights = (

@@ -27,6 +27,7 @@ from alignkit.run.files import (
     writing,
 )
 from alignkit.run.locks import Lock, alive, lock
+from alignkit.run.manifest import read_manifest
 from alignkit.run.rows import append_rows
 
 
@@ -107,10 +108,7 @@ class Run:
                 f"{folder} is no run folder: it has no manifest.json; runs are made by"
                 " `align run`"
             )
-        try:
-            return cls(path, {**json.loads(manifest.read_text(encoding="utf-8"))})
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{manifest} is damaged: {error}") from error
+        return cls(path, read_manifest(manifest))
 
     @classmethod
     def join(cls, folder: Path | str) -> Run:
@@ -165,7 +163,7 @@ class Run:
         """
         status = str(self.manifest.get("status"))
         here = self.manifest.get("host") == platform.node()
-        gone = here and not alive(int(self.manifest.get("pid", 0)))
+        gone = here and not alive(self.manifest.get("pid", 0))
         return "died" if status == "running" and gone else status
 
     @property

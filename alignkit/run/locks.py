@@ -202,6 +202,8 @@ def _holder(file: Path) -> str:
 
 def alive(pid: int) -> bool:
     """Whether this machine has a process of this number."""
+    if not 0 < pid < 2**31:  # 0 and below mean groups
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -16,7 +16,7 @@ from alignkit.recipe.schema import Policy, Stepped
 from alignkit.terminal import Progress
 from alignkit.train.proving.settings import in_force
 from alignkit.train.proving.synced import prove_sync
-from alignkit.train.resumed import seconds_logged, tokens_spent
+from alignkit.train.resumed import seconds_logged
 from alignkit.train.update import Update
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ class MetricsCallback(TrainerCallback):
         self.run = run
         self.watchers = watchers
         self.update = Update()
-        self.tokens_before = 0
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, *, model: Any, **_: Any
@@ -58,14 +57,6 @@ class MetricsCallback(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The weights have moved."""
         self.update.after()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Go on counting tokens where a resumed run stood: SFT and DPO trainers start
-        again from zero.
-        """
-        self.tokens_before = (
-            0 if state.num_input_tokens_seen else tokens_spent(self.run)
-        )
 
     def on_log(
         self,
@@ -85,7 +76,7 @@ class MetricsCallback(TrainerCallback):
             row |= self.update.numbers()
         # those trained on, here too
         seen = row.pop("validation/num_tokens", state.num_input_tokens_seen)
-        tokens = self.tokens_before + int(row.pop("train/num_tokens", seen))
+        tokens = int(row.pop("train/num_tokens", seen))
         self.run.append_metrics({"step": state.global_step, "tokens": tokens, **row})
         self.watchers.step_logged(state.global_step, row)
 
@@ -107,14 +98,10 @@ class BudgetCallback(TrainerCallback):
         self.run = run
         self.tokens = math.inf if tokens is None else tokens
         self.seconds = math.inf if seconds is None else seconds
-        self.tokens_before = 0
         self.started = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
-        self.tokens_before = (
-            0 if state.num_input_tokens_seen else tokens_spent(self.run)
-        )
         self.started = time.monotonic() - seconds_logged(self.run)
 
     def on_log(
@@ -130,9 +117,7 @@ class BudgetCallback(TrainerCallback):
 
         if not logs or "train_runtime" in logs:
             return
-        tokens = self.tokens_before + int(
-            logs.get("num_tokens", state.num_input_tokens_seen)
-        )
+        tokens = int(logs.get("num_tokens", state.num_input_tokens_seen))
         spent = tokens >= self.tokens or time.monotonic() - self.started >= self.seconds
         if broadcast_object_list([spent])[0]:
             control.should_training_stop = True

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignkit.errors import WorkError
-from alignkit.run import Run
+from alignkit.run import Run, atomic_write
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -37,6 +37,8 @@ def run_stage(
         time.sleep(0.2)
     if begun and status(inside) == "done":
         return
+    if begun:  # the whole may have been moved since
+        atomic_write(inside / "recipe.yaml", file.read_bytes())
     where = ["--resume", str(inside)] if begun else [str(file), "--folder", str(inside)]
     child(
         ["run", "--stage", *where],

@@ -20,6 +20,7 @@ from alignkit.evaluate import (
     own_request,
     plan_eval,
 )
+from alignkit.evaluate.store import THIS_RUN
 from alignkit.recipe.schema import Policy, Stage, Stepped
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class TrainingEvals:
             step=step,
             judge=judge,
             grader=self.grader,
-            model=str(folder),
+            model=THIS_RUN,
         )
         numbers = {
             f"eval/{name}/{key}": value for key, value in _metrics(summary).items()

@@ -24,7 +24,7 @@ from alignkit.proofs.replay import (
     compare_rollouts,
 )
 from alignkit.recipe.schema import Stepped, Trained, walk
-from alignkit.run import Run, read_rows
+from alignkit.run import Run, checkpoints, read_rows
 from alignkit.train.proving import prove_start
 from alignkit.train.start import create_run
 from alignkit.train.training import prepared
@@ -89,15 +89,12 @@ def replay(
 
 def _checkpoint(folder: Path, step: int) -> Path | None:
     """The newest one before a step; None begins with the model that the run began with."""
-    earlier = [
-        path
-        for path in (folder / "checkpoints").glob("checkpoint-*")
-        if int(path.name.rpartition("-")[2]) < step
-        and (path / "trainer_state.json").is_file()
-    ]
-    return max(
-        earlier, key=lambda path: int(path.name.rpartition("-")[2]), default=None
+    found = checkpoints.by_step(folder / "checkpoints").items()
+    # the marker may be missing: those of 0.1 have none
+    whole = (
+        p for n, p in found if n < step and not checkpoints.fault_of(p, marked=False)
     )
+    return next(whole, None)
 
 
 class _Until(TrainerCallback):
@@ -175,6 +172,7 @@ def _again(
             until = _Until(run, step, folder)
             training.trainer.add_callback(until)
             prove_start(training.subject, Proofs(run, config.method, config.waive))
+            training.going_on.checkpoint = checkpoint
             before = None if checkpoint is None else str(checkpoint)
             training.trainer.train(resume_from_checkpoint=before)
     finally:

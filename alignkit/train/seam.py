@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkit.errors import PluginError, WorkError
+from alignkit.train.checkpoints import WholeCheckpoints
 from alignkit.train.objective import Objective, Step, in_force
 from alignkit.train.validation import Validation
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Seam(Validation):
+class Seam(WholeCheckpoints, Validation):
     """Mixed in before a TRL trainer; takes one more keyword, `objective`. None leaves
     TRL's own loss untouched.
 

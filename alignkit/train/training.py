@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit import data, models
+from alignkit import data, models, provenance
 from alignkit.engines.base import local_engine
 from alignkit.grading import Grader
 from alignkit.machine.gpus import cuda_available
@@ -17,7 +17,8 @@ from alignkit.models import text
 from alignkit.models.shape import context
 from alignkit.proofs.record import Proofs
 from alignkit.recipe.schema import Policy, Sampled, Stepped
-from alignkit.run import Run, eval_summaries
+from alignkit.run import Run, checkpoints, eval_summaries
+from alignkit.terminal import say
 from alignkit.train import tracking
 from alignkit.train.arguments import arguments
 from alignkit.train.callbacks import (
@@ -27,6 +28,7 @@ from alignkit.train.callbacks import (
     SettingsCallback,
     of_method,
 )
+from alignkit.train.checkpoints import GoOnCallback
 from alignkit.train.evals import TrainingEvals, planned_evals
 from alignkit.train.examples import Examples, examples
 from alignkit.train.proving import (
@@ -37,7 +39,7 @@ from alignkit.train.proving import (
     prove_start,
 )
 from alignkit.train.proving.settings import as_made, first_encoded
-from alignkit.train.resumed import mean_loss, require_optimizer, seconds_logged
+from alignkit.train.resumed import mean_loss, require_optimizer
 from alignkit.train.rewards import Answers
 from alignkit.train.trainer import make_trainer, objective, reward_board
 
@@ -110,6 +112,8 @@ class Training:
     evals: TrainingEvals
     subject: Subject
     proofs: Proofs
+    going_on: GoOnCallback
+    console: Console
 
     def work(self, resume: bool = False) -> None:
         """Prove, evaluate, train, evaluate, save, prove."""
@@ -117,11 +121,16 @@ class Training:
         checkpoint = self._checkpoint() if resume else None
         prove_start(self.subject, self.proofs)
         if checkpoint is None:
+            if resume:
+                self.run.forget_after(-1)
             self.evals.before()
-        earlier = seconds_logged(self.run)
-        outcome = trainer.train(resume_from_checkpoint=checkpoint)
+        else:
+            self.going_on.checkpoint = checkpoint
+        outcome = trainer.train(
+            resume_from_checkpoint=None if checkpoint is None else str(checkpoint)
+        )
         step = trainer.state.global_step
-        seconds = round(earlier + outcome.metrics["train_runtime"], 3)
+        seconds = round(self.going_on.seconds + outcome.metrics["train_runtime"], 3)
         loss = mean_loss(self.run, outcome.training_loss)
         self.run.update(training={"steps": step, "seconds": seconds, "loss": loss})
         self.evals.after(step)
@@ -130,15 +139,15 @@ class Training:
             models.save(model, trainer.processing_class, self.run.model)
         prove_end(self.subject, self.proofs)
 
-    def _checkpoint(self) -> str | None:
-        """The newest checkpoint, with what was logged after it taken back; None starts
-        from the beginning.
-        """
-        from transformers.trainer_utils import get_last_checkpoint
-
-        folder = self.trainer.args.output_dir
-        newest = get_last_checkpoint(folder) if Path(folder).is_dir() else None
-        self.run.forget_after(int(newest.rpartition("-")[2]) if newest else -1)
+    def _checkpoint(self) -> Path | None:
+        """The newest whole checkpoint; None starts from the beginning."""
+        old = provenance.is_old(self.run.manifest)
+        home = Path(self.trainer.args.output_dir)
+        newest, passed = checkpoints.newest(home, marked=not old)
+        if passed and self.run.writes:
+            why = "; ".join(f"{name}: {fault}" for name, fault in passed.items())
+            on = "the beginning" if newest is None else newest.name
+            say(self.console, f"not whole, passed over: {why}; going on from {on}")
         return newest
 
 
@@ -226,8 +235,10 @@ def _prepare(
     proofs = Proofs(folder, config.method, config.waive)
     evals.on_saved = functools.partial(prove_best, subject, proofs)
     trainer.remove_callback(transformers.PrinterCallback)  # prints a dict per step
+    going_on = GoOnCallback(folder, trainer)
     for callback in (
         SettingsCallback(subject, proofs),
+        going_on,
         MetricsCallback(folder, watchers),
         *of_method(config, folder),
         EvalCallback(evals.every, evals.run),
@@ -235,7 +246,7 @@ def _prepare(
         progress,
     ):
         trainer.add_callback(callback)
-    return Training(folder, trainer, evals, subject, proofs)
+    return Training(folder, trainer, evals, subject, proofs, going_on, console)
 
 
 def _note_rows(

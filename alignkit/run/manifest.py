@@ -1,0 +1,68 @@
+"""What a run says of itself in manifest.json, which may come from anywhere."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from alignkit.errors import InputError
+
+
+class Identity(TypedDict, total=False):
+    """What decides the run's result: see `alignkit.provenance`."""
+
+    parts: dict[str, Any]
+    not_covered: list[str]
+
+
+class Manifest(TypedDict, total=False):
+    """The fields that alignkit reads back; a manifest may hold more."""
+
+    name: str
+    status: str
+    created: str
+    host: str
+    pid: int
+    fingerprint: str
+    identity: Identity
+    versions: dict[str, Any]
+    data: dict[str, Any]
+    rows: dict[str, Any]
+    timings: dict[str, Any]
+    training: dict[str, Any]
+    resumed: list[str]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a file.
+
+    Raises:
+        InputError: it is none; names the field.
+    """
+    from pydantic import ValidationError
+
+    try:
+        manifest = {**json.loads(path.read_text(encoding="utf-8"))}
+        _shape().validate_python(manifest, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path} is damaged: {where}: {first['msg']}, given {first['input']!r:.60}"
+        ) from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is damaged: {type(error).__name__}: {str(error)[:200]}"
+        ) from error
+    return manifest
+
+
+@functools.cache
+def _shape() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Manifest)

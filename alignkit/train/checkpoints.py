@@ -1,0 +1,174 @@
+"""Checkpoints of a trainer: written aside, complete with what transformers forgets, and
+gone on from without anything lost before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_pt_utils import safe_globals
+
+from alignkit.errors import InputError
+from alignkit.run import checkpoints, write_json
+from alignkit.train.resumed import seconds_logged, tokens_spent
+
+if TYPE_CHECKING:
+    from alignkit.run import Run
+
+
+# What torch and safetensors say of a file that is damaged or none of theirs.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+)
+
+
+class WholeCheckpoints:
+    """Mixed in before a TRL trainer. A checkpoint lies under its name when it is whole;
+    until then nothing older is removed.
+    """
+
+    # Of the trainer that a subclass brings in.
+    accelerator: Any
+    args: Any
+    state: Any
+    _globalstep_last_logged: int
+    _metrics: Any
+    _total_train_tokens: int
+    _tr_loss: Any
+    _aside = False
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder: str = super()._get_output_dir(trial)  # type: ignore[misc]
+        return str(Path(folder) / checkpoints.ASIDE) if self._aside else folder
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        home, step = Path(self.args.output_dir), self.state.global_step
+        made = home / checkpoints.ASIDE / f"checkpoint-{step}"
+        if self.accelerator.is_main_process:
+            shutil.rmtree(made.parent, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._aside = True
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        finally:
+            self._aside = False
+        write_json(made / self._between, self._since_logged())
+        self.accelerator.wait_for_everyone()
+        best = self.state.best_global_step
+        # transformers has looked for it where it wrote
+        if best == step or (home / f"checkpoint-{best}").is_dir():
+            self.state.best_model_checkpoint = str(home / f"checkpoint-{best}")
+        if self.accelerator.is_main_process:
+            self.state.save_to_json(str(made / checkpoints.STATE))
+            checkpoints.publish(made)
+            checkpoints.prune(home, self.args.save_total_limit, best)
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+        with _loading(checkpoint):
+            super()._load_from_checkpoint(checkpoint, model)  # type: ignore[misc]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _loading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+
+    @property
+    def _between(self) -> str:
+        return f"between_logs_{self.accelerator.process_index}.json"
+
+    def _since_logged(self) -> dict[str, Any]:
+        """What the next row of metrics.jsonl also tells of, when steps between two logs
+        lie before the checkpoint.
+        """
+        values = self._metrics["train"].items()
+        numbers = {name: [_number(value) for value in of] for name, of in values}
+        total = vars(self).get("_total_train_tokens")  # SFT and DPO count them
+        return {
+            "loss": self._tr_loss.item(),
+            "logged": self._globalstep_last_logged,
+            "metrics": numbers,
+            "tokens": total,
+        }
+
+    def go_on_logging(self, checkpoint: Path, run: Run) -> None:
+        """Take up what was not logged when a checkpoint was written."""
+        file = checkpoint / self._between
+        if "_total_train_tokens" in vars(self):
+            self._total_train_tokens = tokens_spent(run)
+        if not file.is_file():  # of 0.1
+            return
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        self._tr_loss = torch.full_like(self._tr_loss, saved["loss"])
+        self._globalstep_last_logged = saved["logged"]
+        for name, values in saved["metrics"].items():
+            self._metrics["train"][name] = values
+        if saved["tokens"] is not None:
+            self._total_train_tokens = saved["tokens"]
+
+
+def _require_generators(checkpoint: Path) -> None:
+    """Transformers reads the states of the random generators later than all else."""
+    with _loading(str(checkpoint)), safe_globals():
+        for file in checkpoint.glob("rng_state*.pth"):
+            torch.load(file, weights_only=True)
+
+
+@contextlib.contextmanager
+def _loading(checkpoint: str | None) -> Iterator[None]:
+    """Whole by its names and sizes, a checkpoint may still hold what nothing can read.
+
+    Raises:
+        InputError: it does. Nothing of the run is changed by then.
+    """
+    try:
+        yield
+    except _UNREADABLE as error:
+        why = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise InputError(
+            f"{checkpoint} cannot be loaded ({why[:200]}); remove it to go on from the"
+            " one before"
+        ) from error
+
+
+def _number(value: Any) -> Any:
+    return value.item() if isinstance(value, torch.Tensor) else value
+
+
+class GoOnCallback(TrainerCallback):
+    """Cuts what a run logged after its checkpoint, once the checkpoint is loaded and
+    every setting proven: what cannot go on has lost nothing.
+    """
+
+    def __init__(self, run: Run, trainer: WholeCheckpoints) -> None:
+        self.run = run
+        self.trainer = trainer
+        self.checkpoint: Path | None = None
+        self.seconds = 0.0  # of training, before this session
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Optimizer, schedule and weights are those of the checkpoint."""
+        if self.checkpoint is None:
+            return
+        _require_generators(self.checkpoint)
+        self.run.forget_after(state.global_step)
+        self.seconds = seconds_logged(self.run)
+        self.trainer.go_on_logging(self.checkpoint, self.run)
+        # as this folder is called now
+        best = self.checkpoint.with_name(f"checkpoint-{state.best_global_step}")
+        state.best_model_checkpoint = str(best) if best.is_dir() else None

@@ -1,0 +1,177 @@
+"""A run that was stopped ends as one that nobody disturbed: to the bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from construction import BASES, merged
+from safetensors.torch import load_file
+
+from alignkit.cli import cli
+from alignkit.errors import InputError
+from alignkit.run import Run
+from alignkit.train import resumed
+
+MODEL = {"build": {"tokenizer": "digits", "layers": 1, "hidden_size": 16, "heads": 2}}
+# logs and checkpoints fall apart, so that a checkpoint lies between two logs
+STEPS = {
+    "train": {"max_steps": 7, "save_steps": 2, "logging_steps": 3},
+    "evals": {"arithmetic": {"before": True, "every": 3, "limit": 4}},
+}
+CASES = {
+    "sft": ("sft", {"train": {"gradient_accumulation_steps": 2}}),
+    "dpo": ("dpo", {}),
+    "grpo": ("grpo", {"loss": {"name": "trl"}}),
+    "rloo": ("rloo", {"train": {"beta": 0.1}}),
+    "grpo off policy": (
+        "grpo",
+        {"train": {"gradient_accumulation_steps": 2, "num_iterations": 2}},
+    ),
+}
+
+
+def invoke(*command: object, code: int = 0) -> str:
+    result = CliRunner().invoke(cli, list(map(str, command)), catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def train(home: Path, case: str) -> Path:
+    method, change = CASES[case]
+    base = {"name": "stopped", "method": method, "model": MODEL}
+    recipe = merged(merged(merged(base, BASES[method]), STEPS), change)
+    if method == "dpo":
+        pairs = [
+            {"prompt": f"1+{i}=?", "chosen": f"{i + 1}", "rejected": "0"}
+            for i in range(8)
+        ]
+        recipe["data"]["train"]["path"] = "pairs.jsonl"
+        (home / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    (home / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    invoke("run", home / "recipe.yaml", "--folder", home / "run")
+    return home / "run"
+
+
+def stopped(run: Path, folder: Path, step: int) -> Path:
+    """The run as it was when its process died after the checkpoint of a step."""
+    shutil.copytree(run, folder)
+    for path in (folder / "checkpoints").glob("checkpoint-*"):
+        if int(path.name.rpartition("-")[2]) > step:
+            shutil.rmtree(path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest.pop("training")
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    return folder
+
+
+def left(folder: Path) -> dict:
+    """All that a run leaves, without times."""
+    run = Run.open(folder)
+    timed = ("time", "second")
+
+    def without(row):
+        return {k: v for k, v in row.items() if not any(t in k for t in timed)}
+
+    rollouts = {
+        path.name: [without(json.loads(line)) for line in path.open()]
+        for path in sorted((folder / "rollouts").glob("*"))
+    }
+    samples = {
+        str(path.parent.name): [without(json.loads(line)) for line in path.open()]
+        for path in sorted(folder.glob("evals/*/samples.jsonl"))
+    }
+    weights = load_file(folder / "model" / "model.safetensors")
+    return {
+        "status": run.status,
+        "training": without(run.manifest["training"]),
+        "metrics": [without(row) for row in run.metrics()],
+        "rollouts": rollouts,
+        "evals": samples,
+        "weights": {name: tensor.tolist() for name, tensor in weights.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    "case", ["sft", *(pytest.param(c, marks=pytest.mark.slow) for c in [*CASES][1:])]
+)
+def test_a_resumed_run_leaves_what_an_undisturbed_one_leaves(tmp_path: Path, case: str):
+    whole = train(tmp_path, case)
+    expected = left(whole)
+    for step in (4, 2, 0):
+        folder = stopped(whole, tmp_path / f"stopped{step}", step)
+        invoke("run", "--resume", folder)
+        assert left(folder) == expected, step
+        manifest = Run.open(folder).manifest
+        assert manifest["training"]["loss"] == pytest.approx(
+            resumed.mean_loss(Run.open(folder), 0)
+        )
+        assert (manifest["training"]["seconds"] > 0) and len(manifest["resumed"]) == 1
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path):
+    whole = train(tmp_path, "sft")
+    expected = left(whole)
+    folder = stopped(whole, tmp_path / "stopped", 6)
+    (folder / "checkpoints" / "checkpoint-6" / "trainer_state.json").unlink()
+    shutil.rmtree(folder / "model")
+    said = invoke("run", "--resume", folder)
+    assert "checkpoint-6: trainer_state.json is missing" in said
+    assert "going on from checkpoint-4" in said
+    assert left(folder) == expected
+
+
+def test_a_run_goes_on_under_every_spelling_of_its_folder_and_as_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also before its first checkpoint, when only the evals of its start are there."""
+    whole = train(tmp_path, "sft")
+    expected = left(whole)
+    begun = stopped(whole, tmp_path / "begun", 0)
+    shutil.rmtree(begun / "model")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    spellings = {
+        "relative": (tmp_path, "relative"),
+        "from elsewhere": (tmp_path / "elsewhere", "../from elsewhere"),
+        "linked": (tmp_path / "elsewhere", tmp_path / "link" / "linked"),
+        "a [b] 'c'": (tmp_path, "./a [b] 'c'/"),
+    }
+    for name, (here, spelled) in spellings.items():
+        shutil.copytree(begun, tmp_path / name)
+        monkeypatch.chdir(here)
+        invoke("run", "--resume", spelled)
+        assert left(tmp_path / name) == expected, name
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_resume_that_cannot_go_on_has_deleted_nothing(
+    tmp_path: Path, half_done: Path, name: str
+):
+    folder = tmp_path / "run"
+    shutil.copytree(half_done, folder)
+    damaged = folder / "checkpoints" / "checkpoint-4" / name
+    damaged.write_bytes(b"x" * damaged.stat().st_size)  # as its marker says
+    before = contents(folder)
+    with pytest.raises(InputError, match=r"checkpoint-4 cannot be loaded .*remove it"):
+        invoke("run", "--resume", folder)
+    after = contents(folder)
+    changed = {name for name in before if after.get(name) != before[name]}
+    assert changed <= {"manifest.json", "proofs.json", "log.txt"}
+    shutil.rmtree(damaged.parent)
+    invoke("run", "--resume", folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("half")
+    return stopped(train(home, "sft"), home / "stopped", 4)
