@@ -14,8 +14,8 @@ from alignkit.run import Run
 from alignkit.train.callbacks import (
     MetricsCallback,
     WholeRolloutsCallback,
-    tokens_spent,
 )
+from alignkit.train.resumed import tokens_spent
 from alignkit.train.watchers import Watchers
 from alignkit.types import RunInfo
 
