@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignkit import provenance
 from alignkit.errors import InputError
 from alignkit.recipe.rules import setting
+from alignkit.run import checkpoints
+from alignkit.terminal import say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from alignkit.recipe import Recipe
     from alignkit.run import Run
 
@@ -26,6 +32,19 @@ def require_optimizer(recipe: Recipe, folder: Run) -> None:
             " on would start with a fresh optimizer and be another run; start anew:"
             f" align run {folder.folder / 'recipe.yaml'}"
         )
+
+
+def newest_checkpoint(run: Run, console: Console) -> Path | None:
+    """The newest whole checkpoint; None goes on from the beginning. Says which were
+    passed over.
+    """
+    old = provenance.is_old(run.manifest)
+    newest, passed = checkpoints.newest(run.folder / "checkpoints", marked=not old)
+    if passed and run.writes:
+        why = "; ".join(f"{name}: {fault}" for name, fault in passed.items())
+        on = "the beginning" if newest is None else newest.name
+        say(console, f"not whole, passed over: {why}; going on from {on}")
+    return newest
 
 
 def mean_loss(run: Run, of_session: float) -> float:

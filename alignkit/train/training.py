@@ -6,10 +6,9 @@ import contextlib
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit import data, models, provenance
+from alignkit import data, models
 from alignkit.engines.base import local_engine
 from alignkit.grading import Grader
 from alignkit.machine.gpus import cuda_available
@@ -17,8 +16,7 @@ from alignkit.models import text
 from alignkit.models.shape import context
 from alignkit.proofs.record import Proofs
 from alignkit.recipe.schema import Policy, Sampled, Stepped
-from alignkit.run import Run, checkpoints, eval_summaries
-from alignkit.terminal import say
+from alignkit.run import Run, eval_summaries
 from alignkit.train import tracking
 from alignkit.train.arguments import arguments
 from alignkit.train.callbacks import (
@@ -39,7 +37,7 @@ from alignkit.train.proving import (
     prove_start,
 )
 from alignkit.train.proving.settings import as_made, first_encoded
-from alignkit.train.resumed import mean_loss, require_optimizer
+from alignkit.train.resumed import mean_loss, newest_checkpoint, require_optimizer
 from alignkit.train.rewards import Answers
 from alignkit.train.trainer import make_trainer, objective, reward_board
 
@@ -118,7 +116,7 @@ class Training:
     def work(self, resume: bool = False) -> None:
         """Prove, evaluate, train, evaluate, save, prove."""
         trainer = self.trainer
-        checkpoint = self._checkpoint() if resume else None
+        checkpoint = newest_checkpoint(self.run, self.console) if resume else None
         prove_start(self.subject, self.proofs)
         if checkpoint is None:
             if resume:
@@ -138,17 +136,6 @@ class Training:
             model = trainer.accelerator.unwrap_model(trainer.model)
             models.save(model, trainer.processing_class, self.run.model)
         prove_end(self.subject, self.proofs)
-
-    def _checkpoint(self) -> Path | None:
-        """The newest whole checkpoint; None starts from the beginning."""
-        old = provenance.is_old(self.run.manifest)
-        home = Path(self.trainer.args.output_dir)
-        newest, passed = checkpoints.newest(home, marked=not old)
-        if passed and self.run.writes:
-            why = "; ".join(f"{name}: {fault}" for name, fault in passed.items())
-            on = "the beginning" if newest is None else newest.name
-            say(self.console, f"not whole, passed over: {why}; going on from {on}")
-        return newest
 
 
 def _prepare(
