@@ -66,6 +66,7 @@ class Reward:
         or `process` to choose.
     `style`: it says how something is written (a penalty, a format), not whether it is
         right.
+    `retired`: options that it once had, and what takes their place.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Reward:
     deadline: float = 5.0
     where: Literal["auto", "pool", "process"] = "auto"
     style: bool = False
+    retired: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

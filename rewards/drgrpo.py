@@ -8,21 +8,22 @@ from typing import Any
 from alignkit import Reward, Score, grade, hookimpl
 
 
-def drgrpo(
-    response: str, truth: Any, *, fast: bool = True, strict: bool = False
-) -> Score:
+def drgrpo(response: str, truth: Any, *, fast: bool = True) -> Score:
     r"""1 when the format is kept exactly (`</think> <answer>…</answer>`) and the answer
     is right, else 0.
 
-    `fast=False` also asks math-verify. `strict` refuses answers that name alternatives
-    (`42 \text{ or } 43`), which the published grader accepts.
+    `fast=False` also asks math-verify.
 
     >>> drgrpo("half </think> <answer>0.5</answer>", r"\frac{1}{2}").reward
     1.0
     """
-    return grade(response, truth, form="r1_zero", fast=fast, strict=strict)
+    return grade(response, truth, form="r1_zero", fast=fast)
 
 
 @hookimpl
 def align_rewards() -> Iterator[Reward]:
-    yield Reward("drgrpo", drgrpo)
+    yield Reward(
+        "drgrpo",
+        drgrpo,
+        retired={"strict": "the reward `math` refuses answers that hedge"},
+    )

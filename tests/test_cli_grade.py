@@ -329,3 +329,11 @@ def test_grades_go_neither_into_a_folder_nor_over_what_is_graded(
     code, _, err = align(file, "--reward", "drgrpo", "--out", out)
     assert code == 2 and words in err
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("reward", ["drgrpo", "question_only"])
+def test_a_retired_option_names_what_took_its_place(align, file, reward):
+    code, _, err = align(file, "--reward", f"{reward}:strict=true")
+    assert code == 2
+    assert f"reward '{reward}' has no option 'strict'" in err
+    assert "`math` refuses answers that hedge" in err

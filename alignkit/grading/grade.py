@@ -4,6 +4,8 @@ stage that decided.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from alignkit.grading.equivalence import same_expression
 from alignkit.grading.extract import (
     Form,
@@ -12,6 +14,7 @@ from alignkit.grading.extract import (
     last_boxed,
 )
 from alignkit.grading.math_verify_stage import (
+    last_boxes,
     math_verify_equal,
     math_verify_verify,
     read_response,
@@ -31,14 +34,13 @@ def grade(
     *,
     form: Form = "r1_zero",
     fast: bool = True,
-    strict: bool = False,
 ) -> Score:
-    r"""1 for a response in the right format whose answer matches the truth, else 0.
+    """1 for a response in the right format whose answer matches the truth, else 0.
 
     The verdicts are those of the grader published with Dr. GRPO (Liu et al. 2025).
     `form` says where the answer stands (`r1_zero`, `boxed` or `plain`); `fast=False`
-    asks math-verify as a last stage; `strict` refuses answers that hedge (`42 \text{ or
-    } 43`). The truth is a text, a number, or a list of these (any matches).
+    asks math-verify as a last stage. The truth is a text, a number, or a list of these
+    (any matches).
 
     The parts `format_reward` and `answer_reward` are 0 or 1; the status is `unparsed`
     when there is no answer.
@@ -50,18 +52,16 @@ def grade(
         if well_formed:
             why = "a box that never closes"
         return Score(0.0, "unparsed", _parts(well_formed, False), "format", why)
-    return grade_answer(answer, truth, fast=fast, strict=strict)
+    return grade_answer(answer, truth, fast=fast)
 
 
-def grade_answer(
-    answer: str, truth: object, *, fast: bool = True, strict: bool = False
-) -> Score:
+def grade_answer(answer: str, truth: object, *, fast: bool = True) -> Score:
     """Grade an answer that is already extracted; see `grade`."""
     score = Score(
         0.0, "wrong", _parts(True, False), "truth", "the truth holds no answer"
     )
     for text in truth_texts(truth):
-        right, stage, why = matches(answer, text, fast=fast, strict=strict)
+        right, stage, why = matches(answer, text, fast=fast)
         score = Score(
             float(right), "ok" if right else "wrong", _parts(True, right), stage, why
         )
@@ -70,14 +70,20 @@ def grade_answer(
     return score
 
 
-def grade_math_verify(response: str, truth: object) -> Score:
-    """math-verify's own verdict on a response: its last formula or number that can be
+def grade_math_verify(
+    response: str, truth: object, *, boxes: Literal["last", "set"] = "last"
+) -> Score:
+    r"""math-verify's own verdict on a response: its last formula or number that can be
     read, a box before others.
 
-    The last 20,000 characters are read. Its signal-based time-outs are off: the
+    `boxes`: of `\boxed{5}, no: \boxed{7}` the last one counts; with `set` it is the set
+    of both, as math-verify reads it. Boxes that `and`, `or` or a comma lists are always
+    a set. The last 20,000 characters are read. Its signal-based time-outs are off: the
     worker's deadline takes their place.
     """
     tail = response[-2 * MAX_CHARS :]
+    if boxes == "last":
+        tail = last_boxes(tail)
     if too_large(last_boxed(tail) or tail.rpartition("<answer>")[2][-500:]):
         return Score(
             0.0,
@@ -109,9 +115,7 @@ def grade_math_verify(response: str, truth: object) -> Score:
     )
 
 
-def matches(
-    answer: str, truth: str, *, fast: bool = True, strict: bool = False
-) -> tuple[bool, str, str]:
+def matches(answer: str, truth: str, *, fast: bool = True) -> tuple[bool, str, str]:
     """Whether an answer matches a truth, the stage that decided, and an explanation."""
     if answer == truth:
         return True, "exact", "the same text"
@@ -121,8 +125,6 @@ def matches(
             "length",
             f"an answer of {len(answer)} characters is compared as it stands",
         )
-    if strict and _hedges(answer) and not _hedges(truth):
-        return False, "strict", "the answer names alternatives"
     ours, expected = mathd(answer), mathd(truth)
     if ours == expected:
         return True, "mathd", f"both are {_shown(ours)}"
@@ -139,11 +141,6 @@ def matches(
         stage,
         f"{_shown(ours)} {'is' if same else 'is not'} {_shown(expected)}: {why}",
     )
-
-
-def _hedges(text: str) -> bool:
-    words = text.replace("}", " ").replace("{", " ").split()
-    return "or" in words or "and" in words
 
 
 def _parts(well_formed: bool, right: bool) -> dict[str, float]:

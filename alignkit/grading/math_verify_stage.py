@@ -14,6 +14,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from alignkit.grading.answer.final import closings
 from alignkit.grading.values import MAX_BITS, MAX_FACTORIAL
 
 _NUMBER = re.compile(r"\s*-?[0-9]{1,15}(\.[0-9]{1,15})?\s*$")
@@ -26,6 +27,10 @@ _POWER_OF_POWER = re.compile(r"[\s})]*[})][\s})]*(?:\^|\*\*)")
 _FACTORIAL = re.compile(r"(?:([0-9]+)\s*(?:\^|\*\*)[\s{(]*)?([0-9]+)[\s})]*!")
 _NESTED_FACTORIAL = re.compile(r"[0-9]{2,}\s*!\s*[})]+\s*!")
 _BINOMIAL = re.compile(r"binom\s*\{[^{}]*(?:[0-9]{5,}|\^)")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
+# what spells nothing between two boxes: spaces, `$`, the name of a variable
+_SILENT = re.compile(r"\\[a-zA-Z]+|[\s$\\(){}\[\].]|[a-zA-Z]\s*=")
+_LISTING = {",", ";", "&", "and", "or", ",and", ",or"}
 MAX_LATEX_CHARS = 4_000
 MAX_LATEX_POWER = 150  # of a group: a sum, a matrix
 
@@ -70,6 +75,24 @@ def read_response(text: str) -> list[Any]:
     from math_verify import parse
 
     return parse(text, parsing_timeout=None)
+
+
+def last_boxes(text: str) -> str:
+    r"""The text with the boxes of its answer alone: of `\boxed{5}, no: \boxed{7}` the
+    last one, which math-verify joins to a set; of boxes that `and`, `or` or a comma
+    lists, all.
+    """
+    closing = closings(text)
+    boxes = [box for box in _BOX.finditer(text) if box.end() in closing]
+    kept = len(boxes) - 1
+    while kept > 0:
+        between = text[closing[boxes[kept - 1].end()] + 1 : boxes[kept].start()]
+        if _SILENT.sub("", between) not in _LISTING:
+            break
+        kept -= 1
+    for box in reversed(boxes[:kept]):
+        text = text[: box.start()] + text[box.end() :]
+    return text
 
 
 def _read(text: str) -> list[Any]:

@@ -23,6 +23,8 @@ def check_options(plugin: Plugin, options: Mapping[str, Any]) -> list[tuple[str,
             problem = _mismatch(plugin, name, value, hints[name])
         else:
             hint = nearest(name, known) if known else "it has no options"
+            if plugin.kind == "reward" and name in plugin.value.retired:
+                hint = f"it is retired: {plugin.value.retired[name]}"
             problem = (
                 f"{plugin.kind} '{plugin.name}' has no option '{name}'; {hint}"
                 f" ({plugin.where})"

@@ -102,7 +102,7 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
     counts as part of its outer.
     """
     boxes: list[tuple[int, int, str]] = []
-    closings = _closings(text)
+    closing_of = closings(text)
     for match in _BOX.finditer(text):
         if boxes and match.start() < boxes[-1][1]:
             continue
@@ -112,7 +112,7 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
             content = bare[0].strip(".,$") if bare else ""
             end = begin + (bare.end() if bare else 0)
         else:
-            closing = closings.get(begin - 1)
+            closing = closing_of.get(begin - 1)
             if closing is None:
                 continue
             content, end = text[begin:closing], closing + 1
@@ -123,15 +123,15 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
     return boxes
 
 
-def _closings(text: str) -> dict[int, int]:
+def closings(text: str) -> dict[int, int]:
     """Where each brace closes."""
-    closings, opened = {}, []
+    found, opened = {}, []
     for brace in re.finditer(r"(?<!\\)[{}]", text):
         if brace[0] == "{":
             opened.append(brace.start())
         elif opened:
-            closings[opened.pop()] = brace.start()
-    return closings
+            found[opened.pop()] = brace.start()
+    return found
 
 
 def _sign(before: str) -> str:
