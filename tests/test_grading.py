@@ -204,9 +204,7 @@ def test_math_verify_reads_the_last_formula_of_a_response():
         (r"\boxed{\boxed{7}}", "7", 1, 1),
     ],
 )
-def test_of_boxes_that_no_word_lists_the_last_one_counts(
-    response, truth, last, as_set
-):
+def test_of_boxes_that_no_word_lists_the_last_one_counts(response, truth, last, as_set):
     assert grade_math_verify(response, truth).reward == last
     assert grade_math_verify(response, truth, boxes="set").reward == as_set
 

@@ -108,7 +108,7 @@ def _load(
         function = pickle.loads(pickled)
     except (ImportError, AttributeError, AlignError) as error:
         return None, f"{type(error).__name__}: {error}"
-    if "alignkit.grading.grade" in sys.modules:
+    if "alignkit.grading.math_verify_stage" in sys.modules:
         from alignkit.grading.math_verify_stage import warm_up
 
         warm_up()
