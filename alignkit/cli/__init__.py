@@ -46,6 +46,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
         "diff",
         "Show what differs between two recipes or runs.",
     ),
+    "show": (
+        "alignkit.cli.show_run",
+        "show",
+        "Look inside a run: groups, responses, questions, evals.",
+    ),
     "check": (
         "alignkit.cli.check",
         "check",
