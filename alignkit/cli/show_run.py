@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from alignkit.cli.common import console, json_option, print_json
+from alignkit.cli.rows import (
+    number,
+    print_group,
+    print_question,
+    print_rows,
+    print_step,
+    print_versus,
+    table,
+)
 from alignkit.errors import InputError
-from alignkit.terminal import cell, say
+from alignkit.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from alignkit.records import Record
-    from alignkit.records.browse import Group
     from alignkit.report.versus import Versus
-    from alignkit.run.rows import Row
 
-WIDTH = 60  # characters of a text in a table
 LIMIT = 20
 
 
@@ -75,17 +80,19 @@ def show(
     if against is not None and name is None:
         raise InputError("--against compares an eval: name it with --eval")
     if name is not None and against is not None:
-        _versus(record, name, against, limit, out, as_json)
+        print_versus(_compared(record, name, against), limit, out, as_json)
     elif name is not None:
-        _rows(browse.evaluation(record, name).samples(), chosen, limit, out, as_json)
+        print_rows(
+            browse.evaluation(record, name).samples(), chosen, limit, out, as_json
+        )
     elif question is not None:
-        _question(browse.occurrences(record, question), question, out, as_json)
+        print_question(browse.occurrences(record, question), question, out, as_json)
     elif group is not None and step is not None:
-        _group(browse.groups(record, step), group, out, as_json)
+        print_group(browse.groups(record, step), group, out, as_json)
     elif chosen != browse.Filter():
-        _rows(browse.rows(record, step), chosen, limit, out, as_json)
+        print_rows(browse.rows(record, step), chosen, limit, out, as_json)
     elif step is not None:
-        _step(browse.groups(record, step), out, as_json)
+        print_step(browse.groups(record, step), out, as_json)
     else:
         _overview(folder, out, as_json)
     for text in record.unread:
@@ -105,26 +112,6 @@ def _stage(read: Sequence[Record], stage: str | None, folder: Path) -> Record:
     return next((each for each in reversed(read) if browse.steps(each)), read[-1])
 
 
-def _table(
-    out: Console, names: Sequence[str], lines: Sequence[Sequence[object]]
-) -> None:
-    from rich.table import Table
-
-    table = Table(*names, box=None, pad_edge=False)
-    for line in lines:
-        table.add_row(*map(cell, line))
-    out.print(table)
-
-
-def _short(text: object, width: int = WIDTH) -> str:
-    line = " ".join(str(text).split())
-    return line if len(line) <= width else line[: width - 1] + "…"
-
-
-def _number(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, int | float) else "-"
-
-
 def _list(root: Path, out: Console, as_json: bool) -> None:
     from alignkit.run import eval_summaries, find_runs
 
@@ -134,7 +121,7 @@ def _list(root: Path, out: Console, as_json: bool) -> None:
     lines = []
     for run in runs:
         evals = [
-            f"{name} {_number(entry['last'].get('value'))}"
+            f"{name} {number(entry['last'].get('value'))}"
             for name, entry in eval_summaries(run.folder).items()
         ]
         manifest = run.manifest
@@ -150,7 +137,7 @@ def _list(root: Path, out: Console, as_json: bool) -> None:
     if as_json:
         print_json(lines)
         return
-    _table(out, list(lines[0]), [list(line.values()) for line in lines])
+    table(out, list(lines[0]), [list(line.values()) for line in lines])
 
 
 def _overview(folder: Path, out: Console, as_json: bool) -> None:
@@ -177,113 +164,21 @@ def _overview(folder: Path, out: Console, as_json: bool) -> None:
         print_json(facts)
         return
     names = ("stage", "method", "status", "steps", "rollouts")
-    _table(out, names, [[fact[name] for name in names] for fact in facts])
+    table(out, names, [[fact[name] for name in names] for fact in facts])
     lines = [
-        (e["eval"], fact["stage"], e["step"], _number(e["value"]))
+        (e["eval"], fact["stage"], e["step"], number(e["value"]))
         for fact in facts
         for e in fact["evals"]
     ]
     if lines:
-        _table(out, ("eval", "stage", "step", "value"), lines)
+        table(out, ("eval", "stage", "step", "value"), lines)
     findings.print_alarms(findings.reports_of(folder), folder, out)
     there = [step for record in read for step in browse.steps(record)]
     if there:
         say(out, f"look closer: align show {folder} --step {there[-1]}")
 
 
-def _step(groups: Sequence[Group], out: Console, as_json: bool) -> None:
-    if as_json:
-        print_json([_plain(group) for group in groups])
-        return
-    lines = [
-        (
-            group.number,
-            f"{group.right}/{len(group.rows)}",
-            " ".join(_number(row["reward"]) for row in group.rows),
-            sum(row["finish_reason"] == "length" for row in group.rows),
-            _short(group.rows[0]["truth"], 20),
-            _short(group.question),
-        )
-        for group in groups
-    ]
-    _table(out, ("group", "right", "rewards", "cut", "truth", "question"), lines)
-
-
-def _group(groups: Sequence[Group], number: int, out: Console, as_json: bool) -> None:
-    one = next((group for group in groups if group.number == number), None)
-    if one is None:
-        last = groups[-1].number
-        raise InputError(f"step {groups[0].step} has no group {number}: 0 to {last}")
-    if as_json:
-        print_json(_plain(one))
-        return
-    say(
-        out,
-        f"step {one.step}, group {one.number}: {one.right} of {len(one.rows)} right",
-    )
-    say(out, f"prompt: {one.rows[0]['prompt']}")
-    say(out, f"truth: {one.rows[0]['truth']}")
-    for row in one.rows:
-        _print_row(row, out)
-
-
-def _print_row(row: Row, out: Console) -> None:
-    out.rule(cell(_place(row)))
-    facts = {
-        "reward": _number(row["reward"]),
-        "advantage": _number(row["advantage"]),
-        "status": row["status"],
-        "tokens": row["tokens"],
-        "ended by": row["finish_reason"],
-    }
-    say(out, "  ".join(f"{key} {value}" for key, value in facts.items()), "bold")
-    told = ": ".join(filter(None, (row["stage"], row["explanation"])))
-    if told:
-        say(out, f"graded: {told}", "dim")
-    say(out, str(row["response"]))
-
-
-def _place(row: Row) -> str:
-    if row["id"] is not None:
-        return f"{row['id']} (sample {row['sample']})"
-    return f"step {row['step']}, group {row['group']}, sample {row['sample']}"
-
-
-def _question(groups: Sequence[Group], text: str, out: Console, as_json: bool) -> None:
-    from alignkit.records import browse
-
-    if not groups:
-        raise InputError(f"no rollout asks {text!r}")
-    if as_json:
-        print_json([_plain(group) for group in groups])
-        return
-    lines = [
-        (
-            group.step,
-            group.number,
-            f"{group.right}/{len(group.rows)}",
-            ", ".join(f"{_short(a, 20)} ({n})" for a, n in browse.answers(group)),
-            _short(group.question),
-        )
-        for group in groups
-    ]
-    _table(out, ("step", "group", "right", "commonest answers", "question"), lines)
-
-
-def _rows(rows: Any, chosen: Any, limit: int, out: Console, as_json: bool) -> None:
-    matches = [row for row in rows if chosen.takes(row)]
-    if as_json:
-        print_json(matches[:limit])
-        return
-    for row in matches[:limit]:
-        _print_row(row, out)
-        say(out, f"truth: {row['truth']}")
-    say(out, f"{min(limit, len(matches))} of {len(matches)} rows (--limit)", "bold")
-
-
-def _versus(
-    record: Record, name: str, against: str, limit: int, out: Console, as_json: bool
-) -> None:
+def _compared(record: Record, name: str, against: str) -> Versus:
     from alignkit import records
     from alignkit.records import browse
     from alignkit.report.versus import versus
@@ -295,33 +190,4 @@ def _versus(
         folder = Path(against)
         home = _stage(records.read(folder), None, folder)
         base = browse.evaluation(home, other.name)
-    compared = versus(base, other)
-    if as_json:
-        print_json(_counts(compared) | {"difference": asdict(compared.difference)})
-        return
-    counts = _counts(compared)
-    _table(out, list(counts), [list(counts.values())])
-    interval = compared.difference.interval or compared.difference.bootstrap
-    within = f", 95 % {interval.low:+.3f} to {interval.high:+.3f}" if interval else ""
-    say(out, f"difference {compared.difference.value:+.3f}{within} (paired)", "bold")
-    sides = {"fixed": compared.fixed, "broken": compared.broken}
-    for side, pairs in sides.items():
-        for before, after in pairs[:limit]:
-            out.rule(cell(f"{side}: {_short(browse.question_of(after))}"))
-            say(out, f"truth: {after['truth']}")
-            say(out, f"before: {_short(before['response'], 400)}")
-            say(out, f"after: {_short(after['response'], 400)}")
-
-
-def _counts(compared: Versus) -> dict[str, int]:
-    return {
-        "fixed": len(compared.fixed),
-        "broken": len(compared.broken),
-        "still wrong": len(compared.still_wrong),
-        "right in both": len(compared.still_right),
-        "in one only": compared.alone,
-    }
-
-
-def _plain(group: Group) -> Mapping[str, Any]:
-    return {"step": group.step, "group": group.number, "rows": list(group.rows)}
+    return versus(base, other)
