@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from safetensors.torch import load_file
 
 from alignkit.cli import cli
 from alignkit.errors import InputError
-from alignkit.run import Run
+from alignkit.run import Run, checkpoints
 from alignkit.train import resumed
 
 MODEL = {"build": {"tokenizer": "digits", "layers": 1, "hidden_size": 16, "heads": 2}}
@@ -41,10 +45,13 @@ def invoke(*command: object, code: int = 0) -> str:
     return result.output
 
 
-def train(home: Path, case: str) -> Path:
+def train(home: Path, case: str, further: dict | None = None) -> Path:
     method, change = CASES[case]
-    base = {"name": "stopped", "method": method, "model": MODEL}
-    recipe = merged(merged(merged(base, BASES[method]), STEPS), change)
+    recipe = {"name": "stopped", "method": method, "model": MODEL}
+    for part in (BASES[method], STEPS, change, further or {}):
+        recipe = merged(recipe, part)
+    if recipe["train"].get("save_strategy") == "no":
+        del recipe["train"]["save_steps"]
     if method == "dpo":
         pairs = [
             {"prompt": f"1+{i}=?", "chosen": f"{i + 1}", "rejected": "0"}
@@ -175,3 +182,47 @@ def contents(folder: Path) -> dict[str, bytes]:
 def half_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("half")
     return stopped(train(home, "sft"), home / "stopped", 4)
+
+
+def started(*command: object) -> subprocess.Popen:
+    arguments = [sys.executable, "-m", "alignkit.cli", "run", *map(str, command)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def logged(folder: Path, process: subprocess.Popen) -> None:
+    """Wait until it trains."""
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end:
+        if (folder / "metrics.jsonl").is_file() and "loss" in (
+            folder / "metrics.jsonl"
+        ).read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never trained")
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["sft", *(pytest.param(c, marks=pytest.mark.slow) for c in ("grpo off policy",))],
+)
+def test_a_run_that_is_asked_to_stop_saves_its_step_and_says_how_to_go_on(
+    tmp_path: Path, case: str
+):
+    """Also where the recipe saves no checkpoints."""
+    change = {"train": {"save_strategy": "no", "max_steps": 24, "logging_steps": 1}}
+    expected = left(train(tmp_path, case, change))
+    folder = tmp_path / "stopped"
+    process = started(tmp_path / "recipe.yaml", "--folder", folder)
+    logged(folder, process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert f"align run --resume {folder}" in said
+    begun = Run.open(folder)
+    assert begun.status == "interrupted"
+    newest, _ = checkpoints.newest(folder / "checkpoints")
+    assert newest is not None
+    rows = [row["step"] for row in begun.metrics()]
+    assert int(newest.name.rpartition("-")[2]) == rows[-1] < 24
+    invoke("run", "--resume", folder)
+    assert left(folder) == expected

@@ -124,7 +124,7 @@ def cli(debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code: 0, 1 failed, 2 wrong input, 3
-    missing, 130 interrupted.
+    missing, 130 interrupted, 143 by SIGTERM.
     """
     # Before torch is imported: with the default spin-wait its threads slow each other
     # down on a busy machine.
@@ -132,7 +132,9 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     given = sys.argv[1:] if arguments is None else arguments
     from alignkit.errors import AlignError, printable
+    from alignkit.run import stopping
 
+    stopping.install()
     try:
         code = cli.main(args=given, prog_name="align", standalone_mode=False)
     except click.ClickException as error:
@@ -140,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("\ninterrupted", err=True)
-        sys.exit(130)
+        sys.exit(stopping.exit_code())
     except AlignError as error:
         if "--debug" in given:
             raise

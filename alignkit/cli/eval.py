@@ -20,6 +20,7 @@ from alignkit.cli.common import (
 from alignkit.cli.eval_options import engine_options, judge_options
 from alignkit.cli.eval_results import left_open, show
 from alignkit.errors import InputError
+from alignkit.run import stopping
 from alignkit.terminal import say
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def evaluate(
         _announce(
             "interrupted; what is done is kept: run the same command again to go on"
         )
-        return 130
+        return stopping.exit_code()
     if flags["as_json"]:
         print_json(summaries)
     else:

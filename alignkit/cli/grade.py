@@ -20,6 +20,7 @@ from alignkit.cli.common import (
     progress,
 )
 from alignkit.cli.sources import apart
+from alignkit.run import stopping
 from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def grade(
             if out:
                 hint = "run the same command again to go on"
             click.echo(f"interrupted after {len(done)} rows; {hint}", err=True)
-            return 130
+            return stopping.exit_code()
         seconds = time.perf_counter() - started
     summary = summarize_grades(file, list(rewards), done, seconds)
     if as_json:

@@ -99,9 +99,9 @@ def run(
     """Run RECIPE: evaluate, train, evaluate, save. Prints where the run folder is."""
     from alignkit import plan as planning
     from alignkit.data.datasets import Datasets
-    from alignkit.run import Run
+    from alignkit.run import Run, stopping
 
-    if stage:
+    if stage or join is not None:
         from alignkit.train.children import end_with_parent
 
         end_with_parent()
@@ -153,7 +153,7 @@ def run(
             where = shlex.quote(str(outcome.run.folder))
             text = f"interrupted; to go on: align run --resume {where}"
             say(out_console, text)
-        return 130
+        return stopping.exit_code()
     if outcome.evals is None:  # the training processes have told of them
         return 0
     done, evals = outcome.run, outcome.evals

@@ -17,6 +17,7 @@ from alignkit.cli.common import (
     recipe_dirs,
 )
 from alignkit.errors import InputError
+from alignkit.run import stopping
 from alignkit.terminal import cell, say
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def sweep(
     except KeyboardInterrupt:
         made.finish("interrupted")
         say(screen, f"interrupted; to go on: align sweep --resume {state.folder}")
-        return 130
+        return stopping.exit_code()
     lost = state.of("failed")
     made.finish("failed" if lost else "done")
     _report(state, screen, as_json)
@@ -161,16 +162,9 @@ def _check(
 
 
 def _work(state: Sweep, registry: Registry, slots: int | None, screen: Console) -> None:
-    import signal
-
     from alignkit.sweep.executor import LocalExecutor
     from alignkit.sweep.runner import Runner
 
-    # A scheduler's polite end is an interrupt too: the runs are stopped and can be
-    # resumed. SIGINT is named because a shell starts what it puts into the background
-    # with SIGINT ignored, and the runs would inherit that.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
     executor = LocalExecutor(slots, state.processes)
     reused = [job for job in state.jobs if job.reused]
     say(

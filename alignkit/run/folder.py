@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import AlignError, InputError
+from alignkit.run import stopping
 from alignkit.run.files import (
     append_jsonl,
     atomic_write,
@@ -279,7 +280,8 @@ class Run:
             return
         self.log_to_file()
         try:
-            yield self
+            with stopping.last_words(lambda: self.update(status="interrupted")):
+                yield self
         except KeyboardInterrupt:
             self.finish("interrupted")
             raise

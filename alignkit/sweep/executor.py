@@ -96,11 +96,13 @@ class LocalExecutor:
         return code
 
     def cancel(self, handle: _Process) -> None:
-        """Interrupt the job with all its processes (the stages of a pipeline, the
-        workers), then kill them.
+        """Ask the job to stop, which passes it on to what it has started; then kill it
+        with all its processes.
         """
-        if handle.process.poll() is None:
-            os.killpg(
-                handle.process.pid, signal.SIGKILL if handle.asked else signal.SIGINT
-            )
-            handle.asked = True
+        if handle.process.poll() is not None:
+            return
+        if handle.asked:
+            os.killpg(handle.process.pid, signal.SIGKILL)
+        else:
+            handle.process.send_signal(signal.SIGTERM)
+        handle.asked = True

@@ -17,6 +17,7 @@ from alignkit.terminal import Progress
 from alignkit.train.proving.settings import in_force
 from alignkit.train.proving.synced import prove_sync
 from alignkit.train.resumed import seconds_logged
+from alignkit.train.stops import StopCallback
 from alignkit.train.update import Update
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from alignkit.proofs.record import Finding, Proofs
     from alignkit.run import Run
     from alignkit.train.proving.subject import Subject
+    from alignkit.train.seam import Seam
     from alignkit.train.watchers import Watchers
 
 # TRL's names on the left; docs/metrics.md lists ours.
@@ -149,6 +151,7 @@ class WholeRolloutsCallback(TrainerCallback):
 
     def __init__(self) -> None:
         self.due = False
+        self.whole = False  # at the end of the newest step
 
     def on_step_end(
         self, args: Any, state: Any, control: Any, *, train_dataloader: Any, **_: Any
@@ -163,22 +166,27 @@ class WholeRolloutsCallback(TrainerCallback):
             state.global_step, math.ceil(per_epoch / args.gradient_accumulation_steps)
         )
         done = epochs * per_epoch + steps * args.gradient_accumulation_steps
-        whole = done % (args.steps_per_generation * args.num_iterations) == 0
-        control.should_save = self.due and (
-            whole or state.global_step >= state.max_steps
-        )
+        self.whole = done % (args.steps_per_generation * args.num_iterations) == 0
+        self.whole = self.whole or state.global_step >= state.max_steps
+        control.should_save = self.due and self.whole
         self.due = self.due and not control.should_save
 
 
-def of_method(config: Stepped, folder: Run) -> list[TrainerCallback]:
-    """What ends training early or puts checkpoints off."""
+def of_method(
+    config: Stepped, folder: Run, trainer: Seam, evals: EvalCallback
+) -> list[TrainerCallback]:
+    """What happens at the end of a step, in this order: it may end training, put a
+    checkpoint off, evaluate, and stop.
+    """
     callbacks: list[TrainerCallback] = []
     if config.budget is not None:
         budget = config.budget
         callbacks.append(BudgetCallback(folder, budget.tokens, budget.seconds))
-    if isinstance(config, Policy):
-        callbacks.append(WholeRolloutsCallback())
-    return callbacks
+    if not isinstance(config, Policy):
+        return [*callbacks, evals, StopCallback(trainer, lambda: True)]
+    rollouts = WholeRolloutsCallback()
+    stop = StopCallback(trainer, lambda: rollouts.whole)
+    return [*callbacks, rollouts, evals, stop]
 
 
 class ProgressCallback(TrainerCallback):

@@ -63,7 +63,7 @@ def child(
     command = [sys.executable, "-m", "alignkit.cli", *arguments, *kit_flags(registry)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     code = wait(process)
-    if code == 130:
+    if code in (130, 143):
         raise KeyboardInterrupt
     if code:
         raise WorkError(
@@ -83,13 +83,18 @@ def kit_flags(registry: Registry) -> list[str]:
 
 
 def wait(process: subprocess.Popen[bytes]) -> int:
-    """The exit code of a process, which is waited for also when this one is
-    interrupted.
+    """The exit code of a process, which is asked to stop when this one is, and then
+    waited for; asked again, this one ends it.
     """
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.wait()  # the terminal has interrupted it too
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.kill()
+            process.wait()
         raise
 
 

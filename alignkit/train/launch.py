@@ -39,12 +39,20 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> None
     command += ["--continue"] if resume else []
     run.share()
     try:
-        code = wait(subprocess.Popen(command))
+        # the training processes see its end when this one is gone: `end_with_parent`
+        code = wait(subprocess.Popen(command, stdin=subprocess.PIPE))
         finished = Run.open(run.folder)
+        if finished.manifest["status"] == "interrupted":
+            raise KeyboardInterrupt
         if finished.manifest["status"] == "running":
             finished.finish(
                 "failed", error=f"the training processes ended with exit code {code}"
             )
+    except KeyboardInterrupt:
+        finished = Run.open(run.folder)
+        if finished.manifest["status"] == "running":
+            finished.finish("interrupted")
+        raise
     finally:
         run.release()
     if code:

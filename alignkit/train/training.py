@@ -16,7 +16,7 @@ from alignkit.models import text
 from alignkit.models.shape import context
 from alignkit.proofs.record import Proofs
 from alignkit.recipe.schema import Policy, Sampled, Stepped
-from alignkit.run import Run, eval_summaries
+from alignkit.run import Run, eval_summaries, stopping
 from alignkit.train import tracking
 from alignkit.train.arguments import arguments
 from alignkit.train.callbacks import (
@@ -124,9 +124,10 @@ class Training:
             self.evals.before()
         else:
             self.going_on.checkpoint = checkpoint
-        outcome = trainer.train(
-            resume_from_checkpoint=None if checkpoint is None else str(checkpoint)
-        )
+        with stopping.deferred(self.subject.config.launch.grace_seconds):
+            outcome = trainer.train(
+                resume_from_checkpoint=None if checkpoint is None else str(checkpoint)
+            )
         step = trainer.state.global_step
         seconds = round(self.going_on.seconds + outcome.metrics["train_runtime"], 3)
         loss = mean_loss(self.run, outcome.training_loss)
@@ -227,8 +228,7 @@ def _prepare(
         SettingsCallback(subject, proofs),
         going_on,
         MetricsCallback(folder, watchers),
-        *of_method(config, folder),
-        EvalCallback(evals.every, evals.run),
+        *of_method(config, folder, trainer, EvalCallback(evals.every, evals.run)),
         ChecksCallback(folder, console),
         progress,
     ):

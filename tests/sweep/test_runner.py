@@ -384,14 +384,14 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
         LocalExecutor(1).submit([sys.executable, "-c", ""], tmp_path / "logs/a.log")
 
 
-def test_cancelling_interrupts_a_job_with_its_children_and_then_kills(tmp_path):
+def test_cancelling_asks_a_job_and_then_kills_it_with_its_children(tmp_path):
     child = (
         "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c',"
         " 'import time; time.sleep(60)'])"
     )
     deaf = (
         child
-        + "; import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(p.pid,"
+        + "; import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(p.pid,"
         " flush=True); time.sleep(60)"
     )
     executor = LocalExecutor(1)

@@ -236,6 +236,10 @@ class Launch(Section):
     """How the training process is started."""
 
     processes: Annotated[Count, Key(observed=True)] = 1
+    grace_seconds: Annotated[Positive, Key(identity=False, trains=False)] = 25.0
+    """From SIGTERM, SIGINT or SIGHUP until training is broken off: to finish its step
+    and save a checkpoint.
+    """
 
 
 class Budget(Section):
