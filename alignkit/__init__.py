@@ -36,6 +36,7 @@ _HOME = {
     "compute_grpo_no_clip_loss": "alignkit.functional",
     "compute_naive_policy_gradient_loss": "alignkit.functional",
     "dpo_loss": "alignkit.functional",
+    "echo": "alignkit.terminal",
     "extract_answer": "alignkit.grading.extract",
     "find_judge": "alignkit.endpoint.judges",
     "grade": "alignkit.grading.grade",

@@ -83,11 +83,13 @@ def place_of(function: Callable[..., Any]) -> str:
 
 
 def printable(text: str) -> str:
-    """Without the control characters that a terminal would obey; line breaks and tabs
-    stay.
+    """Without the characters that a terminal would obey or cannot be sent: controls,
+    directions, half a pair; line breaks and tabs stay.
     """
+    if text.isprintable():
+        return text
     return "".join(
-        "\ufffd" if category(c) in ("Cc", "Cf") and c not in "\n\t\u200d" else c
+        "\ufffd" if category(c) in ("Cc", "Cf", "Cs") and c not in "\n\t\u200d" else c
         for c in text
     )
 

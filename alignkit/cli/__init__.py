@@ -5,6 +5,7 @@ called.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from alignkit import __version__
+from alignkit.terminal import echo, trace
 
 # name: (module, function, one line of help); a table, because importing the commands for --help is slow.
 _COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -131,22 +133,25 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     given = sys.argv[1:] if arguments is None else arguments
-    from alignkit.errors import AlignError, printable
+    from alignkit.errors import AlignError
     from alignkit.run import stopping
 
+    sys.excepthook = trace
     stopping.install()
     try:
         code = cli.main(args=given, prog_name="align", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        echo(told.getvalue(), err=True, nl=False)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\ninterrupted", err=True)
+        echo("\ninterrupted", err=True)
         sys.exit(stopping.exit_code())
     except AlignError as error:
         if "--debug" in given:
             raise
-        click.echo(f"error: {printable(str(error))}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader (head, less) has gone; there is nobody left to tell.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from alignkit import terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
-    from alignkit.terminal import Progress
 
+print_json = terminal.print_json
 kit_option = click.option(
     "--kit",
     "kit",
@@ -125,25 +126,14 @@ def hold(out: Path) -> None:
 
 def console(as_json: bool = False) -> Console:
     """Rich output; on standard error where standard output carries JSON."""
-    from rich.console import Console
-
-    return Console(stderr=as_json)
+    return terminal.screen(stderr=as_json)
 
 
 def counts(by_name: Mapping[str, int]) -> str:
-    """`3 ok, 1 wrong`, as a table of rich shows it."""
-    from alignkit.terminal import cell
-
-    return cell(", ".join(f"{count} {name}" for name, count in by_name.items()))
+    """`3 ok, 1 wrong`."""
+    return ", ".join(f"{count} {name}" for name, count in by_name.items())
 
 
-def progress(title: str) -> Progress:
+def progress(title: str) -> terminal.Progress:
     """How far a command is, on standard error beside its result."""
-    from alignkit.terminal import Progress
-
-    return Progress(console(as_json=True), title)
-
-
-def print_json(value: Any) -> None:
-    """A result for programs."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    return terminal.Progress(console(as_json=True), title)

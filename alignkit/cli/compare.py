@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alignkit.cli.common import console, json_option
+from alignkit.terminal import echo
 
 if TYPE_CHECKING:
     from alignkit.report.collect import Collection
@@ -103,7 +104,7 @@ def show(
     written = _write(collection, found, out) if out else []
     _print(found, style)
     if written:
-        click.echo(f"{len(written)} tables and figures in {out}", err=True)
+        echo(f"{len(written)} tables and figures in {out}", err=True)
 
 
 def _write(collection: Collection, found: Comparison, out: Path) -> list[Path]:
@@ -128,15 +129,11 @@ def _print(found: Comparison, style: str) -> None:
     if style == "table" and screen.is_terminal:
         screen.print(tables.terminal(found, screen.width))
         for note in tables.notes(found):
-            screen.print(
-                f"· {note}",
-                style="bold red" if note.startswith("FORCED") else "dim",
-                markup=False,
-                highlight=False,
-            )
+            forced = note.startswith("FORCED")
+            screen.print(f"· {note}", style="bold red" if forced else "dim")
         return
     # Where the output is no terminal, the Markdown table is the plain one.
     write = {"csv": tables.as_csv, "json": tables.as_json, "latex": tables.latex}.get(
         style, tables.markdown
     )
-    click.echo(write(found), nl=False)
+    echo(write(found), nl=False)

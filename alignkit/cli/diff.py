@@ -14,6 +14,7 @@ from alignkit.cli.common import (
     load_recipe,
     print_json,
 )
+from alignkit.terminal import echo, say
 
 if TYPE_CHECKING:
     from alignkit.recipe import Recipe
@@ -73,21 +74,18 @@ def diff(
     if not out.is_terminal:
         out.width = 240  # a pipe has no width of its own
     if not rows:
-        out.print("nothing differs")
+        say(out, "nothing differs")
         return
-    from rich.markup import escape
     from rich.table import Table
-
-    from alignkit.errors import printable
 
     titles = ("parent", Path(a).name) if b is None else (a, b)
     table = Table(box=None, pad_edge=False)
     for title in ("setting", *titles, "from"):
-        table.add_column(escape(title), overflow="fold")
+        table.add_column(title, overflow="fold")
     for row in rows:
         origins = " | ".join(str(o) for o in (row["a_from"], row["b_from"]) if o)
         cells = (row["key"], _shown(row["a"]), _shown(row["b"]), origins)
-        table.add_row(*(escape(printable(str(cell))) for cell in cells))
+        table.add_row(*map(str, cells))
     out.print(table)
 
 
@@ -137,6 +135,6 @@ def schema(keys: bool) -> None:
     from alignkit.recipe.schema.reference import reference
 
     if keys:
-        click.echo(reference(), nl=False)
+        echo(reference(), nl=False)
     else:
         print_json(json_schema())

@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignkit.cli.common import (
-    console,
-    hold,
-    json_option,
-    print_json,
-    progress,
-)
+from alignkit.cli.common import console, hold, json_option, print_json, progress
 from alignkit.cli.sources import apart, open_with, prompt_options, source_options
 from alignkit.errors import InputError
-from alignkit.terminal import say
+from alignkit.terminal import echo, say
 
 if TYPE_CHECKING:
     from alignkit.endpoint.openai import OpenAIClient
@@ -120,7 +114,7 @@ def distill(
     )
     if write_batch:
         count = work.write_requests(Path(write_batch))
-        click.echo(
+        echo(
             f"{count} requests in {write_batch}; give the results to the same command"
             " with --read-batch"
         )
@@ -131,7 +125,7 @@ def distill(
         made = work.write()
     else:
         if not flags["as_json"]:
-            click.echo(f"to ask: {work.estimate()}; teacher {teacher.model}", err=True)
+            echo(f"to ask: {work.estimate()}; teacher {teacher.model}", err=True)
         before = len(work.asks) - len(work.todo())
         with progress("distill") as report:
             made = work.run(lambda done: report("asked", done, len(work.asks)))

@@ -16,7 +16,7 @@ from alignkit.cli.common import (
     load_registry,
     print_json,
 )
-from alignkit.terminal import cell, say
+from alignkit.terminal import mark, say
 
 if TYPE_CHECKING:
     from alignkit.machine.doctor import Finding
@@ -71,8 +71,7 @@ def _print(
     width = max(len(one.name) for one in findings)
 
     def line(word: str, style: str, text: str) -> None:
-        markup = f"[{style}]{word}[/]  {cell(text)}"
-        out.print(markup, highlight=False, soft_wrap=True)
+        mark(out, word, style, f"  {text}")
 
     for one in findings:
         line(f"{one.status:7}", _STYLES[one.status], f"{one.name:{width}}  {one.found}")

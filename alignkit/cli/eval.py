@@ -21,7 +21,7 @@ from alignkit.cli.eval_options import engine_options, judge_options
 from alignkit.cli.eval_results import left_open, show
 from alignkit.errors import InputError
 from alignkit.run import stopping
-from alignkit.terminal import say
+from alignkit.terminal import echo, say
 
 if TYPE_CHECKING:
     from alignkit.endpoint.judges import JudgeClient
@@ -273,7 +273,7 @@ def _judge(registry: Registry, flags: Mapping[str, Any], root: Path) -> JudgeCli
 
 
 def _announce(text: str) -> None:
-    click.echo(text, err=True)
+    echo(text, err=True)
 
 
 def _patience(model: str) -> Callable[[float], None]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit.cli.common import counts
-from alignkit.terminal import cell, say
+from alignkit.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,9 +26,7 @@ def show(summaries: Sequence[Mapping[str, Any]], out: Console) -> None:
         if s["low"] is not None:
             interval = f"{s['low']:.4f} to {s['high']:.4f}"
         names = (s["eval"], s["provenance"]["model"], s["metric"])
-        table.add_row(
-            *map(cell, names), value, interval, str(s["n"]), counts(s["status"])
-        )
+        table.add_row(*names, value, interval, str(s["n"]), counts(s["status"]))
     out.print(table)
     for s in summaries:
         for name, count in s["tally"].items():

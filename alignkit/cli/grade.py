@@ -21,7 +21,7 @@ from alignkit.cli.common import (
 )
 from alignkit.cli.sources import apart
 from alignkit.run import stopping
-from alignkit.terminal import cell, say
+from alignkit.terminal import echo, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +91,7 @@ def grade(
             return 0
         done = stored.graded_before(Path(out), rows, list(rewards)) if out else []
         if done:
-            click.echo(f"{len(done)} rows were graded before", err=True)
+            echo(f"{len(done)} rows were graded before", err=True)
         started = time.perf_counter()
         try:
             with progress("grade") as report:
@@ -104,7 +104,7 @@ def grade(
             hint = "with --out FILE it could go on from here"
             if out:
                 hint = "run the same command again to go on"
-            click.echo(f"interrupted after {len(done)} rows; {hint}", err=True)
+            echo(f"interrupted after {len(done)} rows; {hint}", err=True)
             return stopping.exit_code()
         seconds = time.perf_counter() - started
     summary = summarize_grades(file, list(rewards), done, seconds)
@@ -124,7 +124,7 @@ def show(summary: Mapping[str, Any], screen: Console) -> None:
         value = entry.get("accuracy", entry.get("mean"))
         times = entry["seconds"]
         table.add_row(
-            cell(label),
+            label,
             f"{value:.4f}",
             f"{entry['low']:.4f} to {entry['high']:.4f}",
             str(entry["n"]),

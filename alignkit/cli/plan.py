@@ -13,7 +13,7 @@ from alignkit.cli.common import (
     print_json,
     recipe_options,
 )
-from alignkit.terminal import cell, say
+from alignkit.terminal import mark, say
 
 
 @click.command()
@@ -65,7 +65,7 @@ def _print(loaded: Any, plans: list[Any]) -> None:
     for key, (value, origin) in stated.items():
         say(out, f"{key:{key_width}}  {value:{value_width}}  {origin}")
     for p in plans:
-        out.rule(cell(f"{p.name} ({p.config.method})"))
+        out.rule(f"{p.name} ({p.config.method})")
         for plugin in p.plugins:
             say(out, f"{plugin.kind} {plugin.name}: {plugin.file}")
         for title, facts in (
@@ -82,22 +82,13 @@ def _print(loaded: Any, plans: list[Any]) -> None:
                 say(out, f"{title}: {name}: {shown}")
         for text in _estimate(p.estimate):
             say(out, text)
-        for text in p.warnings:
-            out.print(
-                f"[yellow]warning[/yellow]: {cell(text)}",
-                highlight=False,
-                soft_wrap=True,
-            )
-        for text in p.wrong:
-            out.print(
-                f"[red]wrong[/red]: {cell(text)}", highlight=False, soft_wrap=True
-            )
-        for text in p.missing:
-            out.print(
-                f"[yellow]missing[/yellow]: {cell(text)}",
-                highlight=False,
-                soft_wrap=True,
-            )
+        for word, style, texts in (
+            ("warning", "yellow", p.warnings),
+            ("wrong", "red", p.wrong),
+            ("missing", "yellow", p.missing),
+        ):
+            for text in texts:
+                mark(out, word, style, f": {text}")
 
 
 def _estimate(found: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from alignkit.cli.common import (
     print_json,
 )
 from alignkit.errors import InputError, PluginError, listing, nearest
-from alignkit.terminal import cell, say
+from alignkit.terminal import echo, say
 
 DETAIL = 90  # characters shown of why something was not checked
 
@@ -53,7 +53,7 @@ def list_(kind: str | None, kit: tuple[str, ...], as_json: bool) -> None:
     for plugin in found:
         table.add_row(
             *(plugin.kind, plugin.name, plugin.kit),
-            cell(_summary(plugin.functions)),
+            _summary(plugin.functions),
         )
     console().print(table)
 
@@ -144,8 +144,8 @@ def new(kind: str, name: str, folder: str) -> None:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.replace("NAME", name), encoding="utf-8")
-        click.echo(f"wrote {path}")
-    click.echo(
+        echo(f"wrote {path}")
+    echo(
         f"next: edit it, then  align plugins check {name} --kit {folder}  and  python"
         f" -m pytest {folder}/tests"
     )
@@ -203,12 +203,12 @@ def check(names: tuple[str, ...], kit: tuple[str, ...], as_json: bool) -> int:
         marks = {True: "ok", False: "FAILED", None: "-"}
         for c in found:
             detail = c.detail if c.ok is False else c.detail[:DETAIL]
-            click.echo(
+            echo(
                 f"{f'{c.kind} {c.plugin}':{width}}  {marks[c.ok]:6}  {c.check:24}"
                 f" {detail}".rstrip()
             )
         skipped = sum(c.detail.startswith("not checked") for c in found)
-        out.print(f"{len(found)} checks, {len(failed)} failed, {skipped} not checked")
+        echo(f"{len(found)} checks, {len(failed)} failed, {skipped} not checked")
     return 1 if failed else 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.cli.common import print_json
 from alignkit.errors import InputError
-from alignkit.terminal import cell, say
+from alignkit.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ def table(
 
     drawn = Table(*names, box=None, pad_edge=False)
     for line in lines:
-        drawn.add_row(*map(cell, line))
+        drawn.add_row(*map(str, line))
     out.print(drawn)
 
 
@@ -87,7 +87,7 @@ def print_group(
 
 
 def _print_row(row: Row, out: Console) -> None:
-    out.rule(cell(_place(row)))
+    out.rule(_place(row))
     facts = {
         "reward": number(row["reward"]),
         "advantage": number(row["advantage"]),
@@ -171,7 +171,7 @@ def print_versus(compared: Versus, limit: int, out: Console, as_json: bool) -> N
     sides = {"fixed": compared.fixed, "broken": compared.broken}
     for side, pairs in sides.items():
         for before, after in pairs[:limit]:
-            out.rule(cell(f"{side}: {_short(browse.question_of(after))}"))
+            out.rule(f"{side}: {_short(browse.question_of(after))}")
             say(out, f"truth: {after['truth']}")
             say(out, f"before: {_short(before['response'], 400)}")
             say(out, f"after: {_short(after['response'], 400)}")

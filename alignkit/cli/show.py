@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from alignkit import data
 from alignkit.errors import InputError
+from alignkit.terminal import echo, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,7 +122,7 @@ def print_segments(
     out.rule(f"row {number} of {total}")
     for part in parts:
         if not part["ids"]:
-            out.print(Text(f"{part['part']}: {part.get('text')!r}"))
+            say(out, f"{part['part']}: {part.get('text')!r}")
             continue
         state = "trained on" if part["trained"] else "not trained on"
         out.print(
@@ -192,14 +191,12 @@ def print_stats(result: Mapping[str, Any], out: Console) -> None:
     out.print(table)
     most = max(count for _, _, count in result["histogram"])
     for low, high, count in result["histogram"]:
-        click.echo(
-            f"{low:>7} to {high:>7}  {'#' * round(BAR * count / most):{BAR}}  {count}"
-        )
+        echo(f"{low:>7} to {high:>7}  {'#' * round(BAR * count / most):{BAR}}  {count}")
     for limit, effect in result["limits"].items():
-        click.echo(
+        echo(
             f"max_length {limit}: {effect['dropped']} rows dropped for a long prompt,"
             f" {effect['cut']} cut ({effect['tokens_lost']} tokens lost)"
         )
-    click.echo(
+    echo(
         f"suggested max_length: {result['suggested_max_length']} (the 95th percentile)"
     )

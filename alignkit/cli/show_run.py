@@ -19,7 +19,7 @@ from alignkit.cli.rows import (
     table,
 )
 from alignkit.errors import InputError
-from alignkit.terminal import say
+from alignkit.terminal import echo, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,7 +96,7 @@ def show(
     else:
         _overview(folder, out, as_json)
     for text in record.unread:
-        click.echo(f"not read: {text}", err=True)
+        echo(f"not read: {text}", err=True)
 
 
 def _stage(read: Sequence[Record], stage: str | None, folder: Path) -> Record:

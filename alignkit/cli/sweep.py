@@ -18,11 +18,12 @@ from alignkit.cli.common import (
 )
 from alignkit.errors import InputError
 from alignkit.run import stopping
-from alignkit.terminal import cell, say
+from alignkit.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from alignkit.plugins import Registry
     from alignkit.sweep.check import Checked
@@ -207,11 +208,13 @@ def _progress(state: Sweep) -> Table:
             for job in state.jobs
             if job.variant == label
         }
-        table.add_row(cell(label), *(cells[seed] for seed in seeds))
+        table.add_row(label, *(cells[seed] for seed in seeds))
     return table
 
 
-def _cell(job: Job, metric: str) -> str:
+def _cell(job: Job, metric: str) -> Text:
+    from rich.text import Text
+
     from alignkit.sweep.jobs import rows
 
     text: str = "reused" if job.reused else job.status
@@ -221,7 +224,7 @@ def _cell(job: Job, metric: str) -> str:
         if logged and job.status == "running":
             text = f"step {logged[-1]['step']}" + (f"/{job.steps}" if job.steps else "")
         text += f"  {values[-1]:.3f}" if values else ""
-    return f"[{STYLES[job.status]}]{text}[/]"
+    return Text(text, style=STYLES[job.status])
 
 
 def _differences(checked: Checked) -> Table:
@@ -237,7 +240,7 @@ def _differences(checked: Checked) -> Table:
         f"{spec.name}: {len(checked.variants)} variants x {len(seeds)} seeds, decided"
         f" by {checked.metric}"
     )
-    table = Table(box=box.SIMPLE_HEAD, title=cell(title), title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for head in ("variant", "setting", "base", "here", "from", "steps"):
         table.add_column(head, overflow="fold")
     for variant in checked.variants:
@@ -254,8 +257,8 @@ def _differences(checked: Checked) -> Table:
             first = number == 0
             steps = "" if variant.steps is None or not first else str(variant.steps)
             table.add_row(
-                cell(variant.label) if first else "",
-                *(cell(entry) for entry in row),
+                variant.label if first else "",
+                *map(str, row),
                 steps,
             )
     return table

@@ -25,6 +25,7 @@ from typing import Any
 from alignkit.errors import MissingError
 from alignkit.recipe import trl_classes
 from alignkit.run.files import atomic_write
+from alignkit.terminal import echo
 
 # The class that holds the `train` fields of a method. A further method is a line more.
 CONFIGS = {
@@ -150,10 +151,7 @@ def _ask_classes() -> str:
     """What the child prints. It imports nothing from the current directory (-P)."""
     if sys.stderr.isatty():
         version = metadata.version("trl")
-        print(
-            f"Reading the settings of TRL {version}, once: some seconds.",
-            file=sys.stderr,
-        )
+        echo(f"Reading the settings of TRL {version}, once: some seconds.", err=True)
     script = str(Path(trl_classes.__file__))
     done = subprocess.run(
         [sys.executable, "-P", script, *CLASSES],

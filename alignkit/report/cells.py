@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from alignkit.report.intervals import Interval
     from alignkit.report.results import Result
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+
 
 def number(value: float | None, sign: bool = False) -> str:
     """Three decimals below 10, one above; `-` for none."""
@@ -95,10 +97,15 @@ def short_metric(metric: str) -> str:
     return metric.removeprefix("eval/")
 
 
-def markdown_escaped(text: str) -> str:
-    """Text that makes no cell, tag or link of its own."""
-    special = r"([|\\]|<(?=[a-zA-Z/!])|(?<=\])\()"
-    return re.sub(special, r"\\\1", text).replace("\n", " ")
+def csv_cell(value: object) -> object:
+    """Numbers as they are; text that a spreadsheet would compute stands behind an
+    apostrophe.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    formula = text.lstrip()[:1] in tuple("=+-@") or text[:1] in tuple("\t\r\n")
+    return f"'{text}" if formula and not _NUMBER.fullmatch(text) else text
 
 
 def latex_escaped(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from alignkit import checks, records
 from alignkit.checks import Report
 from alignkit.errors import InputError, listing
+from alignkit.report.markdown import escaped
 from alignkit.terminal import say
 
 if TYPE_CHECKING:
@@ -70,10 +71,11 @@ def section(reports: Sequence[Report]) -> list[str]:
         return []
     lines = ["", "## What the checks say", ""]
     for report in reports:
-        lines.append(f"{report.stage}: {_counts(report)}.")
+        lines.append(f"{escaped(report.stage)}: {_counts(report)}.")
         lines += [
-            f"- **{f.level}: {f.title}.** {f.evidence}. To do: {f.cure}."
-            + (f" Rows: {listing(f.rows)}." if f.rows else "")
+            f"- **{f.level}: {escaped(f.title)}.** "
+            + escaped(f"{f.evidence}. To do: {f.cure}.")
+            + (f" Rows: {escaped(listing(f.rows))}." if f.rows else "")
             for f in report.findings
         ]
         lines.append("")

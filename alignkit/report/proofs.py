@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alignkit.proofs.record import Outcome, Proof, read_proofs
+from alignkit.report import markdown
 
 # where the runs inside a run lie
 _INSIDE = ("stages/*", "iterations/*/sft")
@@ -41,18 +42,16 @@ def section(proofs: Mapping[str, Sequence[Proof]]) -> list[str]:
     """Lines of Markdown: every proof with what was measured, what not, and why."""
     if not proofs:
         return []
-    lines = ["", "## What this run proved of itself", ""]
-    lines += ["| run | claim | outcome | measured | allowed | seconds | |"]
-    lines += ["| --- " * 7 + "|"]
+    rows = []
     for name, each in proofs.items():
         for p in sorted(each, key=lambda proof: _ORDER.index(proof.outcome)):
             value = "" if p.value is None else f"{p.value:.3g} {p.unit}".strip()
             allowed = "" if p.tolerance is None else f"{p.tolerance:.3g}"
             said = [part for part in (p.fault, p.why, p.note) if part]
             cells = (name, p.says, p.outcome, value, allowed, f"{p.seconds:g}")
-            told = "; ".join(said).replace("|", "/").replace("\n", " ")
-            lines.append("| " + " | ".join((*cells, told)) + " |")
-    return lines
+            rows.append((*cells, "; ".join(said)))
+    head = ("run", "claim", "outcome", "measured", "allowed", "seconds", "")
+    return ["", "## What this run proved of itself", "", *markdown.table(head, rows)]
 
 
 def waived(folder: Path) -> dict[str, str]:

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit.report import findings
+from alignkit.report import findings, markdown
 from alignkit.report.figures import learning_curve
+from alignkit.report.markdown import escaped
 from alignkit.report.proofs import line, proofs_of, section
 from alignkit.run import Run, atomic_write, read_rows
 from alignkit.run.rows import Row
-from alignkit.terminal import cell, say
+from alignkit.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN_ANSWERS = 3
 REPORT = "report.md"
+HEADS = ("eval", "when", "result", "95 % interval", "n")
 
 
 def print_run(
@@ -41,11 +43,9 @@ def print_run(
         stages, model = dict(result), run.folder / "stages" / list(result)[-1]
     rows = _rows(stages)
     if rows:
-        table = Table(
-            "eval", "when", "result", "95 % interval", "n", box=None, pad_edge=False
-        )
+        table = Table(*HEADS, box=None, pad_edge=False)
         for row in rows:
-            table.add_row(*map(cell, row))
+            table.add_row(*row)
         console.print(table)
     for question, answers in _answers(run.folder, stages):
         say(console, question)
@@ -54,13 +54,7 @@ def print_run(
     proofs, reports = proofs_of(run.folder), findings.reports_of(run.folder)
     logged = _logged(run.folder, stages, method)
     figure = learning_curve(logged, run.folder / "learning_curve")
-    lines = [
-        "# " + str(run.manifest["name"]),
-        "",
-        "| eval | when | result | 95 % interval | n |",
-        "| --- " * 5 + "|",
-    ]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines = [f"# {escaped(run.manifest['name'])}", "", *markdown.table(HEADS, rows)]
     atomic_write(
         run.folder / REPORT,
         "\n".join(

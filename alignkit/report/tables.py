@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from alignkit.errors import printable
 from alignkit.report import cells
-from alignkit.report.cells import latex_escaped, markdown_escaped
+from alignkit.report import markdown as marked
+from alignkit.report.cells import latex_escaped
+from alignkit.terminal import as_json as json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,7 +47,6 @@ def terminal(comparison: Comparison, width: int = 120) -> Table:
     narrow.
     """
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     wide, folded = width >= 100, len(comparison.columns) > FOLDED
@@ -58,16 +58,16 @@ def terminal(comparison: Comparison, width: int = 120) -> Table:
     if not folded:
         columns = cells.short_keys(comparison.columns)
     for column in ["variant", *columns]:
-        table.add_column(escape(column), overflow="fold")
+        table.add_column(column, overflow="fold")
     table.add_column("seeds", justify="right")
     for metric in comparison.metrics:
-        name = escape(cells.short_metric(metric))
+        name = cells.short_metric(metric)
         table.add_column(name, justify="right", no_wrap=wide)
         table.add_column("difference", justify="right", no_wrap=wide)
         table.add_column("p", justify="right", no_wrap=True)
         table.add_column("verdict", no_wrap=wide)
     for row in comparison.rows:
-        texts = map(escape, _terminal_row(row, comparison, folded))
+        texts = _terminal_row(row, comparison, folded)
         table.add_row(*texts, style="bold" if row.base else None)
     return table
 
@@ -92,14 +92,10 @@ def _terminal_row(row: Row, comparison: Comparison, folded: bool) -> Iterator[st
 
 def markdown(comparison: Comparison) -> str:
     """A GitHub table with the notes below."""
-    head, *rows = (
-        "| " + " | ".join(map(markdown_escaped, row)) + " |"
-        for row in _flat(comparison)
-    )
-    rule = "|" + " --- |" * len(next(_flat(comparison)))
-    notes = [f"- {markdown_escaped(note)}" for note in _all_notes(comparison)]
+    head, *rows = _flat(comparison)
+    notes = [f"- {marked.escaped(note)}" for note in _all_notes(comparison)]
     mark = [f"**{FORCED}**", ""] if comparison.forced else []
-    return "\n".join([*mark, head, rule, *rows, "", *notes, ""])
+    return "\n".join([*mark, *marked.table(head, rows), "", *notes, ""])
 
 
 def latex(comparison: Comparison) -> str:
@@ -125,14 +121,14 @@ def as_csv(comparison: Comparison) -> str:
     writer = csv.writer(text, lineterminator="\n")
     fields = [f"{metric}:{name}" for metric in comparison.metrics for name in FIELDS]
     head = ["variant", "base", "seeds", *comparison.columns, *fields]
-    writer.writerow([*head, "measured_differently"])
+    writer.writerow(map(cells.csv_cell, [*head, "measured_differently"]))
     forced = "; ".join(comparison.forced)
     for row in comparison.rows:
         texts: list[object] = [row.label, int(row.base), " ".join(map(str, row.seeds))]
         texts += cells.settings(row, comparison, absent="")
         for metric in comparison.metrics:
             texts += _numbers(row.results.get(metric))
-        writer.writerow([*texts, forced])
+        writer.writerow(map(cells.csv_cell, [*texts, forced]))
     return text.getvalue()
 
 
@@ -167,8 +163,7 @@ def _numbers(result: Result | None) -> list[object]:
 
 def as_json(comparison: Comparison) -> str:
     """Everything, with both the tests over questions and over seeds."""
-    text = json.dumps(comparison.as_dict(), indent=2, ensure_ascii=False, default=str)
-    return text + "\n"
+    return json_text(comparison.as_dict()) + "\n"
 
 
 def notes(comparison: Comparison) -> list[str]:

@@ -18,6 +18,7 @@ from alignkit.engines.vllm_start import Limits
 from alignkit.recipe.schema import ExpertIteration, OwnVllm
 from alignkit.run import append_rows, new_row, read_rows
 from alignkit.run.rows import Row, Source
+from alignkit.terminal import say
 from alignkit.train.evals import BATCH
 
 if TYPE_CHECKING:
@@ -139,9 +140,9 @@ class Asking:
                 chunk.stop == len(prompts)
                 or start // CHUNK % max(1, len(prompts) // CHUNK // 5) == 0
             ):
-                self.console.print(
+                say(
+                    self.console,
                     f"sampled {chunk.stop} of {len(prompts)} questions x {count}",
-                    highlight=False,
                 )
         return [known[number, k] for number in numbers for k in range(count)]
 

@@ -22,6 +22,7 @@ from alignkit.evaluate import (
 )
 from alignkit.evaluate.store import THIS_RUN
 from alignkit.recipe.schema import Policy, Stage, Stepped
+from alignkit.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,9 +137,7 @@ class TrainingEvals:
         self._keep_best(
             name, step, numbers, {summary["metric"], *summary.get("metrics", {})}
         )
-        self.console.print(
-            f"{self.config.name}: step {step}  {_line(summary)}", highlight=False
-        )
+        say(self.console, f"{self.config.name}: step {step}  {_line(summary)}")
         self.watchers.eval_finished(name, summary)
 
     @contextmanager

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import run
 from alignkit.recipe import to_yaml
 from alignkit.recipe.schema import ExpertIteration
+from alignkit.terminal import say
 from alignkit.train.asking import revision_of
 from alignkit.train.children import child, run_stage, status
 from alignkit.train.resumed import tokens_spent
@@ -87,8 +88,9 @@ def execute(
             log.warning(
                 "iteration %d kept no rollout; the model stays as it is", iteration
             )
-            console.print(
-                f"iteration {iteration} kept no rollout; the model stays as it is"
+            say(
+                console,
+                f"iteration {iteration} kept no rollout; the model stays as it is",
             )
         if iteration == 1:
             _log(folder, 0, {}, folder.folder)
@@ -195,9 +197,9 @@ def _log(folder: run.Run, iteration: int, counts: dict[str, Any], source: Path) 
 
 
 def _line(console: Console, iteration: int, counts: dict[str, Any]) -> None:
-    console.print(
+    say(
+        console,
         f"iteration {iteration}: kept {counts['ei/kept']} of {counts['ei/rollouts']}"
         f" rollouts, solved {counts['ei/fraction_solved']:.1%} of"
         f" {counts['ei/questions']} questions",
-        highlight=False,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import provenance, run
 from alignkit.errors import InputError, nearest
 from alignkit.recipe import to_yaml
+from alignkit.terminal import say
 from alignkit.train.children import run_stage, status
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def execute(
     for name in names if only is None else [only]:
         inside = folder.folder / "stages" / name
         if status(inside) == "done":
-            console.print(f"stage {name}: done already, kept", highlight=False)
+            say(console, f"stage {name}: done already, kept")
             continue
         console.rule(f"stage {name}")
         file = folder.folder / "stages" / f"{name}.yaml"

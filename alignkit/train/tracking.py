@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from alignkit.recipe.schema import Stage
+from alignkit.terminal import say
 from alignkit.train.callbacks import NAMES
 
 if TYPE_CHECKING:
@@ -129,8 +130,4 @@ def say_how_to_sync(console: Console, config: Stage, folder: Path) -> None:
         else []
     )
     for run in offline:
-        console.print(
-            f"wandb was offline; to upload: wandb sync {run}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(console, f"wandb was offline; to upload: wandb sync {run}")
