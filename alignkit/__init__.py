@@ -17,6 +17,7 @@ _HOME = {
     "Callback": "alignkit.types",
     "DatasetSource": "alignkit.types",
     "Eval": "alignkit.types",
+    "EvalFamily": "alignkit.types",
     "InputError": "alignkit.errors",
     "Judge": "alignkit.types",
     "JudgeClient": "alignkit.endpoint.judges",

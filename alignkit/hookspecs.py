@@ -15,6 +15,7 @@ from alignkit.types import (
     Callback,
     DatasetSource,
     Eval,
+    EvalFamily,
     Judge,
     Loss,
     Prompt,
@@ -45,6 +46,11 @@ def align_advantages() -> Iterable[Advantage]:  # type: ignore[empty-body]
 @hookspec
 def align_evals() -> Iterable[Eval]:  # type: ignore[empty-body]
     """Benchmarks, named under `evals:` and by `align eval`."""
+
+
+@hookspec
+def align_eval_families() -> Iterable[EvalFamily]:  # type: ignore[empty-body]
+    """Benchmarks of another library: a family NAME makes the evals `NAME:…`."""
 
 
 @hookspec

@@ -21,6 +21,8 @@ STATUSES: tuple[str, ...] = get_args(Status)
 Normalize = Literal["sequence", "constant", "token", "microbatch"]
 NORMALIZATIONS: tuple[str, ...] = get_args(Normalize)
 Message = Mapping[str, str]  # {"role": "user", "content": "…"}
+Answering = Callable[[Sequence[Sequence[Message]], Mapping[str, Any]], Sequence[str]]
+Summing = Callable[[Sequence[Mapping[str, Any]], Path], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,7 @@ class Loss:
     methods: tuple[str, ...]  # of sft, grpo, rloo, dpo
     # () for per-sequence losses
     normalize: tuple[Normalize, ...] = ("sequence", "constant", "token", "microbatch")
-    # declared when the gradient depends on how the batch is cut
-    depends_on_microbatch: bool = False
+    depends_on_microbatch: bool = False  # the gradient depends on how the batch is cut
     # "needed": of a policy loss, which `train.beta: 0` leaves without one; "none": of a
     # preference loss that reads no reference log-probs
     reference: Literal["", "needed", "none"] = ""
@@ -169,8 +170,11 @@ class Sample:
     prompt: str | Sequence[Message]
     truth: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    # continuations compared by log-likelihood; empty: the model generates
+    # continuations compared by log-likelihood; empty: the model generates. The score
+    # finds [choice, log-prob, greedy or not] of each in metadata["loglikelihoods"]
     choices: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()  # the prompt of each choice, where they differ
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # the same in all samples
     # what is scored: the reply behind `</think>`, or the whole response
     reasoning: Literal["strip", "keep"] = "strip"
 
@@ -199,24 +203,30 @@ class Eval:
     `samples(rows, render, *, options)` turns dataset rows into Samples (`render(row)`
     applies the prompt); `score(sample, response)` grades one completion, or `judge`
     describes how a model does; `summarize(results, folder)` adds breakdowns to the
-    summary, where a result is a scored row of samples.jsonl, and may write files of its
-    own. `data`, `prompt`, `sampling` are the published defaults that a recipe or flag
-    may change.
+    summary (and metrics, under `metrics`), where a result is a scored row of
+    samples.jsonl, and may write files of its own. `data`, `prompt`, `sampling` are the
+    published defaults that a recipe or flag may change. `where` is that of `Reward`.
     """
 
     name: str
     samples: Callable[..., Iterable[Sample]]
     score: Callable[..., Score] | None = None
     judge: JudgeTask | None = None
-    summarize: (
-        Callable[[Sequence[Mapping[str, Any]], Path], Mapping[str, Any]] | None
-    ) = None
-    # {dataset: math, split: test}
-    data: Mapping[str, Any] = field(default_factory=dict)
+    summarize: Summing | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)  # {dataset: …, split: …}
     prompt: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     metric: str = "accuracy"
     source: str = ""  # the paper or repository whose settings these are
+    where: Literal["pool", "process"] = "pool"
+
+
+@dataclass(frozen=True, slots=True)
+class EvalFamily:
+    """`make(rest)` gives the eval `NAME:rest`; its dataset says whether there is one."""
+
+    name: str
+    make: Callable[[str], Eval]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,13 +244,7 @@ class Judge:
     base_url: str = ""
     key: str | None = None  # the environment variable that holds the key
     price: float | None = None  # US dollars per million tokens, in and out
-    create: (
-        Callable[
-            [str],
-            Callable[[Sequence[Sequence[Message]], Mapping[str, Any]], Sequence[str]],
-        ]
-        | None
-    ) = None
+    create: Callable[[str], Answering] | None = None
     read_choice: Callable[[Mapping[str, Any]], str | None] | None = None
 
 

@@ -3,6 +3,7 @@
 import pytest
 from servers import OpenAIServer
 
+from alignkit.endpoint.answers import continuation_logprob
 from alignkit.engines.base import Sampling
 from alignkit.engines.openai import OpenAIEngine
 from alignkit.errors import InputError, WorkError
@@ -227,9 +228,19 @@ def test_loglikelihoods_sum_the_continuation_only():
         found = engine(server).loglikelihoods(
             [("The answer is", (" A", " BC")), ("x", ("y",))]
         )
-    assert found[0] == pytest.approx(
-        [-0.01 * (32 + 65), -0.01 * (32 + 66 + 67)]
-    ) and found[1] == pytest.approx([-1.21])
+    sums = [[one.logprob for one in choices] for choices in found]
+    assert sums[0] == pytest.approx([-0.01 * (32 + 65), -0.01 * (32 + 66 + 67)])
+    assert sums[1] == pytest.approx([-1.21])
+    assert found[1][0].greedy is None, "this server does not say"
+
+
+@pytest.mark.parametrize(("best", "greedy"), [(-0.1, True), (-0.05, False)])
+def test_a_choice_is_greedy_where_each_of_its_tokens_is_the_likeliest(best, greedy):
+    logprobs = {"tokens": ["x", " A", "!"], "token_logprobs": [None, -0.1, -9.0]}
+    logprobs["top_logprobs"] = [None, {" A": -0.1, " B": best}, {"!": -9.0}]
+    answer = {"choices": [{"logprobs": logprobs}]}
+    answer["usage"] = {"prompt_tokens": 2, "completion_tokens": 1}
+    assert continuation_logprob(answer, " A") == (-0.1, greedy)
 
 
 def test_loglikelihoods_need_a_server_that_echoes_and_text():

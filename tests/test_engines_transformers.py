@@ -358,6 +358,15 @@ def test_a_diverged_model_is_an_error_not_a_text() -> None:
             engine((model, tokenizer)).generate(PROMPTS, sampling)
 
 
+def greedily(model, ids: list[int], count: int) -> list[int]:
+    said: list[int] = []
+    for _ in range(count):
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids + said])).logits[0, -1]
+        said.append(int(logits.argmax()))
+    return said
+
+
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_loglikelihoods_equal_a_direct_computation(pair, batch_size: int) -> None:
     model, tokenizer = pair
@@ -374,7 +383,10 @@ def test_loglikelihoods_equal_a_direct_computation(pair, batch_size: int) -> Non
             sum(direct_logprobs(model, ids, tokenizer(choice)["input_ids"]))
             for choice in choices
         ]
-        assert got == pytest.approx(expected, abs=1e-4)
+        assert [one.logprob for one in got] == pytest.approx(expected, abs=1e-4)
+        for choice, one in zip(choices, got, strict=True):
+            said = tokenizer(choice)["input_ids"]
+            assert one.greedy == (greedily(model, ids, len(said)) == said)
 
 
 def test_single_token_choices_share_one_pass_over_the_prompt(pair) -> None:
@@ -385,6 +397,14 @@ def test_single_token_choices_share_one_pass_over_the_prompt(pair) -> None:
     engine(pair).loglikelihoods([("User: 8+2=", ("1", "2", "3", "4"))])
     hook.remove()
     assert rows == [1]
+
+
+def test_an_empty_prompt_is_the_start_token(pair) -> None:
+    model, tokenizer = pair
+    ((got,),) = engine(pair).loglikelihoods([("", ("12",))])
+    start = [tokenizer.bos_token_id or tokenizer.eos_token_id]
+    expected = sum(direct_logprobs(model, start, tokenizer("12")["input_ids"]))
+    assert got.logprob == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_empty_choice_is_refused(pair) -> None:

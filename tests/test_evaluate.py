@@ -10,6 +10,7 @@ from servers import OpenAIServer, say
 
 from alignkit import kits, plugins
 from alignkit.endpoint.judges import JudgeClient, resolve
+from alignkit.engines.base import Likelihood
 from alignkit.engines.openai import OpenAIEngine
 from alignkit.errors import InputError, MissingError, WorkError
 from alignkit.evaluate import EvalRequest, StoredResponses, evaluate, plan_eval
@@ -304,7 +305,9 @@ def test_choices_are_compared_by_log_likelihood(registry, grader, tmp_path):
     with OpenAIServer(vllm=True) as server:
         summary = evaluate(planned, engine(server), tmp_path, grader=grader)
     row = rows_of(summary)[0]
-    assert row["response"] == " A" and list(row["metadata"]["loglikelihoods"]) == [
+    assert row["response"] == " A" and [
+        one[0] for one in row["metadata"]["loglikelihoods"]
+    ] == [
         " A",
         " B",
         " C",
@@ -324,7 +327,8 @@ def test_likelihoods_that_are_no_numbers_name_no_letter(registry, tmp_path):
         name, model = "transformers", "m"
 
         def loglikelihoods(self, requests):
-            return [[float("nan")] * len(choices) for _, choices in requests]
+            nothing = Likelihood(float("nan"), None)
+            return [[nothing] * len(choices) for _, choices in requests]
 
     rows = [
         {

@@ -215,7 +215,7 @@ def test_an_eval_of_ones_own_runs_in_training_and_is_part_of_the_fingerprint(tmp
     assert summary["provenance"]["grader"]["options"] == options
 
 
-@pytest.mark.parametrize("word", ["data"])
+@pytest.mark.parametrize("word", ["data", "lm"])
 def test_no_eval_or_option_is_called_as_a_way_to_name_evals(tmp_path, word):
     (tmp_path / "evals").mkdir()
     file = tmp_path / "evals/taken.py"

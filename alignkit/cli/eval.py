@@ -114,6 +114,9 @@ def evaluate(
         choice.check(name)
     asked = requests(registry, evals, flags["reward"])
     planned = plan_all(_requests(registry, asked, flags), registry, stored)
+    for one in planned:
+        if one.likelihood and stored is None:
+            choice.check_likelihood(one.request.plugin.name)
     root = Path(flags["out"]) if flags["out"] else ROOT / "evals"
     session = Session(
         planned=planned,

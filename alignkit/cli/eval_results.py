@@ -32,6 +32,7 @@ def show(summaries: Sequence[Mapping[str, Any]], out: Console) -> None:
         for name, count in s["tally"].items():
             say(out, f"{s['eval']}: {name}: {count}")
         passes = {k: v for k, v in s["metrics"].items() if k.startswith("pass@")}
+        passes |= s.get("reported", {})
         if passes:
             values = ", ".join(f"{k} {v:.4f}" for k, v in passes.items())
             say(out, f"{s['eval']}: {values}")

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from alignkit.data.files import Row, read_file
 from alignkit.data.prompts import (
@@ -75,7 +75,8 @@ def load_rows(
             f"dataset '{plugin.name}' is not read from a file, so it takes no path:"
             f" {core['path']}"
         )
-    splits = get_args(accepted["split"].annotation) if "split" in accepted else ()
+    hint = accepted["split"].annotation if "split" in accepted else None
+    splits = get_args(hint) if get_origin(hint) is Literal else ()
     if splits and "split" in core and core["split"] not in splits:
         raise InputError(
             f"dataset '{plugin.name}' has no split '{core['split']}'; it has"

@@ -79,21 +79,25 @@ def _content(content: object) -> str:
     return _string(content or "")
 
 
-def continuation_logprob(answer: Any, choice: str) -> float:
-    """Sum over the echoed prompt's last tokens that cover `choice`, in nats; the one
-    generated token behind them is left out.
+def continuation_logprob(answer: Any, choice: str) -> tuple[float, bool | None]:
+    """Sum over the echoed prompt's last tokens that cover `choice`, in nats (the one
+    generated token behind them is left out), and whether each is the likeliest; None
+    where the server does not say.
     """
     given = answer["choices"][0]["logprobs"]
     tokens, values = given["tokens"], given["token_logprobs"]
     counts = usage_of(answer["usage"])
     if counts is None or len(tokens) < counts[0]:
         raise ValueError("fewer tokens than the prompt has")
-    text, total = "", 0.0
+    tops = given.get("top_logprobs")
+    text, total, likeliest = "", 0.0, True
     for position in range(counts[0] - 1, 0, -1):
         text = tokens[position] + text
         total += float(values[position])
+        if tops:
+            likeliest &= values[position] >= max(tops[position].values())
         if text.endswith(choice):
-            return total
+            return total, likeliest if tops else None
     raise ValueError("the echoed tokens do not end with the choice")
 
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from alignkit.machine.gpus import cuda_available
 from alignkit.sampling import Completion, PromptText, Sampling
 
-__all__ = ["Completion", "Engine", "OnDone", "PromptText", "Sampling"]
+__all__ = ["Completion", "Engine", "Likelihood", "OnDone", "PromptText", "Sampling"]
 
 OnDone = Callable[[int, list[Completion]], None]
+
+
+class Likelihood(NamedTuple):
+    """Of a continuation: its summed log-prob (nats), and whether greedy decoding would
+    have said it; None where that cannot be had.
+    """
+
+    logprob: float
+    greedy: bool | None
 
 
 def local_engine(asked: str) -> str:
@@ -43,9 +52,10 @@ class Engine(Protocol):
 
     def loglikelihoods(
         self, requests: Sequence[tuple[PromptText, tuple[str, ...]]]
-    ) -> list[list[float]]:
-        """For each (prompt, choices): the summed log-prob (nats) of every choice as the
-        prompt's continuation.
+    ) -> list[list[Likelihood]]:
+        """For each (prompt, choices): the likelihood of every choice as the prompt's
+        continuation; an empty prompt is the start token, or the end token where there
+        is none.
         """
         ...
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from alignkit.endpoint.answers import continuation_logprob
 from alignkit.endpoint.http import Outcome
 from alignkit.endpoint.openai import CHAT, COMPLETIONS, OpenAIClient
-from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
+from alignkit.engines.base import Completion, Likelihood, OnDone, PromptText, Sampling
 from alignkit.errors import InputError
 from alignkit.sampling import REFUSED
 
@@ -111,7 +111,7 @@ class OpenAIEngine(OpenAIClient):
 
     def loglikelihoods(
         self, requests: Sequence[tuple[PromptText, tuple[str, ...]]]
-    ) -> list[list[float]]:
+    ) -> list[list[Likelihood]]:
         """See `Engine.loglikelihoods`; through a completions API that echoes the
         prompt's log-probs, as vLLM's does.
 
@@ -129,12 +129,13 @@ class OpenAIEngine(OpenAIClient):
                 )
             fixed = {"max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
             bodies.append({"model": self.model, "prompt": prompt + choice, **fixed})
-        sums: dict[int, float] = {}
+        sums: dict[int, Likelihood] = {}
         refused: list[str] = []
 
         def done(index: int, answer: object) -> None:
             try:
-                sums[index] = continuation_logprob(answer, pairs[index][1])
+                told = continuation_logprob(answer, pairs[index][1])
+                sums[index] = Likelihood(*told)
             except (LookupError, TypeError, ValueError, ArithmeticError) as error:
                 refused.append(str(error))
 

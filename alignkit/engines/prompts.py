@@ -48,6 +48,17 @@ class PromptCoder:
             )
         return encoded
 
+    def _start(self) -> list[int]:
+        """The token that stands for nothing before a text, if the model has one."""
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return [int(token)]
+        return []
+
+    def _alone(self, choice: str) -> list[int]:
+        ids = self.tokenizer(choice, add_special_tokens=False)["input_ids"]
+        return [*self._start(), *ids]
+
     def _joined(self, prompt: PromptText, choice: str) -> list[int]:
         """The tokens of a prompt and its choice as one text."""
         if isinstance(prompt, str):
@@ -83,11 +94,18 @@ class PromptCoder:
         and parted where that text stops agreeing with the prompt alone.
         """
         jobs = []
-        prompts = self.encode([prompt for prompt, _ in requests])
+        start = self._start()
+        prompts = [
+            self.encode([prompt])[0] if prompt or not start else start
+            for prompt, _ in requests
+        ]
         for request, (prompt, choices) in enumerate(requests):
             if not all(choices):
                 raise InputError(f"request {request} has an empty choice")
-            whole = [self._joined(prompt, choice) for choice in choices]
+            whole = [
+                self._joined(prompt, choice) if prompt else self._alone(choice)
+                for choice in choices
+            ]
             shared: dict[tuple[int, ...], tuple[list[int], list[list[int]]]] = {}
             for choice, ids in enumerate(whole):
                 alone = prompts[request]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
+from alignkit.engines.base import Completion, Likelihood, OnDone, PromptText, Sampling
 from alignkit.engines.batching import reading_order
 from alignkit.engines.draws import draw, penalized
 from alignkit.engines.prompts import PromptCoder
@@ -117,13 +117,13 @@ class TransformersEngine:
 
     def loglikelihoods(
         self, requests: Sequence[tuple[PromptText, tuple[str, ...]]]
-    ) -> list[list[float]]:
+    ) -> list[list[Likelihood]]:
         """See `Engine.loglikelihoods`; choices of one token each are read off a single
         pass over the prompt.
         """
         jobs = self._prompts.continuations(requests)
         self._prompts.check_context(((request, ids) for request, _, ids, _ in jobs), 0)
-        results = [[0.0] * len(choices) for _, choices in requests]
+        results = [[Likelihood(0.0, None)] * len(choices) for _, choices in requests]
         order = reading_order([ids for _, _, ids, _ in jobs], self._batch_size)
         with self._reader.inference():
             for start in range(0, len(jobs), self._batch_size):
@@ -141,7 +141,10 @@ class TransformersEngine:
                     ):
                         places = list(range(width - len(continuation), width))
                         logps = logits[row, places, continuation] - totals[row, places]
-                        results[request][choice] = logps.sum().item()
+                        likeliest = logits[row, places].argmax(-1).tolist()
+                        results[request][choice] = Likelihood(
+                            logps.sum().item(), likeliest == continuation
+                        )
         return results
 
     def close(self) -> None:

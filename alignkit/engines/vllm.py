@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit.engines.base import Completion, OnDone, PromptText, Sampling
+from alignkit.engines.base import Completion, Likelihood, OnDone, PromptText, Sampling
 from alignkit.engines.prompts import PromptCoder
 from alignkit.engines.stopping import special_stops
 from alignkit.engines.vllm_start import (
@@ -165,13 +165,13 @@ class VLLMEngine:
 
     def loglikelihoods(
         self, requests: Sequence[tuple[PromptText, tuple[str, ...]]]
-    ) -> list[list[float]]:
+    ) -> list[list[Likelihood]]:
         """See `Engine.loglikelihoods`; choices of one token each are read off the
         prompt's next-token distribution.
         """
         from vllm import SamplingParams
 
-        results = [[0.0] * len(choices) for _, choices in requests]
+        results = [[Likelihood(0.0, None)] * len(choices) for _, choices in requests]
         # a seed of their own, lest they take from the stream of the rollouts
         greedy = functools.partial(
             SamplingParams, max_tokens=1, temperature=0.0, seed=0
@@ -203,7 +203,12 @@ class VLLMEngine:
                 if logprobs is None:
                     logprobs = output.prompt_logprobs[-len(tokens) :]
                 pairs = zip(logprobs, tokens, strict=True)
-                results[request][choice] = sum(at[token].logprob for at, token in pairs)
+                told = [at[token] for at, token in pairs]
+                ranks = [one.rank for one in told]
+                results[request][choice] = Likelihood(
+                    sum(one.logprob for one in told),
+                    None if None in ranks else set(ranks) == {1},
+                )
 
         self._run(jobs, done)
         return results

@@ -121,9 +121,11 @@ def evaluate(
             summary["judging"] = scorer.cost
         extra = planned.request.plugin.value.summarize
         if extra is not None:
-            summary["breakdown"] = dict(
-                extra([r for r in rows if r["reward"] is not None], store.folder)
-            )
+            scored = [r for r in rows if r["reward"] is not None]
+            found = dict(extra(scored, store.folder))
+            summary["reported"] = found.pop("metrics", {})
+            summary["metrics"] |= summary["reported"]
+            summary["breakdown"] = found
         summary["provenance"] = {
             **_provenance(planned, engine, model, scorer),
             "how": settings["how"],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from alignkit.engines.base import Completion, Engine
+from alignkit.engines.base import Completion, Engine, Likelihood, PromptText
 from alignkit.errors import InputError, WorkError
 from alignkit.evaluate.request import Planned
 from alignkit.evaluate.store import OPEN, Key, Store
@@ -115,18 +115,17 @@ def _compare_choices(
     ordered = sorted(missing, key=lambda s: -len(str(s.prompt)))
     for start in range(0, len(ordered), _CHUNK):
         chunk = ordered[start : start + _CHUNK]
-        found = engine.loglikelihoods([(s.prompt, s.choices) for s in chunk])
         rows = []
-        for sample, values in zip(chunk, found, strict=True):
+        for sample, told in zip(chunk, _likelihoods(chunk, engine), strict=True):
+            values = [one.logprob for one in told]
             if any(map(math.isnan, values)):
                 raise WorkError(
                     f"{engine.model}: the log-likelihoods of {sample.id} are not"
                     " numbers: it has diverged"
                 )
             best = sample.choices[max(range(len(values)), key=values.__getitem__)]
-            likelihoods = {
-                "loglikelihoods": dict(zip(sample.choices, values, strict=True))
-            }
+            pairs = zip(sample.choices, told, strict=True)
+            likelihoods = {"loglikelihoods": [[choice, *one] for choice, one in pairs]}
             chosen: Row = {
                 "response": best,
                 "finish_reason": "stop",
@@ -136,6 +135,25 @@ def _compare_choices(
             rows.append(unscored_row(sample, 0, chosen, time.monotonic() - started))
         store.add(rows)
         report("generate", total - len(ordered) + start + len(chunk), total)
+
+
+def _likelihoods(
+    samples: Sequence[Sample], engine: Engine
+) -> Iterator[list[Likelihood]]:
+    """Of every choice of every sample; one that has prompts of its own is a request of
+    its own.
+    """
+    requests: list[tuple[PromptText, tuple[str, ...]]] = []
+    for sample in samples:
+        if sample.contexts:
+            pairs = zip(sample.contexts, sample.choices, strict=True)
+            requests += [(context, (choice,)) for context, choice in pairs]
+        else:
+            requests.append((sample.prompt, sample.choices))
+    found = iter(engine.loglikelihoods(requests))
+    for sample in samples:
+        told = [next(found) for _ in sample.contexts or [sample.prompt]]
+        yield [one for each in told for one in each]
 
 
 def unscored_row(sample: Sample, number: int, completion: Row, seconds: float) -> Row:

@@ -87,6 +87,19 @@ class EngineChoice:
         if way != "openai":
             models.resolve(model)
 
+    def check_likelihood(self, name: str) -> None:
+        """What can be said before anything is loaded of an eval that compares choices.
+
+        Raises:
+            InputError: nothing gives their log-likelihoods.
+        """
+        if self.way() == "openai" and self.api == "chat":
+            raise InputError(
+                f"{name} compares log-likelihoods, which the chat API does not give: leave"
+                " out --api chat (a completions API that echoes log-probs gives them, such"
+                " as vLLM's), or take --engine transformers or vllm"
+            )
+
     def open(
         self, model: str, log: Path, waiting: Callable[[float], None] | None = None
     ) -> Engine:

@@ -91,6 +91,7 @@ def plan_eval(
         )
     prompt = prompt if rendered else None  # an eval may make its prompts itself
     _check_samples(plugin.name, samples)
+    _check_alike(plugin.name, samples)
     if request.reward is not None:
         check_truths(request.reward[0], samples)
     if request.reasoning is not None:
@@ -130,8 +131,9 @@ def plan_eval(
             (*spec.sampling.get("stop", ()), *(prompt.stop if prompt else ()))
         )
     )
+    published = {**spec.sampling, "stop": stop, **samples[0].sampling}
     sampling = replace(
-        make_sampling({**spec.sampling, "stop": stop, **request.sampling}, plugin.name),
+        make_sampling({**published, **request.sampling}, plugin.name),
         seed=request.seed,
         n=request.samples,
     )
@@ -198,6 +200,21 @@ def _check_questions(
                 f"{dict(source)}: row {number} has the question {question!r}; expected"
                 " a text"
             )
+
+
+def _check_alike(name: str, samples: Sequence[Sample]) -> None:
+    first = samples[0]
+    for sample in samples:
+        if bool(sample.choices) != bool(first.choices):
+            how = "one is generated, the other compares likelihoods"
+        elif sample.sampling != first.sampling:
+            how = f"{dict(first.sampling)} and {dict(sample.sampling)}"
+        else:
+            continue
+        raise InputError(
+            f"eval '{name}' answers {first.id} and {sample.id} in two ways ({how});"
+            " evaluate its parts one by one"
+        )
 
 
 def _check_samples(name: str, samples: Sequence[Sample]) -> None:

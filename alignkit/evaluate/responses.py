@@ -196,11 +196,15 @@ class StoredResponses:
 def completion(row: Mapping[str, Any]) -> Row:
     """What a generated row says of its completion."""
     finish = row.get("finish_reason") or "stop"
-    return {
+    found: Row = {
         "response": _first(row, _RESPONSE),
         "finish_reason": finish,
         "tokens": _count(_first(row, _TOKENS), ""),
     }
+    kept = row.get("metadata")
+    if isinstance(kept, dict) and "loglikelihoods" in kept:
+        found["metadata"] = {"loglikelihoods": kept["loglikelihoods"]}
+    return found
 
 
 def _count(tokens: Any, where: str) -> int | None:

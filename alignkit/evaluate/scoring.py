@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError
@@ -143,10 +144,15 @@ class Scorer:
         chunk: Sequence[Key],
     ) -> Grading:
         """The response is hostile input: a worker that can be killed grades it."""
-        asked = [by_id[name] for name, _ in chunk]
+        from alignkit.grading import Grading
+        from alignkit.grading.bound import call_sample
+
+        asked = [_sample(by_id[key[0]], store.rows[key]) for key in chunk]
         replies = [str(_reply(by_id, store, key)) for key in chunk]
         if self.reward is None:
             calls = list(zip(asked, replies, strict=True))
+            if self.plugin.value.where == "process":
+                return Grading(lambda: [call_sample(self.function, c) for c in calls])
             return grader.call(self.function, calls, DEADLINE)
         return grader.submit(
             self.reward,
@@ -229,6 +235,14 @@ class Scorer:
             "input_tokens": got.input_tokens,
             "output_tokens": got.output_tokens,
         }
+
+
+def _sample(sample: Sample, row: Row) -> Sample:
+    """The sample as its score sees it: with the likelihoods of its choices."""
+    if not sample.choices:
+        return sample
+    told = {"loglikelihoods": row["metadata"].get("loglikelihoods")}
+    return replace(sample, metadata={**sample.metadata, **told})
 
 
 def _reasons(whys: Iterable[str]) -> dict[str, int]:

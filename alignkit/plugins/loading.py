@@ -37,6 +37,7 @@ def load(found: Sequence[kits.Kit]) -> Registry:
                 _register(registry, kit, file)
             except PluginError as error:
                 problems += error.problems
+    problems += _reserved(registry)
     if problems:
         raise PluginError(*problems)
     return registry
@@ -94,7 +95,6 @@ def _register(registry: Registry, kit: kits.Kit, file: Path) -> None:
             plugin = Plugin(kind, value.name, value, kit.name, file)
             _check_name(plugin, hook)
             _check_signature(plugin)
-            _check_reserved(plugin, hook)
             registry.add(plugin)
 
 
@@ -106,13 +106,20 @@ def _check_name(plugin: Plugin, hook: Callable[..., Any]) -> None:
         )
 
 
-def _check_reserved(plugin: Plugin, hook: Callable[..., Any]) -> None:
-    names = {plugin.name, *plugin.options()} if plugin.kind == "eval" else set()
-    if taken := names & {*RESERVED}:
-        raise PluginError(
-            f"{place_of(hook)}: no eval or option of one can be called"
-            f" '{min(taken)}': {min(taken)}:… names others; use another name"
-        )
+def _reserved(registry: Registry) -> list[str]:
+    """Evals and their options that are called as the way to name others."""
+    families = registry.all("eval_family")
+    twice = [family for family in families if family.name in RESERVED]
+    problems = [f"{p.where}: '{p.name}:' names rows of a file already" for p in twice]
+    words = {*RESERVED, *(family.name for family in families)}
+    for plugin in registry.all("eval"):
+        if taken := {plugin.name, *plugin.options()} & words:
+            word = min(taken)
+            problems.append(
+                f"{plugin.where}: no eval or option of one can be called '{word}':"
+                f" {word}:… names others; use another name"
+            )
+    return problems
 
 
 def _check_signature(plugin: Plugin) -> None:

@@ -19,6 +19,7 @@ from alignkit.types import (
     Callback,
     DatasetSource,
     Eval,
+    EvalFamily,
     Judge,
     Loss,
     Prompt,
@@ -30,12 +31,14 @@ KINDS: dict[str, tuple[str, type[Any]]] = {
     "loss": ("align_losses", Loss),
     "advantage": ("align_advantages", Advantage),
     "eval": ("align_evals", Eval),
+    "eval_family": ("align_eval_families", EvalFamily),
     "judge": ("align_judges", Judge),
     "dataset": ("align_datasets", DatasetSource),
     "prompt": ("align_prompts", Prompt),
     "callback": ("align_callbacks", Callback),
 }
 NAME = re.compile(r"\w[\w.-]*")
+MEMBER = re.compile(r"\w[\w.()+-]*")  # of a family of evals; it names a folder
 # Names of evals that stand for a way to have one: of rows, `data:FILE`.
 RESERVED = ("data",)
 # filled in by the core itself
@@ -59,6 +62,8 @@ class Plugin:
             return (self.value.function,)
         if self.kind == "dataset":
             return (self.value.load,)
+        if self.kind == "eval_family":
+            return (self.value.make,)
         if self.kind == "eval":
             return tuple(
                 f for f in (self.value.samples, self.value.score) if f is not None

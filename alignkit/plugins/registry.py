@@ -8,7 +8,7 @@ import pluggy
 
 from alignkit import hookspecs, kits
 from alignkit.errors import PluginError, nearest
-from alignkit.plugins.plugin import KINDS, Plugin
+from alignkit.plugins.plugin import KINDS, MEMBER, Plugin, guard
 
 
 class Registry:
@@ -39,6 +39,9 @@ class Registry:
         Raises:
             PluginError: when there is none, or more than one.
         """
+        family, colon, member = name.partition(":")
+        if kind == "eval" and colon and self._found["eval_family"].get(family):
+            return self._member(self.get("eval_family", family), name, member)
         kit, _, bare = name.rpartition("/")
         plugins = [
             p for p in self._found[kind].get(bare, []) if not kit or p.kit == kit
@@ -54,6 +57,15 @@ class Registry:
                 f"{kind} '{name}' stands in several kits ({both}); write {choose}"
             )
         return plugins[0]
+
+    def _member(self, family: Plugin, name: str, member: str) -> Plugin:
+        if not MEMBER.fullmatch(member):
+            raise PluginError(
+                f"{name!r} names no eval; expected {family.name}:NAME of letters,"
+                " digits, _ - . + ( )"
+            )
+        value = guard(family.file, family.value.make, member)
+        return Plugin("eval", name, value, family.kit, family.file)
 
     def add(self, plugin: Plugin) -> None:
         """Register a plugin; the same name twice in one kit is an error."""

@@ -116,12 +116,8 @@ def named_plugins(
     evals = map_at(config, "evals")
     for name in evals:
         changes = map_at(map_at(evals, name), "data")
-        own = is_own_eval(evals[name])
-        known = registry is not None and (own or name in registry.names("eval"))
-        if changes and "dataset" not in changes and registry is not None and known:
-            dataset: object = "jsonl"
-            if not own:
-                dataset = registry.get("eval", name).value.data.get("dataset")
+        if changes and "dataset" not in changes and registry is not None:
+            dataset = _dataset_of(name, evals[name], registry)
             if isinstance(dataset, str):
                 path = ("evals", name, "data")
                 options = {
@@ -130,6 +126,16 @@ def named_plugins(
                     if walk.declared((*path, k)) is None
                 }
                 yield walk.Named(path, path, "dataset", dataset, options)
+
+
+def _dataset_of(name: str, entry: object, registry: Registry) -> object:
+    """The dataset whose options an eval's `data` changes; None of an unknown eval."""
+    if is_own_eval(entry):
+        return "jsonl"
+    try:
+        return registry.get("eval", name).value.data.get("dataset")
+    except PluginError:
+        return None
 
 
 def prompts_in(config: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
