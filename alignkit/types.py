@@ -30,10 +30,9 @@ class Score:
     """One graded completion.
 
     `status`: `ok` (graded right), `wrong`, `unparsed` (no answer found), `timeout`,
-        `error`. When it is left out it is `ok` for a positive reward and `wrong`
-        otherwise; a penalty should say `ok` itself. `parts` are logged beside the
-        reward (`format_reward`, `answer_reward`); `stage` and `explanation` say what
-        decided.
+        `error`; left out it is `ok` for a positive reward, else `wrong` (a penalty should
+        say `ok` itself). `parts` are logged beside the reward; `stage` and `explanation`
+        say what decided; `answer`: a wrong one, the same text for equal ones (maj@k).
     """
 
     reward: float
@@ -41,6 +40,7 @@ class Score:
     parts: Mapping[str, float] = field(default_factory=dict)
     stage: str = ""
     explanation: str = ""
+    answer: str | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.reward):

@@ -37,8 +37,11 @@ def chosen_metric(task: Any, asked: str | None) -> str:
     return asked
 
 
-def _items(loaded: Loaded, sample: Sample, response: str) -> dict[str, Any]:
-    """{`metric,filter`: what lm-eval's aggregation takes} of one response.
+def _items(
+    loaded: Loaded, sample: Sample, response: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """{`metric,filter`: what lm-eval's aggregation takes} of one response, and {filter:
+    what it reads}.
 
     Raises:
         InputError: likelihoods are needed and not there. MissingError: data of nltk's.
@@ -49,7 +52,7 @@ def _items(loaded: Loaded, sample: Sample, response: str) -> dict[str, Any]:
     answers: list[Any] = [_cut(response, sample.sampling.get("stop", ()))]
     if sample.choices:
         answers = _likelihoods(task, sample)
-    found = {}
+    found, said = {}, {}
     for ensemble in task._filters:
         copies = [
             Instance(r.request_type, r.doc, r.arguments, r.idx, resps=[answer])
@@ -66,7 +69,8 @@ def _items(loaded: Loaded, sample: Sample, response: str) -> dict[str, Any]:
                 f"lm:{task.task_name} needs data of nltk's: {str(error).strip()[:300]}"
             ) from error
         found |= {f"{metric},{ensemble.name}": one for metric, one in values.items()}
-    return found
+        said[ensemble.name] = str(read[0])[:500]
+    return found, said
 
 
 def _cut(response: str, stops: Iterable[str]) -> str:
@@ -98,7 +102,7 @@ def score(sample: Sample, response: str) -> Score:
     """
     known = sample.metadata
     loaded, metric = TASKS[known.get("folder"), known["task"]], known["metric"]
-    items = _items(loaded, sample, response)
+    items, answers = _items(loaded, sample, response)
     by_name = loaded.task.aggregation()
     parts = {}
     for key, item in items.items():
@@ -111,7 +115,8 @@ def score(sample: Sample, response: str) -> Score:
         why = f"no finite {metric} in {items!r:.300}"
         return Score(0.0, "error", parts, STAGE, why)
     told = json.dumps(items, default=_plain)
-    return Score(parts[metric], None, parts, STAGE, told)
+    voted = None if sample.choices else answers[metric.rpartition(",")[2]]
+    return Score(parts[metric], None, parts, STAGE, told, voted)
 
 
 def _plain(value: Any) -> Any:

@@ -36,7 +36,9 @@ def score(sample: Sample, response: str) -> Score:
     right = float(found[1] == str(sample.truth))
     worked = float(found.start() > 0)
     return Score(
-        right, parts={"format_reward": 1.0, "answer_reward": right, "worked": worked}
+        right,
+        parts={"format_reward": 1.0, "answer_reward": right, "worked": worked},
+        answer=found[1],
     )
 
 

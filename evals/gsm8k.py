@@ -67,7 +67,8 @@ def score(
     )
     right = number in truths
     status = "ok" if right else "wrong"
-    return Score(float(right), status, parts, parse, f"read {shown(number)}")
+    said = shown(number)
+    return Score(float(right), status, parts, parse, f"read {said}", answer=said)
 
 
 def summarize(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:

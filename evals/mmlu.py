@@ -64,7 +64,8 @@ def score(
     if letter is None:
         return Score(0.0, "unparsed", parts, parse, "no letter is named")
     right = letter == sample.truth
-    return Score(float(right), "ok" if right else "wrong", parts, parse, letter)
+    status = "ok" if right else "wrong"
+    return Score(float(right), status, parts, parse, letter, answer=letter)
 
 
 def summarize(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def exact_match(
         parts=parts,
         stage="exact",
         explanation=f"{answer[:120]!r} against {truths!r:.240}",
+        answer=answer[:500],
     )
 
 

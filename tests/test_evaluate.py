@@ -16,7 +16,14 @@ from alignkit.errors import InputError, MissingError, WorkError
 from alignkit.evaluate import EvalRequest, StoredResponses, evaluate, plan_eval
 from alignkit.evaluate.planning import make_sampling, spread
 from alignkit.evaluate.store import Store
-from alignkit.evaluate.summary import breakdown, interval, pass_at_k, summarize, tally
+from alignkit.evaluate.summary import (
+    breakdown,
+    interval,
+    majority,
+    pass_at_k,
+    summarize,
+    tally,
+)
 from alignkit.grading import Grader
 from alignkit.types import Eval, Sample, Score
 
@@ -490,6 +497,7 @@ def scored(name, sample, reward, **more):
         "reward": reward,
         "status": "ok" if reward else "wrong",
         "parts": {},
+        "vote": None,
     }
     return {**row, "tokens": 3, "finish_reason": "stop", "metadata": {}, **more}
 
@@ -779,3 +787,88 @@ def test_recorded_rewards_of_real_outputs_are_reproduced(
             found[(row.get("question", row.get("prompt")), row["response"])]
             == row["reward"]
         )
+
+
+def voted(question, *cast):
+    """Rows of one question: `+` a right answer, `-` none, anything else a wrong one."""
+    return [
+        {
+            "id": question,
+            "sample": number,
+            "status": {"+": "ok", "-": "unparsed"}.get(said, "wrong"),
+            "vote": None if said in "+-" else said,
+            "reward": float(said == "+"),
+            "parts": {},
+            "tokens": 1,
+            "finish_reason": "stop",
+        }
+        for number, said in enumerate(cast)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cast", "right"),
+    [
+        ("++71", True),  # two of four
+        ("+177", False),
+        ("+1+1", True),  # a tie goes to the first
+        ("1+1+", False),
+        ("-+--", True),  # who says nothing has no vote
+        ("----", False),
+        ("+123", True),  # wrong ones that differ are no majority
+    ],
+)
+def test_the_most_frequent_answer_wins(cast, right):
+    assert majority(voted("a", *cast), 4)["maj@4"][0] == float(right)
+
+
+def test_maj_at_k_has_an_interval_over_whole_questions_and_needs_the_wrong_answers():
+    rows = [*voted("a", *"++1"), *voted("b", *"117"), *voted("c", "+")]
+    found = summarize(rows, 3)
+    assert found["metrics"]["maj@3"] == 0.5, "c is not complete"
+    assert found["intervals"]["maj@3"] == list(interval([1.0, 0.0], ["a", "b"])[1:])
+    assert (
+        "maj@3" not in summarize([{**row, "vote": None} for row in rows], 3)["metrics"]
+    )
+    assert not summarize(rows, 1)["intervals"]
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "alike", "other"),
+    [
+        ("math", r"\boxed{{{}}}", ["0.5", r"\frac12", "1/2"], "2"),
+        ("math", r"\boxed{{{}}}", [r"x + 1", "x+1"], "x+2"),
+        (
+            "drgrpo",
+            "</think> <answer>{}</answer>",
+            [r"\dfrac{1}{2}", r"\frac{1}{2}"],
+            "7",
+        ),
+        ("exact_match", "{}", ["Rome", " Rome\n"], "Oslo"),
+    ],
+)
+def test_wrong_answers_that_are_equal_are_one_vote(registry, name, form, alike, other):
+    grade = registry.get("reward", name).value.function
+    votes = {grade(form.format(said), "99").answer for said in alike}
+    assert len(votes) == 1 and None not in votes
+    assert grade(form.format(other), "99").answer not in votes
+    assert grade(form.format("99"), "99").status == "ok"
+
+
+def test_completions_of_an_eval_are_counted_by_majority(registry, grader, tmp_path):
+    said = itertools.cycle(["1", "1.0", "-"])
+    with OpenAIServer(
+        lambda body: {"-": right(body)}.get(
+            one := next(said), f"</think> <answer>{one}</answer>"
+        )
+    ) as server:
+        summary = evaluate(
+            arithmetic(registry, samples=3, limit=2),
+            engine(server, concurrency=1),
+            tmp_path,
+            grader=grader,
+        )
+    # 1.0 is no integer there: it has no vote, so that it is one against one
+    assert summary["status"] == {"ok": 2, "unparsed": 2, "wrong": 2}
+    assert summary["metrics"]["maj@3"] == 0.0 and summary["metrics"]["pass@3"] == 1.0
+    assert [row["vote"] for row in rows_of(summary)[:3]].count("1") == 1

@@ -33,8 +33,11 @@ def show(summaries: Sequence[Mapping[str, Any]], out: Console) -> None:
             say(out, f"{s['eval']}: {name}: {count}")
         passes = {k: v for k, v in s["metrics"].items() if k.startswith("pass@")}
         passes |= s.get("reported", {})
-        if passes:
-            values = ", ".join(f"{k} {v:.4f}" for k, v in passes.items())
+        said = [f"{name} {value:.4f}" for name, value in passes.items()]
+        for name, (low, high) in s.get("intervals", {}).items():
+            said.append(f"{name} {s['metrics'][name]:.4f} ({low:.4f} to {high:.4f})")
+        if said:
+            values = ", ".join(said)
             say(out, f"{s['eval']}: {values}")
         if "judging" in s:
             spent = s["judging"]["dollars"]

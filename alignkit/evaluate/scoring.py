@@ -267,5 +267,6 @@ def scored(row: Row, score: Score) -> Row:
         "parts": dict(score.parts),
         "stage": score.stage,
         "explanation": score.explanation,
+        "vote": score.answer,
     }
     return {**row, **found}

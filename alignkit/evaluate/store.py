@@ -145,7 +145,7 @@ def _why(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def unscored(row: Row) -> Row:
     """The row as it was generated."""
     blank: Row = {"reward": None, "status": OPEN, "parts": {}, "verdicts": []}
-    return {**row, **blank, "stage": "", "explanation": ""}
+    return {**row, **blank, "stage": "", "explanation": "", "vote": None}
 
 
 def model_state(model: str) -> str | None:

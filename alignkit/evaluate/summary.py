@@ -76,6 +76,38 @@ def pass_metrics(rows: Sequence[Row], samples: int) -> dict[str, float]:
     }
 
 
+def majority(rows: Sequence[Row], samples: int) -> dict[str, tuple[float, ...]]:
+    """{maj@k: (value, low, high)} for k = `samples`, over the questions whose
+    completions are all there; nothing where a wrong completion does not say its answer.
+
+    The share of questions whose most frequent answer is right. Answers graded right are
+    one, wrong ones by the grader's normal form; completions without an answer have no
+    vote, and of equally frequent answers the first one counts.
+    """
+    if any(row["status"] == "wrong" and row["vote"] is None for row in rows):
+        return {}
+    votes: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row["sample"]):
+        votes[row["id"]].append(row)
+    complete = {name: cast for name, cast in votes.items() if len(cast) >= samples}
+    values = [float(_elected(cast)) for cast in complete.values()]
+    value, low, high = interval(values, list(complete))
+    if value is None or low is None or high is None:
+        return {}
+    return {f"maj@{samples}": (value, low, high)}
+
+
+def _elected(cast: Sequence[Row]) -> bool:
+    """Whether the most frequent answer is right; None stands for the right one."""
+    answers = [
+        None if row["status"] == "ok" else row["vote"]
+        for row in cast
+        if row["status"] in ("ok", "wrong")
+    ]
+    # the first of equally frequent ones
+    return bool(answers) and Counter(answers).most_common(1)[0][0] is None
+
+
 def tally(rows: Sequence[Row]) -> dict[str, int]:
     """Counts by format x answer, for evals whose scores have both parts."""
     counted = [
@@ -133,8 +165,10 @@ def summarize(rows: Sequence[Row], samples: int) -> dict[str, Any]:
         metrics["truncated"] = sum(
             row["finish_reason"] == "length" for row in rows
         ) / len(rows)
+    votes = majority(scored, samples) if samples > 1 else {}
     if samples > 1:
         metrics |= pass_metrics(scored, samples)
+        metrics |= {name: numbers[0] for name, numbers in votes.items()}
     status = dict(sorted(Counter(row["status"] for row in rows).items()))
     return {
         "n": len({row["id"] for row in rows}),
@@ -143,6 +177,7 @@ def summarize(rows: Sequence[Row], samples: int) -> dict[str, Any]:
         "low": low,
         "high": high,
         "metrics": metrics,
+        "intervals": {name: list(numbers[1:]) for name, numbers in votes.items()},
         "status": status,
         "tally": tally(scored),
     }

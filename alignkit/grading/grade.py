@@ -4,6 +4,7 @@ stage that decided.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from alignkit.grading.equivalence import same_expression
@@ -62,12 +63,10 @@ def grade_answer(answer: str, truth: object, *, fast: bool = True) -> Score:
     )
     for text in truth_texts(truth):
         right, stage, why = matches(answer, text, fast=fast)
-        score = Score(
-            float(right), "ok" if right else "wrong", _parts(True, right), stage, why
-        )
         if right:
-            break
-    return score
+            return Score(1.0, "ok", _parts(True, True), stage, why)
+        score = replace(score, stage=stage, explanation=why)
+    return replace(score, answer=mathd(answer)[:MAX_CHARS])
 
 
 def grade_math_verify(
@@ -112,6 +111,7 @@ def grade_math_verify(
         {"answer_reward": float(right)},
         "math_verify",
         why,
+        str(readings[-1])[:MAX_CHARS],
     )
 
 

@@ -19,6 +19,7 @@ VERSION = 1  # rows of alignkit 0.1 have none
 LONGEST_INTEGER = 4300  # digits: Python refuses to read or write more as a number
 # Fields that 0.1 did not have: there they are columns of the data set.
 NEW = frozenset({"version", "group", "turns", "verdicts", "advantage", "source"})
+LATE = frozenset({"vote"})  # fields that the first rows of this version did not have
 
 
 class Entry(TypedDict):
@@ -69,6 +70,7 @@ class Row(TypedDict, total=False):
     status: str | None
     stage: str
     explanation: str
+    vote: str | None  # what a wrong answer was: the same text for equal ones
     finish_reason: str | None  # "stop" | "length"
     tokens: int | None
     mean_logprob: float | None  # nats per token
@@ -136,8 +138,8 @@ def upgraded(fields: Mapping[str, Any]) -> Row:
     `metadata`.
     """
     known = set(Row.__annotations__)
-    if not known <= fields.keys():
-        known -= NEW
+    if not known - LATE <= fields.keys():
+        known -= NEW | LATE
     row: Any = {name: fields[name] for name in fields if name in known}
     rest = {name: value for name, value in fields.items() if name not in row}
     # of expert iteration: the number of a question, beside what became of the answer

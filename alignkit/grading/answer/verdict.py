@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
@@ -11,7 +12,8 @@ from alignkit.grading.answer.reading import read
 from alignkit.grading.answer.shapes import Answer, Hedged
 from alignkit.grading.answer.spelling import plain, spelled
 from alignkit.grading.answer.tree import Unreadable
-from alignkit.grading.answer.worth import Worthless
+from alignkit.grading.answer.units import Unit
+from alignkit.grading.answer.worth import Worthless, exact
 from alignkit.grading.math_verify_stage import math_verify_equal
 from alignkit.grading.truths import truth_texts
 from alignkit.types import Score
@@ -48,23 +50,44 @@ def grade_math(
         right, stage, why = verdict(final, text, terms)
         if right:
             return _score(True, "ok", stage, f"{final.place}: {why}")
-    return _score(False, "wrong", stage, f"{final.place}: {why}")
+    score = _score(False, "wrong", stage, f"{final.place}: {why}")
+    return replace(score, answer=_normal(_text(final)))
 
 
 def _score(right: bool, status: str, stage: str, why: str) -> Score:
     return Score(float(right), status, {"answer_reward": float(right)}, stage, why)  # type: ignore[arg-type]
 
 
+def _text(final: Final) -> str:
+    return final.texts[0] if len(final.texts) == 1 else ", ".join(final.texts)
+
+
+def _normal(text: str) -> str:
+    """The same text for numbers of the same value, however these are written."""
+    if len(text) > MAX_CHARS:
+        return text[:MAX_CHARS]
+    try:
+        answer = _read(text)
+        bare = answer.kind == "value" and answer.unit == Unit() and answer.tree
+        value = exact(answer.tree) if bare and answer.tree else None
+    except (Unreadable, Hedged, Worthless):
+        value = None
+    if value is None:
+        return plain(text)
+    # hexadecimal: Python writes decimals up to some thousand digits only
+    return f"{value.numerator:x}/{value.denominator:x}"[:MAX_CHARS]
+
+
 def verdict(final: Final, truth: str, terms: Terms) -> tuple[bool, str, str]:
     """Whether the answer means the truth, the stage that decided, and why."""
-    text = final.texts[0] if len(final.texts) == 1 else ", ".join(final.texts)
+    text = _text(final)
     shown = f"{text!r:.{_SHOWN}} for {truth!r:.{_SHOWN}}"
     if max(len(text), len(truth)) > MAX_CHARS:
         return text == truth, "length", f"over {MAX_CHARS} characters, compared as text"
     if plain(text) == plain(truth):
         return True, "exact", f"{shown}: the same text"
     try:
-        answer = read(text)
+        answer = _read(text)
     except Hedged as error:
         return False, "hedge", f"{shown}: {error}"
     except Unreadable as error:
@@ -80,6 +103,11 @@ def verdict(final: Final, truth: str, terms: Terms) -> tuple[bool, str, str]:
         why = "the truth is no form that is read"
     right, reason = _by_math_verify(truth, text, expected, answer)
     return right, "math_verify", f"{shown}: {why}; {reason}"
+
+
+@lru_cache(maxsize=16)  # an answer is read for each truth, and for its vote
+def _read(text: str) -> Answer:
+    return read(text)
 
 
 @lru_cache(maxsize=2048)  # a group of responses shares its truth
