@@ -55,6 +55,12 @@ from alignkit.terminal import say
     help="Go on with an interrupted or failed run, in its folder.",
 )
 @click.option(
+    "--take-over",
+    is_flag=True,
+    help="With --resume: also when it cannot be told whether the run's process, on"
+    " another machine, still lives. If it does, both write.",
+)
+@click.option(
     "--from",
     "first",
     metavar="STAGE",
@@ -89,6 +95,7 @@ def run(
     root: Path | None,
     folder: Path | None,
     resume: Path | None,
+    take_over: bool,
     first: str | None,
     only: str | None,
     stage: bool,
@@ -115,6 +122,8 @@ def run(
             "--resume goes on with the run's own recipe: --with, --set, --out and"
             " --folder do not apply"
         )
+    if take_over and resume is None:
+        raise InputError("--take-over goes with --resume RUN")
     if resume is not None:
         Run.open(resume)  # says so when it is no run folder
         recipe = str(resume / "recipe.yaml")
@@ -142,6 +151,7 @@ def run(
         stage=stage,
         join=join,
         goes_on=goes_on,
+        take_over=take_over,
     )
     out_console = console(as_json)
     for text in warnings:

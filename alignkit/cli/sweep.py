@@ -76,6 +76,12 @@ STYLES = {
     metavar="SWEEP",
     help="Go on with what is missing.",
 )
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="With --resume: also when it cannot be told whether the sweep's process, on"
+    " another machine, still lives.",
+)
 @kit_option
 @json_option
 def sweep(
@@ -87,6 +93,7 @@ def sweep(
     out: Path | None,
     dry_run: bool,
     resume: Path | None,
+    take_over: bool,
     kit: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -111,7 +118,7 @@ def sweep(
                 "--resume goes on with the sweep as it was started; only --jobs and"
                 " --json apply"
             )
-        state, made = states.reopen(resume)
+        state, made = states.reopen(resume, take_over=take_over)
         registry = load_registry((), state.kits)
         states.go_on(state, made, registry)
     else:
@@ -130,7 +137,8 @@ def sweep(
     for note in state.notes:
         say(screen, note)
     try:
-        _work(state, registry, jobs, screen)
+        with made.alive():
+            _work(state, registry, jobs, screen)
     except KeyboardInterrupt:
         made.finish("interrupted")
         say(screen, f"interrupted; to go on: align sweep --resume {state.folder}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
-import platform
 import re
 import secrets
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import AlignError, InputError
-from alignkit.run import stopping
+from alignkit.run import life, stopping
 from alignkit.run.files import (
     append_jsonl,
     atomic_write,
@@ -27,7 +28,7 @@ from alignkit.run.files import (
     write_json,
     writing,
 )
-from alignkit.run.locks import Lock, alive, lock
+from alignkit.run.locks import Lock, lock
 from alignkit.run.manifest import read_manifest
 from alignkit.run.rows import append_rows
 
@@ -52,6 +53,7 @@ class Run:
         self.manifest = manifest
         self.writes = writes
         self._held = held
+        self._writing = threading.RLock()
         self.outcome = "done"  # the status that `recorded` closes with
         self._started = time.monotonic()
         self._log: logging.Handler | None = None
@@ -85,14 +87,12 @@ class Run:
                 "name": name,
                 "status": "running",
                 "created": now(),
-                "pid": os.getpid(),
+                **life.signs(),
                 **manifest,
             },
             held=lock(folder),
         )
-        run.update(
-            host=platform.node(), command=[Path(sys.argv[0]).name, *sys.argv[1:]]
-        )
+        run.update(command=[Path(sys.argv[0]).name, *sys.argv[1:]])
         return run
 
     @classmethod
@@ -119,16 +119,19 @@ class Run:
         run = cls.open(folder)
         run._held = lock(run.folder, shared=True)
         run.writes = os.environ.get("RANK", "0") == "0"
-        run.update(pid=os.getpid(), host=platform.node())
+        run.update(**life.signs())
         return run
 
     @classmethod
-    def reopen(cls, folder: Path | str, *, redo: bool = False) -> Run:
+    def reopen(
+        cls, folder: Path | str, *, redo: bool = False, take_over: bool = False
+    ) -> Run:
         """Take over a run that was interrupted, failed or died, to go on with it; with
-        `redo` also one that is done.
+        `redo` also one that is done, with `take_over` also one of which it cannot be
+        told whether its process lives.
 
         Raises:
-            InputError: it is done, or another process is still at work on it.
+            InputError: it is done, or another process is still at work on it, or may be.
         """
         path = cls.open(folder).folder
         # A run of 0.1 holds no lock: of its process the manifest knows.
@@ -138,20 +141,15 @@ class Run:
             run = cls.open(path)  # as the holder before left it
             if run.status == "done" and not redo:
                 raise InputError(f"{folder} is done; there is nothing to resume")
-            # a restarted container counts anew
-            known = run.manifest.get("pid") == os.getpid()
-            if unlocked and run.status == "running" and not known:
-                raise InputError(
-                    f"{folder} is still being worked on by process"
-                    f" {run.manifest.get('pid')}; wait, or stop it"
-                )
+            if run.manifest.get("status") == "running":
+                locked = held.real and not unlocked
+                life.require_gone(path, run.manifest, locked, take_over)
             undo.pop_all()
         run._held = held
         times = [*run.manifest.get("resumed", []), now()]
         run.update(
             status="running",
-            pid=os.getpid(),
-            host=platform.node(),
+            **life.signs(),
             resumed=times,
             error=None,
         )
@@ -163,9 +161,8 @@ class Run:
         gone without a word.
         """
         status = str(self.manifest.get("status"))
-        here = self.manifest.get("host") == platform.node()
-        gone = here and not alive(self.manifest.get("pid", 0))
-        return "died" if status == "running" and gone else status
+        gone = status == "running" and life.lives(self.manifest) is False
+        return "died" if gone else status
 
     @property
     def model(self) -> Path:
@@ -174,9 +171,10 @@ class Run:
 
     def update(self, **fields: Any) -> None:
         """Set fields of the manifest and write it."""
-        self.manifest.update(fields)
-        if self.writes:
-            write_json(self.folder / "manifest.json", self.manifest)
+        with self._writing:
+            self.manifest.update(fields)
+            if self.writes:
+                write_json(self.folder / "manifest.json", self.manifest)
 
     def finish(self, status: str, **fields: Any) -> None:
         """Close the run with a status and its duration in seconds."""
@@ -206,9 +204,7 @@ class Run:
             atomic_write(self.folder / name, text)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Add a row to metrics.jsonl: `step`, then numbers under `train/…` and
-        `eval/…`.
-        """
+        """Add a row to metrics.jsonl: `step`, then `train/…` and `eval/…`."""
         if not self.writes:
             return
         stamp = {"time": now(), "seconds": round(time.monotonic() - self._started, 3)}
@@ -222,10 +218,8 @@ class Run:
         return read_jsonl(path) if path.is_file() else []
 
     def forget_after(self, step: int) -> None:
-        """Drop what was logged, sampled and evaluated after a step, because training
-        goes on from there.
-
-        Evals of the untrained model are kept, finished or not.
+        """Drop what was logged, sampled and evaluated after a step, where training goes
+        on; evals of the untrained model are kept, finished or not.
         """
         if not self.writes:
             return
@@ -270,6 +264,10 @@ class Run:
         logging.captureWarnings(True)
         self._log = handler
 
+    def alive(self) -> contextlib.AbstractContextManager[None]:
+        """Signs of life in the manifest, as long as this process works on the run."""
+        return life.beating(self.folder / "manifest.json", self._writing, self.update)
+
     @contextlib.contextmanager
     def recorded(self) -> Iterator[Run]:
         """Run the work inside: done, interrupted, or failed with the reason in manifest
@@ -280,7 +278,12 @@ class Run:
             return
         self.log_to_file()
         try:
-            with stopping.last_words(lambda: self.update(status="interrupted")):
+            with (
+                self.alive(),
+                stopping.last_words(
+                    functools.partial(self.update, status="interrupted")
+                ),
+            ):
                 yield self
         except KeyboardInterrupt:
             self.finish("interrupted")

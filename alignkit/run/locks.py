@@ -66,6 +66,11 @@ class Lock:
         self._handle = handle
         _held.add(self)
 
+    @property
+    def real(self) -> bool:
+        """Whether the file system keeps it."""
+        return not self._handle.closed
+
     def share(self) -> None:
         """Let processes in that ask for it `shared`; no other can hold it alone.
 

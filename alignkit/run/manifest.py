@@ -27,6 +27,9 @@ class Manifest(TypedDict, total=False):
     created: str
     host: str
     pid: int
+    started: str
+    boot: str
+    heartbeat: str
     fingerprint: str
     identity: Identity
     versions: dict[str, Any]

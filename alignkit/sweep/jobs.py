@@ -132,7 +132,7 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
     return sweep, run
 
 
-def reopen(folder: Path) -> tuple[Sweep, Run]:
+def reopen(folder: Path, *, take_over: bool = False) -> tuple[Sweep, Run]:
     """A sweep to go on with: what is done or collapsed stays, everything else waits
     again.
 
@@ -146,7 +146,7 @@ def reopen(folder: Path) -> tuple[Sweep, Run]:
             " sweep`"
         )
     _read(folder)  # says so when it is damaged, before anything is changed
-    run = Run.reopen(folder, redo=True)
+    run = Run.reopen(folder, redo=True, take_over=take_over)
     sweep = _read(folder)
     for job in sweep.jobs:
         if job.status in ("running", "failed"):

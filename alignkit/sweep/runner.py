@@ -119,6 +119,8 @@ class Runner:
             self._stop_if_collapsed(job)
         elif status == "done":
             self._set(job, "done")
+        elif handle is None and status == "died":  # of an earlier sweep, elsewhere
+            self._set(job, "waiting")
         # without a handle: `running` is a process of an earlier sweep, still at it
         elif status != "running":
             self._set(job, "failed", self._why(job, code))

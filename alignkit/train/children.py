@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignkit.errors import WorkError
-from alignkit.run import Run, atomic_write
+from alignkit.run import Run, atomic_write, life
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -33,13 +33,17 @@ def run_stage(
     if not begun:  # killed before its recipe, the last of its first files, was written
         shutil.rmtree(inside, ignore_errors=True)
     # its pipeline was killed a moment ago, and it is about to notice
-    while begun and status(inside) == "running":
+    while begun and _lives(inside):
         time.sleep(0.2)
     if begun and status(inside) == "done":
         return
     if begun:  # the whole may have been moved since
         atomic_write(inside / "recipe.yaml", file.read_bytes())
-    where = ["--resume", str(inside)] if begun else [str(file), "--folder", str(inside)]
+    where = (
+        ["--resume", str(inside), "--take-over"]
+        if begun
+        else [str(file), "--folder", str(inside)]
+    )
     child(
         ["run", "--stage", *where],
         registry,
@@ -110,6 +114,11 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _lives(folder: Path) -> bool:
+    manifest = Run.open(folder).manifest
+    return manifest.get("status") == "running" and life.lives(manifest) is True
 
 
 def status(folder: Path) -> str | None:

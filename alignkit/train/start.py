@@ -29,7 +29,8 @@ class Options:
     """How a run is begun or gone on with.
 
     `root` and `folder`: where its folder is made, exactly or below. `resume`: the run
-    to go on with. `first`, `only`: of a pipeline, the stage from which all are run anew
+    to go on with; `take_over`: also when it cannot be told whether its process lives.
+    `first`, `only`: of a pipeline, the stage from which all are run anew
     and the one stage to run.
 
     Of a process that another alignkit process started: `stage` says that it works on a
@@ -45,6 +46,7 @@ class Options:
     stage: bool = False
     join: Path | None = None
     goes_on: bool = False
+    take_over: bool = False
 
     @property
     def started_by_another(self) -> bool:
@@ -109,8 +111,8 @@ def _folder(
         begun = Run.open(options.resume)
         for note in check_unchanged(recipe, registry, datasets, begun):
             say(console, note)
-        return Run.reopen(options.resume)
-    run = Run.reopen(options.resume, redo=True)
+        return Run.reopen(options.resume, take_over=options.take_over)
+    run = Run.reopen(options.resume, redo=True, take_over=options.take_over)
     # before the new fingerprint is written: a kill in between must not pass old stages
     # off
     pipeline.set_aside(recipe, run.folder, options.first)
