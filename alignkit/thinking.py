@@ -17,13 +17,22 @@ def behind_thinking(response: str, prompt: object = "") -> str | None:
     _, closed, reply = response.rpartition(CLOSED)
     if closed:
         return reply
-    if OPENED in response or _opens(prompt):
+    if OPENED in response or opens_thinking(prompt):
         return None
     return response
 
 
-def _opens(prompt: object) -> bool:
-    """Whether it ends within a thought."""
+def with_thought(thought: str, reply: str) -> str:
+    """A reply behind what was thought before it; the reply alone where that is
+    nothing.
+    """
+    if not thought:
+        return reply
+    return f"{OPENED}\n{thought}\n{CLOSED}\n\n{reply}"
+
+
+def opens_thinking(prompt: object) -> bool:
+    """Whether a prompt (a text, or chat messages) ends within a thought."""
     text = prompt
     if isinstance(prompt, list | tuple) and prompt:
         text = prompt[-1].get("content")

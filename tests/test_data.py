@@ -79,8 +79,8 @@ def test_a_line_separator_inside_a_json_string_does_not_split_the_row(tmp_path):
         ("a.jsonl", '{"a": 1}\n{"a": \n', r"a\.jsonl:2:7: not JSON"),
         ("a.jsonl", '{"a": 1}\n[1]\n', r"a\.jsonl:2: expected an object.*got list"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', r"a\.jsonl:2: not UTF-8: byte 0xff"),
-        ("a.jsonl", "[" * 100_000, r"a\.jsonl:1: nested too deeply"),
-        ("a.json", '{"a": 1}', r"a\.json: expected a list of objects, got dict"),
+        ("a.jsonl", "[" * 100_000, r"a\.jsonl:1:2: nested too deeply"),
+        ("a.json", '{"a": 1}', r"a\.json: a single object; expected a list of objects"),
         ("a.json", '[\n{"a" 1}]', r"a\.json:2:6: not JSON"),
         ("a.csv", "a,b\n1,2\n1,2,3\n", r"a\.csv:3: expected 2 fields"),
         ("a.csv", "a,b,a\n1,2,3\n", r"a\.csv:1: two columns are called 'a'"),
@@ -148,7 +148,7 @@ def test_columns_rename_and_reach_into_nested_values(tmp_path, registry):
     ]
     with pytest.raises(
         InputError,
-        match=r"row 1 has no column 'answer'; it has a\.b, level, problem, turns",
+        match=r"jsonl:1 has no column 'answer'; it has a\.b, level, problem, turns",
     ):
         load_rows({"path": str(path), "columns": {"truth": "answer"}}, registry)
 
@@ -178,7 +178,7 @@ def test_a_folder_holds_one_file_per_split(tmp_path, registry):
             "splits train and test",
         ),
         ({"dataset": "arithmetic", "limit": 0}, InputError, "limit is 0"),
-        ({"dataset": "arithmetic", "size": 0}, InputError, "has no rows"),
+        ({"dataset": "arithmetic", "size": 0}, InputError, "holds no rows"),
     ],
 )
 def test_a_wrong_data_spec_says_what_is_wrong(registry, spec, error, message):

@@ -43,7 +43,9 @@ SHOWN = 10  # problems and disagreements that are printed
     "--response-field", default="response", show_default=True, metavar="FIELD"
 )
 @click.option(
-    "--truth-field", metavar="FIELD", help="(default: ground_truth, else truth)"
+    "--truth-field",
+    metavar="FIELD",
+    help="(default: truth, else ground_truth, else answer)",
 )
 @click.option("--prompt-field", default="prompt", show_default=True, metavar="FIELD")
 @click.option(
@@ -70,15 +72,20 @@ def grade(
     kit: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Grade stored outputs: the JSONL rows of FILE, with one or more rewards."""
+    """Grade stored outputs: the rows of FILE (.jsonl, .json, .csv, .tsv, .parquet),
+    with one or more rewards.
+    """
+    from alignkit.data.files import count_lines, file_rows
+    from alignkit.data.rows import read_conversations
     from alignkit.evaluate.grades import explain_row, summarize_grades
     from alignkit.grading import Grader, stored
     from alignkit.grading.bound import bind_specs
 
-    total = stored.count_lines(Path(file))
+    total = count_lines(Path(file))
     rewards = bind_specs(load_registry(kit=kit), specs)
     fields = stored.Fields(response_field, truth_field, prompt_field)
-    rows = stored.read_rows(Path(file), fields, rewards.values())
+    read = read_conversations(file_rows(Path(file)))
+    rows = stored.gradable(read, fields, rewards.values())
     if out:
         apart(Path(out), file)
     if out and explain is None:

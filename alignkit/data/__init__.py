@@ -8,17 +8,19 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from alignkit.data.files import Row, read_file
+from alignkit.data.files import file_rows, read_file
 from alignkit.data.prompts import (
     load_prompt,
     prompt_hash,
     render,
     render_pair,
 )
+from alignkit.data.rows import FileRow, Row, read_conversations, renamed, whole
 from alignkit.errors import InputError, MissingError, listing
 from alignkit.grading.truths import missing_truth
 from alignkit.plugins import bind, check_options
@@ -94,13 +96,15 @@ def load_rows(
         raise InputError(
             f"dataset '{plugin.name}' needs {', '.join(lacking)} ({plugin.where})"
         )
-    rows = [dict(row) for row in bind(plugin, load, options)(**arguments)]
     limit = spec.get("limit")
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1")
+    loaded = bind(plugin, load, options)(**arguments)
+    rows = [dict(row) for row in islice(loaded, limit)]
     if not rows:
-        raise InputError(f"dataset '{plugin.name}' has no rows ({dict(spec)})")
-    return rows[:limit]
+        source = core.get("path") or f"dataset '{plugin.name}'"
+        raise InputError(f"{source} holds no rows ({dict(spec)})")
+    return rows
 
 
 def read_rows(
@@ -113,6 +117,7 @@ def read_rows(
     split: str = "train",
     columns: Mapping[str, str] | None = None,
     stream: bool = False,
+    conversations: bool = False,
 ) -> Iterable[Row]:
     """Rows from the first place that is named: `path`, the folder in the variable
     ALIGN_DATA, the Hub.
@@ -121,18 +126,21 @@ def read_rows(
     `hub`, `config` and `split` go to `datasets.load_dataset`; `hub_file` reads one file
     of that repository. `columns` renames: {question: problem} takes `problem` for
     `question`; dots go into nested values (`chosen.value`, `conversations.0.value`).
-    `stream` reads the Hub's rows one after another, for data too large to load whole:
-    stop when there are enough.
+    `stream` reads the rows one after another, for data too large to load whole: stop
+    when there are enough. `conversations` makes prompt and response of `messages` and
+    ShareGPT's `conversations`.
     """
     found = _local_file(path, local)
-    if found is None and stream:
-        return _from_hub(hub, config, hub_file, split, local, stream=True)
     rows = (
-        read_file(found)
-        if found
-        else list(_from_hub(hub, config, hub_file, split, local))
+        _from_hub(hub, config, hub_file, split, local, stream)
+        if found is None
+        else file_rows(found)
     )
-    return _rename(rows, columns, found or hub) if columns else rows
+    if columns:
+        rows = renamed(rows, columns)
+    if conversations:
+        rows = read_conversations(rows)
+    return whole(rows) if stream else list(whole(rows))
 
 
 def _local_file(path: str | Path | None, local: Sequence[str]) -> Path | None:
@@ -174,8 +182,8 @@ def _from_hub(
     hub_file: str | None,
     split: str,
     local: Sequence[str],
-    stream: bool = False,
-) -> Iterable[Row]:
+    stream: bool,
+) -> Iterator[FileRow]:
     folder = os.environ.get("ALIGN_DATA")
     state = f"it is now {folder}, which has no such file" if folder else "it is not set"
     ways = (
@@ -215,36 +223,8 @@ def _from_hub(
         ) from error
     except ValueError as error:  # an unknown split or configuration
         raise InputError(f"dataset {hub}: {error}") from error
-    return (dict(row) for row in found)
-
-
-def _rename(rows: list[Row], columns: Mapping[str, str], where: object) -> list[Row]:
-    flat = set(columns.values()) - set(columns)
-    renamed = []
-    for number, row in enumerate(rows, 1):
-        taken = {
-            name: _lookup(row, source, f"{where}: row {number}")
-            for name, source in columns.items()
-        }
-        renamed.append({k: v for k, v in row.items() if k not in flat} | taken)
-    return renamed
-
-
-def _lookup(row: Row, source: str, where: str) -> Any:
-    if source in row:
-        return row[source]
-    value: Any = row
-    for part in source.split("."):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            raise InputError(
-                f"{where} has no column '{source}'; it has"
-                f" {listing(sorted(map(str, row)))}"
-            )
-    return value
+    for number, row in enumerate(found, 1):
+        yield FileRow(number, f"{hub}: row {number}", dict(row))
 
 
 def require_columns(

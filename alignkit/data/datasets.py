@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
-from alignkit.data.files import Row
+from alignkit.data.rows import Row
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry

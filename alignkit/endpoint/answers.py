@@ -9,6 +9,7 @@ from typing import Any
 from alignkit.endpoint.costs import usage_of
 from alignkit.endpoint.faults import BadAnswer, Refused
 from alignkit.sampling import Completion, stop_end
+from alignkit.thinking import with_thought
 
 # The text of one entry of `choices` as a server of its own ways writes it; None where
 # the entry is written as everywhere.
@@ -66,9 +67,7 @@ def text_of(choice: Mapping[str, Any], *, reasoning: bool, settles: bool) -> str
             raise Refused("the answer was filtered (finish_reason content_filter)")
     text = text or _string(message.get("refusal") or "")
     thought = message.get("reasoning_content") or message.get("reasoning")
-    if not (reasoning and thought):
-        return text
-    return f"<think>\n{_string(thought)}\n</think>\n\n{text}"
+    return with_thought(_string(thought), text) if reasoning and thought else text
 
 
 def _content(content: object) -> str:

@@ -9,10 +9,9 @@ from alignkit.data import needs_truth
 from alignkit.data.columns import QUESTION_COLUMNS
 from alignkit.errors import InputError, listing
 from alignkit.evaluate.request import EvalRequest
+from alignkit.grading.truths import TRUTH_COLUMNS, truth_column
 from alignkit.plugins import Plugin
 from alignkit.types import Eval, Sample
-
-TRUTH_COLUMNS = ("truth", "ground_truth", "answer")
 
 
 def own_request(
@@ -50,7 +49,7 @@ def row_samples(
                 f"row {number} has the prompt {prompt!r:.80}; expected a text, or a list"
                 " of messages with role and content"
             )
-        truth = next((k for k in TRUTH_COLUMNS if row.get(k) is not None), "truth")
+        truth = truth_column(row) or "truth"
         aside = ("prompt", "response", "_numbers", truth)
         metadata = {k: v for k, v in row.items() if k not in aside}
         asked = next((row[k] for k in QUESTION_COLUMNS if row.get(k)), None)

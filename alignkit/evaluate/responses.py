@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignkit.data import read_file
 from alignkit.data.columns import QUESTION_COLUMNS, QUESTION_OR_PROMPT
+from alignkit.data.files import file_rows
+from alignkit.data.rows import read_conversations
 from alignkit.errors import InputError, MissingError, listing
+from alignkit.grading.truths import TRUTH_COLUMNS, truth_column
 from alignkit.run.rows import Row
 from alignkit.types import Sample
 
 Columns = dict[str, Any]  # a row of the file
 _RESPONSE = ("response", "output", "completion", "generation")
-_TRUTH = ("truth", "ground_truth")
 _TOKENS = ("tokens", "response_token_length")
 
 
@@ -28,7 +29,7 @@ _TOKENS = ("tokens", "response_token_length")
 class StoredResponses:
     """Rows of a file, each with a `response` (or `output`, `completion`, `generation`).
 
-    Rows with a `truth` (or `ground_truth`) and no `id` bring their own questions.
+    Rows with a `truth` (or `ground_truth`, `answer`) and no `id` bring their own questions.
     Others are matched to the eval's samples: by `id`, else by the question's text,
     else, when there are as many, by order. A text that several samples share (some
     benchmarks have such) tells nothing: then ids are needed, or as many rows as
@@ -40,7 +41,7 @@ class StoredResponses:
 
     @classmethod
     def read(cls, path: Path | str) -> StoredResponses:
-        """Read a .jsonl, .json, .csv or .parquet file.
+        """Read a file of any format that `data.files` knows.
 
         Raises:
             MissingError: no such file. InputError: malformed, or rows without a
@@ -51,17 +52,19 @@ class StoredResponses:
             raise MissingError(
                 f"there is no file of responses {path} (looked in {Path.cwd()})"
             )
-        rows = read_file(file)
-        for number, row in enumerate(rows, 1):
-            if not isinstance(_first(row, _RESPONSE), str):
+        rows = []
+        for each in read_conversations(file_rows(file)):
+            if each.problem:
+                raise InputError(each.problem)
+            if not isinstance(_first(each.row, _RESPONSE), str):
                 raise InputError(
-                    f"{path}: row {number} has no text `response`; it has"
-                    f" {listing(sorted(map(str, row)))}"
+                    f"{each.place} has no text `response`; it has"
+                    f" {listing(sorted(map(str, each.row)))}"
                 )
+            _count(_first(each.row, _TOKENS), each.place)
+            rows.append(each.row)
         if not rows:
             raise InputError(f"{path} holds no responses")
-        for number, row in enumerate(rows, 1):
-            _count(_first(row, _TOKENS), f"{path}: row {number}")
         return cls(file, rows)
 
     @property
@@ -73,9 +76,7 @@ class StoredResponses:
     def brings_questions(self) -> bool:
         """Whether the rows stand for themselves."""
         return all(
-            _first(r, _TRUTH) is not None
-            and r.get("id") is None
-            and _text(r) is not None
+            _truth(r) is not None and r.get("id") is None and _text(r) is not None
             for r in self.rows
         )
 
@@ -85,14 +86,14 @@ class StoredResponses:
         """
         grouped: dict[str, list[int]] = defaultdict(list)
         for number, row in enumerate(self.rows):
-            grouped[json.dumps([_text(row), _first(row, _TRUTH)])].append(number)
+            grouped[json.dumps([_text(row), _truth(row)])].append(number)
         found = []
         for index, numbers in enumerate(grouped.values()):
             row = self.rows[numbers[0]]
             kept = {
                 k: v
                 for k, v in row.items()
-                if k not in (*_RESPONSE, *_TRUTH, *QUESTION_COLUMNS, *_TOKENS)
+                if k not in (*_RESPONSE, *TRUTH_COLUMNS, *QUESTION_COLUMNS, *_TOKENS)
             }
             question = _first(row, QUESTION_COLUMNS)
             more = {"question": question} if question is not None else {}
@@ -101,7 +102,7 @@ class StoredResponses:
                     **kept,
                     **more,
                     "id": f"r{index}",
-                    "truth": _first(row, _TRUTH),
+                    "truth": _truth(row),
                     "_numbers": numbers,
                 }
             )
@@ -219,6 +220,10 @@ def _count(tokens: Any, where: str) -> int | None:
 
 def _text(row: Mapping[str, Any]) -> Any:
     return _first(row, QUESTION_OR_PROMPT)
+
+
+def _truth(row: Mapping[str, Any]) -> Any:
+    return row.get(truth_column(row) or "truth")
 
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""Grade the rows of a JSONL file, in order, resumably."""
+"""Grade the rows of a file, in order, resumably."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignkit.errors import InputError, MissingError, listing
+from alignkit.errors import InputError, listing
 from alignkit.grading.bound import BoundReward, Graded
 from alignkit.grading.grader import Grader, Grading
-from alignkit.grading.truths import missing_truth
+from alignkit.grading.truths import TRUTH_COLUMNS, missing_truth, truth_column
 from alignkit.run import append_rows
 from alignkit.run.rows import plain
 from alignkit.types import Score
@@ -23,8 +23,8 @@ AHEAD = 4  # batches that are being graded while an earlier one is written
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Where a row keeps what rewards take. A truth that is not named is `ground_truth`
-    or `truth`.
+    """Where a row keeps what rewards take. A truth that is not named is where
+    `truth_column` finds it.
     """
 
     response: str = "response"
@@ -33,7 +33,9 @@ class Fields:
 
 
 class StoredRow(NamedTuple):
-    """A line of the file: its number (from 1), its row, or what is wrong with it."""
+    """A row of the file with its number (see `data.rows.FileRow`), or what is wrong
+    with it.
+    """
 
     number: int
     row: dict[str, Any]
@@ -47,20 +49,20 @@ class GradedRow(NamedTuple):
     grades: Mapping[str, Graded]
 
 
-def read_rows(
-    path: Path, fields: Fields, rewards: Iterable[BoundReward]
+def gradable(
+    rows: Iterable[tuple[int, str, dict[str, Any], str]],
+    fields: Fields,
+    rewards: Iterable[BoundReward],
 ) -> Iterator[StoredRow]:
-    """The lines of a JSONL file that are not blank, also those that cannot be graded."""
+    """The (number, place, row, problem) of a file, also those that the rewards cannot
+    grade, with the reason.
+    """
     columns = {
         name.removesuffix("s") for reward in rewards for name in reward.arguments
     }
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                row, problem = _parsed(line)
-                if problem := problem or _lacking(row, fields, columns):
-                    problem = f"{path}:{number}: {problem}"
-                yield StoredRow(number, row, problem)
+    for number, place, row, problem in rows:
+        lacking = "" if problem else _lacking(row, fields, columns)
+        yield StoredRow(number, row, problem or (lacking and f"{place}: {lacking}"))
 
 
 def row_at(path: str, rows: Iterable[StoredRow], number: int) -> StoredRow:
@@ -77,41 +79,14 @@ def row_at(path: str, rows: Iterable[StoredRow], number: int) -> StoredRow:
     raise InputError(f"{path} has no row at line {number}")
 
 
-def count_lines(path: Path) -> int:
-    """How many lines a file has.
-
-    Raises:
-        MissingError: there is no such file.
-    """
-    if not path.is_file():
-        raise MissingError(f"there is no file {path} (looked in {Path.cwd()})")
-    with path.open("rb") as file:
-        return sum(
-            block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b"")
-        )
-
-
-def _parsed(line: bytes) -> tuple[dict[str, Any], str]:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return (
-            {},
-            f"not UTF-8: byte {line[error.start]:#04x} at column {error.start + 1}",
-        )
-    except (ValueError, RecursionError) as error:
-        return {}, f"not JSON: {error}"
-    if not isinstance(row, dict):
-        return {}, f"expected an object, got {type(row).__name__}"
-    return row, ""
-
-
 def _lacking(row: Mapping[str, object], fields: Fields, columns: set[str]) -> str:
     for name in sorted(columns - {"metadata"}):
         field = _field(row, fields, name)
         if field not in row:
+            others = TRUTH_COLUMNS if name == "truth" and not fields.truth else (field,)
+            named = " or ".join(f"'{other}'" for other in others)
             return (
-                f"there is no field '{field}' for the {name}; the row has"
+                f"there is no field {named} for the {name}; the row has"
                 f" {listing(sorted(map(str, row)))}"
             )
         if name == "response" and not isinstance(row[field], str):
@@ -124,10 +99,9 @@ def _lacking(row: Mapping[str, object], fields: Fields, columns: set[str]) -> st
 
 
 def _field(row: Mapping[str, object], fields: Fields, name: str) -> str:
-    own = "truth" in row and "ground_truth" not in row
     return {
         "response": fields.response,
-        "truth": fields.truth or ("truth" if own else "ground_truth"),
+        "truth": fields.truth or truth_column(row) or "truth",
         "prompt": fields.prompt,
     }[name]
 
@@ -230,7 +204,7 @@ def graded_before(
                 # appended
                 break
             stored = next(rows, None)
-            recorded = stored and _recorded(stored, _parsed(line)[0], labels)
+            recorded = stored and _recorded(stored, _written(line), labels)
             if recorded is None:
                 what = f"no result of this file with {', '.join(labels)}"
                 raise InputError(
@@ -239,6 +213,14 @@ def graded_before(
                 )
             graded.append(recorded)
     return graded
+
+
+def _written(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _recorded(

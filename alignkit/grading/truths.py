@@ -1,11 +1,24 @@
-"""Truths as texts: the one rule by which every grader reads them."""
+"""Truths: where a row has its own, when it has none, and the one rule by which every
+grader reads them as texts.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from alignkit.grading.extract import extract_answer
+
+TRUTH_COLUMNS = ("truth", "ground_truth", "answer")
+
+
+def truth_column(row: Mapping[str, object]) -> str | None:
+    """The column that holds a row's truth: the first of `TRUTH_COLUMNS` that is not
+    null, or else that is there at all.
+    """
+    there = [name for name in TRUTH_COLUMNS if name in row]
+    filled = (name for name in there if row[name] is not None)
+    return next(filled, next(iter(there), None))
 
 
 def truth_texts(truth: object) -> Iterable[str]:
