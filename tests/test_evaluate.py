@@ -737,11 +737,11 @@ def test_responses_that_bring_their_questions_need_no_data(
         ([{"id": "nobody", "response": "a"}], "no row's id is one of"),
         ([{"question": "none", "response": "a"}], "no row's question is one of"),
         ([{"response": "a"}, {"response": "b"}], "2 responses for 6 samples"),
-        ([{"text": "a"}], "row 1 has no text `response`; it has text"),
-        ([{"response": 3}], "row 1 has no text `response`"),
+        ([{"text": "a"}], "jsonl:1 has no text `response`; it has text"),
+        ([{"response": 3}], "jsonl:1 has no text `response`"),
         (
             [{"response": "a", "tokens": "many"}],
-            "row 1 has 'many' as its number of tokens",
+            "jsonl:1 has 'many' as its number of tokens",
         ),
         (
             [{"id": "1+1+1+1=?", "question": "q", "response": "a"}],
