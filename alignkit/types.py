@@ -140,10 +140,8 @@ class Loss:
     # "needed": of a policy loss, which `train.beta: 0` leaves without one; "none": of a
     # preference loss that reads no reference log-probs
     reference: Literal["", "needed", "none"] = ""
-    # entropies carry their gradient, which takes memory
-    entropy_gradient: bool = False
-    # fields of TRL's config under which TRL's own loss is this one, such as
-    # {"loss_type": "cispo"}
+    entropy_gradient: bool = False  # entropies carry it, which takes memory
+    # fields of TRL's config that make its own loss this one: {"loss_type": "cispo"}
     like: Mapping[str, Any] | None = None
 
 
@@ -205,7 +203,8 @@ class Eval:
     describes how a model does; `summarize(results, folder)` adds breakdowns to the
     summary (and metrics, under `metrics`), where a result is a scored row of
     samples.jsonl, and may write files of its own. `data`, `prompt`, `sampling` are the
-    published defaults that a recipe or flag may change. `where` is that of `Reward`.
+    published defaults that a recipe or flag may change. `where` is that of `Reward`;
+    `example(sample, row)` is the answer of a solved row, where that is no `response`.
     """
 
     name: str
@@ -218,6 +217,7 @@ class Eval:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     metric: str = "accuracy"
     source: str = ""  # the paper or repository whose settings these are
+    example: Callable[[Sample, Mapping[str, Any]], str] | None = None
     where: Literal["pool", "process"] = "pool"
 
 

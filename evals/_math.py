@@ -118,6 +118,22 @@ def math_score(sample: Sample, response: str, *, fast: bool = True) -> Score:
     return grade(response, sample.truth, form=sample.metadata["form"], fast=fast)
 
 
+def solved(form: str, row: Mapping[str, Any]) -> str:
+    """The answer of a solved row, in the form in which it is graded."""
+    truth = row["truth"][0] if isinstance(row["truth"], list) else row["truth"]
+    worked = str(row.get("solution", "")).strip()
+    if form == "r1_zero":
+        return f" {worked} </think> <answer> {truth} </answer>"
+    if form == "boxed" and "\\boxed" not in worked:
+        return f"{worked}\nThe answer is $\\boxed{{{truth}}}$.".strip()
+    return worked if form == "boxed" else f"{worked}\n#### {truth}".strip()
+
+
+def math_example(sample: Sample, row: Mapping[str, Any]) -> str:
+    """A solved problem's answer."""
+    return solved(sample.metadata["form"], row)
+
+
 def math_summary(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
     """Accuracy by level and by subject, where the data have them."""
     found = {f"by_{key}": breakdown(results, key) for key in ("level", "subject")}
@@ -142,5 +158,6 @@ def math_eval(name: str, **changes: Any) -> Eval:
         samples=math_samples,
         score=math_score,
         summarize=math_summary,
+        example=math_example,
         **settings,
     )

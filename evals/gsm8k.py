@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from alignkit import Eval, Sample, Score, grade, hookimpl, truth_texts
 
+from ._math import solved
 from ._numbers import parse_gsm8k_response, shown, stated_number
 
 
@@ -71,6 +72,11 @@ def score(
     return Score(float(right), status, parts, parse, f"read {said}", answer=said)
 
 
+def example(sample: Sample, row: Mapping[str, Any]) -> str:
+    """A solved problem's answer."""
+    return solved(sample.metadata.get("form", "number"), row)
+
+
 def summarize(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
     """How many rows the careful and the published rule read differently."""
     alike = [result["parts"].get("read_alike", 1.0) for result in results]
@@ -84,6 +90,7 @@ def align_evals() -> Iterator[Eval]:
         samples=samples,
         score=score,
         summarize=summarize,
+        example=example,
         data={"dataset": "gsm8k", "split": "test"},
         prompt="zero_shot_system",
         sampling={"temperature": 0.0, "max_new_tokens": 512, "stop": ["# Query:"]},

@@ -17,7 +17,7 @@ from alignkit.cli.common import (
     print_json,
     progress,
 )
-from alignkit.cli.eval_options import engine_options, judge_options
+from alignkit.cli.eval_options import engine_options, judge_options, prompt_options
 from alignkit.cli.eval_results import left_open, show
 from alignkit.errors import InputError
 from alignkit.run import stopping
@@ -56,15 +56,7 @@ ROOT = Path("runs")
     show_default=True,
     help="Completions per question.",
 )
-@click.option("--prompt", help="A prompt's name (align plugins list).")
-@click.option(
-    "--prompt-file", metavar="FILE", help="A prompt template, taken byte for byte."
-)
-@click.option(
-    "--reasoning",
-    type=click.Choice(["strip", "keep"]),
-    help="Score the reply behind </think>, or the whole (default: as the eval says).",
-)
+@prompt_options
 @click.option(
     "--grader",
     metavar="NAME",
@@ -230,6 +222,8 @@ def _requests(
             reasoning=flags["reasoning"],
             limit=flags["limit"],
             samples=flags["samples"],
+            shots=flags["shots"],
+            shots_from=flags["shots_from"],
             seed=flags["seed"],
         )
         for request in asked

@@ -8,6 +8,35 @@ from typing import Any
 import click
 
 
+def prompt_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What the model is shown, and what of its reply is scored."""
+    return _with(
+        command,
+        click.option("--prompt", help="A prompt's name (align plugins list)."),
+        click.option(
+            "--prompt-file",
+            metavar="FILE",
+            help="A prompt template, taken byte for byte.",
+        ),
+        click.option(
+            "--shots",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Solved questions shown before each, of the data's train split.",
+        ),
+        click.option(
+            "--shots-from",
+            metavar="FILE",
+            help="Solved questions, in the place of that split.",
+        ),
+        click.option(
+            "--reasoning",
+            type=click.Choice(["strip", "keep"]),
+            help="Score the reply behind </think>, or the whole (default: as the eval says).",
+        ),
+    )
+
+
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which models, and what generates with them."""
     return _with(

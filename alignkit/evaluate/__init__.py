@@ -4,8 +4,6 @@ provenance.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -196,6 +194,7 @@ def _settings(planned: Planned, engine: Engine | None, model: str) -> dict[str, 
         "sampling": None if planned.likelihood or engine is None else sampling,
         "prompt": data.prompt_hash(planned.prompt),
         "data": planned.data,
+        "shots": planned.shots,
     }
 
 
@@ -203,11 +202,6 @@ def _provenance(
     planned: Planned, engine: Engine | None, model: str, scorer: Scorer
 ) -> dict[str, Any]:
     request = planned.request
-    content = [
-        [s.id, s.prompt if isinstance(s.prompt, str) else list(s.prompt), s.truth]
-        for s in planned.samples
-    ]
-    digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
     prompt = {
         "name": planned.prompt.name if planned.prompt else None,
         "sha256": data.prompt_hash(planned.prompt),
@@ -218,12 +212,13 @@ def _provenance(
         "grader": scorer.identity["grader"],
         "data": {
             **planned.data,
-            "sha256": digest,
+            "sha256": planned.sha256,
             "n": len(planned.samples),
             "limit": request.limit,
         },
         "sampling": settings["sampling"],
         "samples": request.samples,
+        "shots": planned.shots,
         "judge": scorer.identity["judge"],
         "engine": settings["engine"],
         "model": model,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +15,7 @@ from alignkit.errors import InputError, nearest
 from alignkit.evaluate.own import check_truths
 from alignkit.evaluate.request import SAMPLING, EvalRequest, Planned
 from alignkit.evaluate.responses import StoredResponses, completion
+from alignkit.evaluate.shots import of_dataset, show
 from alignkit.evaluate.store import Key
 from alignkit.grading.truths import missing_truth
 from alignkit.plugins import bind, check_options
@@ -38,12 +41,14 @@ def plan_eval(
         InputError: unknown options or settings, unfit data. MissingError: data out of
             reach.
     """
+    request = of_dataset(request, registry)
     plugin, spec = request.plugin, request.plugin.value
     stated = [(plugin, request.options), *filter(None, [request.reward])]
     if problems := [text for one in stated for _, text in check_options(*one)]:
         raise InputError(*problems)
-    if responses is not None and request.sampling:
-        given = ", ".join(request.sampling)
+    of_generation = [*request.sampling, *(["shots"] if request.shots else [])]
+    if responses is not None and of_generation:
+        given = ", ".join(of_generation)
         raise InputError(
             f"eval '{plugin.name}': stored responses are not sampled, so nothing reads"
             f" {given}"
@@ -74,8 +79,9 @@ def plan_eval(
         )
 
     _check_questions(source, rows)
+    make = bind(plugin, spec.samples, request.options)
     try:
-        samples = list(bind(plugin, spec.samples, request.options)(rows, render))
+        samples = list(make(rows, render))
     except KeyError as error:
         if not own:
             raise
@@ -137,6 +143,13 @@ def plan_eval(
         seed=request.seed,
         n=request.samples,
     )
+    sha256, shots = _sha256(samples), None
+    if request.shots is not None:
+
+        def ask(row: Mapping[str, Any]) -> Sample | None:
+            return next(iter(make([row], render)), None)
+
+        samples, shots = show(request, source, samples, prompt, ask, datasets)
     source = {"responses": responses.path.name} if own and responses else source
     return Planned(
         request=request,
@@ -144,9 +157,19 @@ def plan_eval(
         sampling=sampling,
         prompt=prompt,
         data=source,
+        sha256=sha256,
+        shots=shots,
         stored=stored,
         used=used,
     )
+
+
+def _sha256(samples: Sequence[Sample]) -> str:
+    content = [
+        [s.id, s.prompt if isinstance(s.prompt, str) else list(s.prompt), s.truth]
+        for s in samples
+    ]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
 def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:

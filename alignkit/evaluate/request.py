@@ -27,7 +27,8 @@ class EvalRequest:
     `data` changes keys of the eval's data spec (`split`, `path`, …), `sampling` those
     of its sampling; `limit` takes that many samples, spread over the data and the same
     ones every time; `samples` completions per question. `prompt` is a prompt's name or
-    `{file: PATH}`, `reasoning` whether the thinking is scored too.
+    `{file: PATH}`, `reasoning` whether the thinking is scored too; `shots` solved
+    questions are shown before each, of the file `shots_from` or of the train split.
     """
 
     plugin: Plugin
@@ -39,6 +40,8 @@ class EvalRequest:
     limit: int | None = None
     samples: int = 1
     seed: int = 0
+    shots: int | None = None
+    shots_from: str | None = None
     # the reward that grades in the place of the eval's own score, and its options
     reward: tuple[Plugin, Mapping[str, Any]] | None = None
 
@@ -59,6 +62,9 @@ class Planned:
     sampling: Sampling
     prompt: Prompt | None
     data: dict[str, Any]
+    # of what is asked, without the examples
+    sha256: str
+    shots: dict[str, Any] | None
     # responses by (sample id, number), in the place of an engine
     stored: dict[Key, Row] | None
     # the file of stored responses, and how many of its rows fit

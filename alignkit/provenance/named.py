@@ -68,14 +68,17 @@ def named(recipe: Mapping[str, Any], registry: Registry) -> Named:
         if known.key.plugin == "prompt":
             everything.prompts[path] = value
     for name, stated in map_at(recipe, "evals").items():
-        if is_own_eval(stated):
-            continue
-        benchmark = registry.get("eval", name).value
-        split = {"split": stated["split"]} if "split" in stated else {}
-        own = {**benchmark.data, **map_at(stated, "data"), **split}
-        everything.data["evals", name, "data"] = own
-        if benchmark.prompt is not None:
-            everything.prompts.setdefault(("evals", name, "prompt"), benchmark.prompt)
+        own = map_at(stated, "data")
+        if not is_own_eval(stated):
+            benchmark = registry.get("eval", name).value
+            split = {"split": stated["split"]} if "split" in stated else {}
+            own = {**benchmark.data, **own, **split}
+            everything.data["evals", name, "data"] = own
+            if benchmark.prompt is not None:
+                prompts = everything.prompts
+                prompts.setdefault(("evals", name, "prompt"), benchmark.prompt)
+        if shown := _examples(stated, own, registry):
+            everything.data["evals", name, "shots"] = shown
     for key, spec in everything.data.items():
         source = registry.get("dataset", spec.get("dataset") or "jsonl")
         everything.plugins[(*key, "dataset")] = source
@@ -83,6 +86,21 @@ def named(recipe: Mapping[str, Any], registry: Registry) -> Named:
         if isinstance(prompt, str):
             everything.plugins[(*key, "prompt")] = registry.get("prompt", prompt)
     return everything
+
+
+def _examples(
+    stated: Mapping[str, Any], own: Mapping[str, Any], registry: Registry
+) -> dict[str, Any]:
+    """The rows that an eval's solved questions are drawn from; none where it shows none,
+    or its dataset does.
+    """
+    source = registry.get("dataset", own.get("dataset") or "jsonl")
+    if not stated.get("shots") or "shots" in source.options():
+        return {}
+    whole = {key: value for key, value in own.items() if key != "limit"}
+    if "shots_from" in stated:
+        return {**whole, "path": stated["shots_from"]}
+    return {**whole, "split": "train"}
 
 
 def _in_options(

@@ -11,10 +11,15 @@ from alignkit.provenance import OLD, differences, is_old, measured_by
 from alignkit.report.runs import RunData
 
 # what must agree between evals set side by side
-MEASURED_BY = ("prompt", "grader", "data", "sampling", "judge")
+MEASURED_BY = ("prompt", "grader", "data", "shots", "sampling", "judge")
 # What may differ all the same: another draw by the same settings, the same content (by
 # its hash) in another place.
-_MAY_DIFFER = {"sampling": ("seed",), "data": ("path",), "prompt": ("name",)}
+_MAY_DIFFER = {
+    "sampling": ("seed",),
+    "data": ("path",),
+    "prompt": ("name",),
+    "shots": ("seed", "examples"),
+}
 
 
 def measured_differently(metric: str, runs: Sequence[RunData]) -> list[str]:

@@ -172,6 +172,11 @@ class Eval(PluginSection):
     samples: Count = 1
     """Completions for each question."""
     prompt: Annotated[Prompt | None, Key(plugin="prompt")] = None
+    shots: Count | None = None
+    """Solved questions shown before each, of the data's train split, drawn by the seed.
+    """
+    shots_from: Annotated[str | None, Key(path="file")] = None
+    """A file of solved questions in the place of the train split."""
     data: EvalDataset | None = None
     sampling: SamplingChanges | None = None
     reasoning: Literal["strip", "keep"] | None = None
@@ -198,6 +203,8 @@ class Eval(PluginSection):
             "reasoning": self.reasoning,
             "limit": self.limit,
             "samples": self.samples,
+            "shots": self.shots,
+            "shots_from": self.shots_from,
         }
 
 
