@@ -151,7 +151,8 @@ def test_no_other_module_has_a_table_of_recipe_keys():
                 for part in ast.walk(node)
                 if isinstance(part, ast.Constant) and isinstance(part.value, str)
             }
-            if len(words & keys) >= 3:
+            # names that a package exports are no table
+            if len(words & keys) >= 3 and ast.unparse(target) != "__all__":
                 tables.add(f"{name} {ast.unparse(target)}")
     assert tables == TABLES
 
