@@ -238,3 +238,41 @@ def test_the_environment_is_not_recorded(
 def test_versions_name_what_a_result_depends_on():
     assert {"python", "torch", "trl", "transformers"} <= set(here.versions())
     json.dumps(here.versions())
+
+
+def test_the_state_of_a_checkout_is_read_without_its_configuration(tmp_path: Path):
+    """A stranger's .git may name programs that `git status` would run."""
+
+    def git(*arguments: str) -> None:
+        who = "-c", "user.name=n", "-c", "user.email=e"
+        command = ["git", "-C", str(tmp_path / "c"), *who, *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+
+    checkout, mark = tmp_path / "c", tmp_path / "ran"
+    (checkout / "recipes").mkdir(parents=True)
+    file = checkout / "recipes" / "a.yaml"
+    file.write_text("a\n")
+    (checkout / ".gitattributes").write_text("*.yaml filter=mine\n")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "m")
+    clean = here.git_state(file.parent)
+    assert clean is not None and not clean["changed"]
+    evil = tmp_path / "evil"
+    evil.write_text(f"#!/bin/sh\ntouch {mark}\ncat\n")
+    evil.chmod(0o755)
+    for key in ("filter.mine.clean", "filter.mine.process", "core.fsmonitor"):
+        git("config", key, str(evil))
+    (checkout / ".git" / "info" / "attributes").write_text("*.yaml filter=mine\n")
+    (checkout / ".git" / "info" / "exclude").write_text("ignored\n")
+    (checkout / "ignored").write_text("")
+    os.utime(file, (1, 1))  # its content has to be compared
+    assert here.git_state(file.parent) == clean
+    file.write_text("b\n")
+    assert here.git_state(file.parent) == {**clean, "changed": True}
+    assert not mark.exists()
+    tree = tmp_path / "tree"
+    git("config", "--unset", "core.fsmonitor")
+    git("worktree", "add", "-q", str(tree))
+    assert here.git_state(tree) == clean
+    assert here.git_state(tmp_path) is None

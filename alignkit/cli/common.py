@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +76,19 @@ def load_recipe(
     overlays: Sequence[str] = (),
     sets: Sequence[str] = (),
     kit: Sequence[str] = (),
+    *,
+    told: bool = True,
 ) -> tuple[Recipe, Registry]:
-    """The recipe, resolved and checked, with the registry of its plugins."""
+    """The recipe, resolved and checked, with the registry of its plugins; the first line
+    of output says which file it is.
+    """
     from alignkit import recipe as recipes
     from alignkit.errors import InputError
     from alignkit.sweep.spec import is_sweep_file
 
     file = locate(recipe)
+    if told:
+        tell_file(file)
     if is_sweep_file(file):
         raise InputError(
             f"{recipe} is a sweep, not a recipe; to see its variants: align sweep"
@@ -88,17 +96,36 @@ def load_recipe(
         )
     registry = load_registry([file], kit)
     files = [locate(overlay) for overlay in overlays]
-    return (
-        recipes.load(file, files, sets, registry, recipe_dirs=recipe_dirs()),
-        registry,
-    )
+    with kits_asked_for(file, registry):
+        return recipes.load(file, files, sets, registry), registry
 
 
-def recipe_dirs() -> list[Path]:
-    """Where a recipe is looked for that is not here: what comes with alignkit."""
+@contextmanager
+def kits_asked_for(file: Path, registry: Registry) -> Iterator[None]:
+    """Where a recipe of a run or sweep cannot be used: say which kits that was started
+    with and this command has not. They are not mounted for it: its folder may be a
+    stranger's.
+
+    Raises:
+        InputError: with that line behind its own.
+    """
     from alignkit import kits
+    from alignkit.errors import InputError
 
-    return [kits.builtin().root / "recipes"]
+    try:
+        yield
+    except InputError as error:
+        made = kits.made_folder(file.resolve())
+        here = {str(kit.root) for kit in registry.kits}
+        lacking = sorted({*kits.recorded(made)} - here) if made else []
+        if not lacking:
+            raise
+        flags = shlex.join(part for root in lacking for part in ("--kit", root))
+        raise type(error)(
+            *error.problems,
+            f"{made} was started with code that a run does not bring along; if you"
+            f" trust it, add {flags}",
+        ) from error
 
 
 def locate(name: str) -> Path:
@@ -110,7 +137,15 @@ def locate(name: str) -> Path:
     """
     from alignkit.recipe import paths
 
-    return paths.locate(name, Path.cwd(), recipe_dirs())
+    return paths.locate(name, Path.cwd(), paths.recipe_dirs())
+
+
+def tell_file(file: Path) -> None:
+    """Say which file is used: what is not here is the one that comes with alignkit."""
+    from alignkit.recipe.paths import shown
+    from alignkit.terminal import say
+
+    say(console(as_json=True), f"recipe: {shown(str(file))}")
 
 
 def hold(out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
@@ -104,6 +103,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Run RECIPE: evaluate, train, evaluate, save. Prints where the run folder is."""
+    from alignkit import kits
     from alignkit import plan as planning
     from alignkit.data.datasets import Datasets
     from alignkit.run import Run, stopping
@@ -127,7 +127,8 @@ def run(
     if resume is not None:
         Run.open(resume)  # says so when it is no run folder
         recipe = str(resume / "recipe.yaml")
-    loaded, registry = load_recipe(str(recipe), overlays, sets, kit)
+    whole = not stage and join is None  # else another process speaks to the user
+    loaded, registry = load_recipe(str(recipe), overlays, sets, kit, told=whole)
     if (first or only) and loaded.config.method != "pipeline":
         raise InputError(
             "--from and --only choose stages of a pipeline; this recipe is none"
@@ -135,7 +136,7 @@ def run(
     datasets = Datasets(registry)
     # a pipeline has planned its stages, a launcher its processes
     warnings: list[str] = []
-    if not stage and join is None:
+    if whole:
         plans = planning.plan(loaded, registry, datasets)
         planning.require(plans, loaded, overlays)
         warnings = [f"{p.name}: {text}" for p in plans for text in p.warnings]
@@ -160,9 +161,9 @@ def run(
     if outcome.interrupted:
         # the one that started this process says how to go on
         if not options.started_by_another:
-            where = shlex.quote(str(outcome.run.folder))
-            text = f"interrupted; to go on: align run --resume {where}"
-            say(out_console, text)
+            where = "--resume", outcome.run.folder
+            again = kits.command(registry.kits, "run", *where)
+            say(out_console, f"interrupted; to go on: {again}")
         return stopping.exit_code()
     if outcome.evals is None:  # the training processes have told of them
         return 0

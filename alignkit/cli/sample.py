@@ -22,5 +22,7 @@ def sample(run: str, iteration: int, model: str, kit: tuple[str, ...]) -> None:
 
     end_with_parent()
     begun = Run.open(run)
-    recipe, registry = load_recipe(str(begun.folder / "recipe.yaml"), kit=kit)
+    recipe, registry = load_recipe(
+        str(begun.folder / "recipe.yaml"), kit=kit, told=False
+    )
     sample_logged(recipe, registry, begun, iteration, model, console())

@@ -11,10 +11,11 @@ from alignkit.cli.common import (
     console,
     json_option,
     kit_option,
+    kits_asked_for,
     load_registry,
     locate,
     print_json,
-    recipe_dirs,
+    tell_file,
 )
 from alignkit.errors import InputError
 from alignkit.run import stopping
@@ -103,6 +104,7 @@ def sweep(
     Variants are checked before the first starts. Each run has its own folder and
     process; what has been run already with the same fingerprint is reused.
     """
+    from alignkit import kits
     from alignkit.sweep import jobs as states
 
     if (target is None) == (resume is None):
@@ -113,13 +115,15 @@ def sweep(
     if not screen.is_terminal:
         screen.width = 240  # a pipe has no width of its own
     if resume is not None:
-        if overlays or sets or seeds or out or dry_run or kit:
+        if overlays or sets or seeds or out or dry_run:
             raise InputError(
-                "--resume goes on with the sweep as it was started; only --jobs and"
-                " --json apply"
+                "--resume goes on with the sweep as it was started; only --jobs, --kit"
+                " and --json apply"
             )
+        registry = load_registry((), kit)
+        with kits_asked_for(resume / "sweep.json", registry):
+            states.demand_plugins(resume, registry)
         state, made = states.reopen(resume, take_over=take_over)
-        registry = load_registry((), state.kits)
         states.go_on(state, made, registry)
     else:
         checked, registry = _check(str(target), overlays, sets, seeds, kit)
@@ -133,6 +137,7 @@ def sweep(
                 print_json(checked.plan())
             return 0
         state, made = states.create(checked, registry, root)
+    again = kits.command(registry.kits, "sweep", "--resume", state.folder)
     say(screen, f"sweep folder: {state.folder}")
     for note in state.notes:
         say(screen, note)
@@ -141,7 +146,7 @@ def sweep(
             _work(state, registry, jobs, screen)
     except KeyboardInterrupt:
         made.finish("interrupted")
-        say(screen, f"interrupted; to go on: align sweep --resume {state.folder}")
+        say(screen, f"interrupted; to go on: {again}")
         return stopping.exit_code()
     lost = state.of("failed")
     made.finish("failed" if lost else "done")
@@ -149,7 +154,7 @@ def sweep(
     for job in lost:
         say(screen, f"failed: {job.name}: {job.note}", style="red")
     if lost:
-        say(screen, f"to try these again: align sweep --resume {state.folder}")
+        say(screen, f"to try these again: {again}")
     return 1 if lost else 0
 
 
@@ -163,11 +168,12 @@ def _check(
     from alignkit.sweep import check, spec
 
     path = locate(target)
+    tell_file(path)
     found = [locate(overlay) for overlay in overlays]
     read = spec.read if spec.is_sweep_file(path) else spec.from_recipe
     varied = read(path, seeds=spec.seeds_of(seeds), overlays=found, sets=sets)
     registry = load_registry([path, varied.base], kit)
-    return check.check_sweep(varied, registry, recipe_dirs()), registry
+    return check.check_sweep(varied, registry), registry
 
 
 def _work(state: Sweep, registry: Registry, slots: int | None, screen: Console) -> None:

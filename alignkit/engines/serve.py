@@ -101,6 +101,7 @@ class Server:
             process = subprocess.Popen(
                 [
                     sys.executable,
+                    "-P",
                     "-m",
                     "vllm.entrypoints.openai.api_server",
                     *arguments,

@@ -46,7 +46,7 @@ class Worker:
             fd = theirs.fileno()
             arguments = [str(fd), json.dumps(sys.path), str(memory)]
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *arguments],
+                [sys.executable, "-P", "-c", PROGRAM, *arguments],
                 stdin=subprocess.DEVNULL,
                 # a print in a reward must not mix into the output of a command
                 stdout=2,

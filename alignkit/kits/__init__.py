@@ -3,7 +3,8 @@
 
 A mounted kit is a synthetic package whose `__path__` is the kit's folder, so plugin
 files are imported by the ordinary import system and their functions pickle. Mounts are
-repeated in child processes from `ALIGN_MOUNTS`.
+repeated in child processes from `ALIGN_MOUNTS`, which gives align commands among them
+the kits of their parent.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from alignkit.errors import PluginError
 
 PLUGIN_FOLDERS = ("rewards", "evals", "plugins")
 FOLDERS = ("recipes", *PLUGIN_FOLDERS)
+BUILTIN = "builtin"
 _MOUNTS = "ALIGN_MOUNTS"
 
 
@@ -50,9 +53,8 @@ def builtin() -> Kit:
     checkout.
     """
     package = Path(__file__).resolve().parents[1]
-    return Kit(
-        "builtin", package / "kit" if (package / "kit").is_dir() else package.parent
-    )
+    inside = package / "kit"
+    return Kit(BUILTIN, inside if inside.is_dir() else package.parent)
 
 
 def at(folder: Path | str, asked_by: str) -> Kit:
@@ -73,57 +75,101 @@ def at(folder: Path | str, asked_by: str) -> Kit:
             f"{asked_by}: {root} is no kit: it holds none of the folders"
             f" {', '.join(FOLDERS)}"
         )
-    return Kit(_identifier(root.name), root)
+    return Kit(BUILTIN if _is_builtin(root) else _identifier(root.name), root)
 
 
 def of_recipe(recipe: Path) -> list[Kit]:
-    """The kit a recipe file lies in (the parent of its `recipes/` folder), or the kits
-    its run was started with.
+    """The kit a recipe file lies in: the parent of its `recipes/` folder.
 
-    A path where there is no file lies in no kit, whatever its folders are called.
+    A path where there is no file lies in no kit, whatever its folders are called, and
+    neither does what lies in the folder of a run or a sweep: that is data, and may have
+    come from elsewhere.
     """
     path = recipe.resolve()
-    if not path.is_file():
+    if not path.is_file() or made_folder(path) is not None:
         return []
     for folder in path.parents:
-        recorded = _recorded(folder)
-        if recorded is not None:
-            return recorded
         if folder.name == "recipes":
-            return [Kit(_identifier(folder.parent.name), folder.parent)]
+            root = folder.parent
+            name = BUILTIN if _is_builtin(root) else _identifier(root.name)
+            return [Kit(name, root)]
     return []
 
 
+def made_folder(file: Path) -> Path | None:
+    """The folder of the run or sweep that a file lies in."""
+    found = [folder for folder in file.parents if _is_made(folder)]
+    return found[0] if found else None
+
+
+def recorded(folder: Path) -> list[str]:
+    """The folders of the kits that a run or sweep was started with, as its folder says:
+    for the user to read, never to be mounted.
+    """
+    roots: list[object] = []
+    for name in ("manifest.json", "sweep.json"):
+        try:
+            named = json.loads((folder / name).read_text(encoding="utf-8"))["kits"]
+            if isinstance(named, dict):
+                named = [root for kit, root in named.items() if kit != BUILTIN]
+            roots += named
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue
+    return sorted({root for root in roots if isinstance(root, str)})
+
+
 def find(recipes: Iterable[Path] = (), folders: Sequence[Path | str] = ()) -> list[Kit]:
-    """All kits in force: the built-in one, installed packages', `ALIGN_KITS`, `--kit`
-    folders, the recipes' own.
+    """All kits in force: those of the process that started this one, the recipes' own,
+    `--kit` folders, `ALIGN_KITS`, installed packages', the built-in one.
 
     `recipes` are the files that are read, not paths as they were typed: a built-in
     recipe brings no folder of the user's. The bare current directory is never among the
-    kits: running a stranger's code must be asked for.
+    kits: running a stranger's code must be asked for. Copies of the built-in kit (an
+    installed one and a checkout) are one kit: the first in this order.
     """
-    from importlib.metadata import entry_points
-
-    kits = [builtin()]
-    for point in entry_points(group="alignkit.kits"):
-        kits.append(Kit(_identifier(point.name), _entry_root(point.name, point.value)))
-    for folder in filter(None, os.environ.get("ALIGN_KITS", "").split(os.pathsep)):
-        kits.append(at(folder, "ALIGN_KITS"))
+    kits = [kit for recipe in recipes for kit in of_recipe(recipe)]
     kits += [at(folder, "--kit") for folder in folders]
-    for recipe in recipes:
-        kits += of_recipe(recipe)
+    # one that was asked for comes before the one that is just there
+    kits = [kit for kit in kits if kit != builtin()] + _everywhere()
     unique: dict[Path, Kit] = {}
-    for kit in kits:
+    for kit in [*_inherited, *kits]:
         unique.setdefault(kit.root.resolve(), kit)
     by_name: dict[str, Kit] = {}
     for kit in unique.values():
-        if kit.name in by_name:
-            both = f"{by_name[kit.name].root} and {kit.root}"
+        other = by_name.setdefault(kit.name, kit)
+        if other is not kit and kit.name != BUILTIN:
             raise PluginError(
-                f"two kits are named '{kit.name}': {both}; rename a folder"
+                f"two kits are named '{kit.name}': {other.root} and {kit.root}; rename a"
+                " folder"
             )
-        by_name[kit.name] = kit
-    return list(unique.values())
+    # others use its helpers, and override nothing of it
+    return sorted(by_name.values(), key=lambda kit: kit.name != BUILTIN)
+
+
+def flags(kits: Iterable[Kit]) -> list[str]:
+    """What has to be typed for these kits to be found by a command whose recipe lies in
+    none of them.
+    """
+    known = {kit.root.resolve() for kit in _everywhere()}
+    roots = [kit.root for kit in kits if kit.root.resolve() not in known]
+    return [part for root in roots for part in ("--kit", str(root))]
+
+
+def command(kits: Iterable[Kit], *words: str | Path) -> str:
+    """An align command as it has to be typed to have these kits."""
+    return shlex.join(["align", *map(str, words), *flags(kits)])
+
+
+def _everywhere() -> list[Kit]:
+    """The kits that every command has."""
+    from importlib.metadata import entry_points
+
+    kits = []
+    for folder in filter(None, os.environ.get("ALIGN_KITS", "").split(os.pathsep)):
+        kits.append(at(folder, "ALIGN_KITS"))
+    for point in entry_points(group="alignkit.kits"):
+        kits.append(Kit(_identifier(point.name), _entry_root(point.name, point.value)))
+    return [*kits, builtin()]
 
 
 def mount(kit: Kit) -> ModuleType:
@@ -148,21 +194,20 @@ def _is_kit(root: Path) -> bool:
     return any((root / name).is_dir() for name in FOLDERS)
 
 
-def _recorded(folder: Path) -> list[Kit] | None:
-    """The kits that a run folder records, None where it is no run folder.
+def _is_made(folder: Path) -> bool:
+    """Whether it is the folder of a run or a sweep."""
+    names = ("sweep.json",), ("manifest.json", "recipe.yaml")
+    return any(all((folder / name).is_file() for name in each) for each in names)
 
-    What is no kit any more is passed over: a recipe that needs it says so, any other
-    can still be resumed.
+
+def _is_builtin(root: Path) -> bool:
+    """Whether the kit in a folder is a copy of the built-in one, in a checkout or a
+    wheel.
     """
-    manifest = folder / "manifest.json"
-    if not manifest.is_file() or not (folder / "recipe.yaml").is_file():
-        return None
-    try:
-        roots = dict(json.loads(manifest.read_text(encoding="utf-8"))["kits"])
-    except (ValueError, LookupError, TypeError):
-        return None
-    roots.pop("builtin", None)
-    return [at(root, str(manifest)) for root in roots.values() if _is_kit(Path(root))]
+    packages = (root / "alignkit", root.parent)
+    return any(
+        p.name == "alignkit" and (p / "hookspecs.py").is_file() for p in packages
+    )
 
 
 def _register(name: str, root: str) -> ModuleType:
@@ -183,7 +228,8 @@ def _register(name: str, root: str) -> ModuleType:
 
 def _identifier(name: str) -> str:
     word = re.sub(r"\W", "_", name)
-    return word if word[:1].isalpha() or word[:1] == "_" else f"kit_{word}"
+    good = (word[:1].isalpha() or word[:1] == "_") and word != BUILTIN
+    return word if good else f"kit_{word}"
 
 
 def _entry_root(name: str, value: str) -> Path:
@@ -199,6 +245,7 @@ def _entry_root(name: str, value: str) -> Path:
 
 
 # The built-in kit can always be imported: other kits use its helpers.
-_register("builtin", str(builtin().root))
-for _name, _root in json.loads(os.environ.get(_MOUNTS, "{}")).items():
-    _register(_name, _root)
+_register(BUILTIN, str(builtin().root))
+_inherited = mounted()  # by the process that started this one
+for _kit in _inherited:
+    _register(_kit.name, str(_kit.root))

@@ -144,7 +144,7 @@ def _read_code(found: Plan) -> None:
     its fingerprint. alignkit's own plugins are tested.
     """
     for plugin in found.plugins:
-        if plugin.kit == kits.builtin().name:
+        if plugin.kit == kits.BUILTIN:
             continue
         try:
             identity(plugin)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from alignkit.errors import RecipeError
-from alignkit.recipe import trl
+from alignkit.recipe import paths, trl
 from alignkit.recipe.check import Checker
 from alignkit.recipe.inherit import Merger
 from alignkit.recipe.model import DEFAULT, Recipe
@@ -30,7 +30,7 @@ def load(
     overlays: Sequence[Path | str] = (),
     sets: Sequence[str] = (),
     registry: Registry | None = None,
-    recipe_dirs: Sequence[Path] = (),
+    recipe_dirs: Sequence[Path] | None = None,
     change: Node | None = None,
 ) -> Recipe:
     """The recipe of a file, with overlay files, `key.sub=value` texts, and last a
@@ -38,12 +38,13 @@ def load(
 
     With a registry, plugins and their options are checked too. `recipe_dirs` are kits'
     recipes folders, where a file is looked for that does not lie beside the one that
-    names it.
+    names it: those that come with alignkit.
 
     Raises:
         RecipeError: all faults at once, each `file:line:column: key: given, expected,
             nearest`.
     """
+    recipe_dirs = paths.recipe_dirs() if recipe_dirs is None else recipe_dirs
     merger = Merger(recipe_dirs)
     file = locate(str(path), Path.cwd(), recipe_dirs)
     layers = merger.layers(file, "recipe", {})

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignkit import kits
 from alignkit.errors import RecipeError, listing
 
 
@@ -39,6 +40,11 @@ def _mode(path: Path) -> int:
         return path.stat().st_mode
     except (OSError, ValueError):
         return 0
+
+
+def recipe_dirs() -> list[Path]:
+    """Where a recipe is looked for that is not here: what comes with alignkit."""
+    return [kits.builtin().root / "recipes"]
 
 
 def locate(name: str, folder: Path, recipe_dirs: Sequence[Path]) -> Path:

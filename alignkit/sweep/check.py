@@ -74,16 +74,14 @@ def _stated(value: object) -> object:
     return None if value is recipe.ABSENT else value
 
 
-def check_sweep(
-    spec: Spec, registry: Registry, recipe_dirs: Sequence[Path] = ()
-) -> Checked:
+def check_sweep(spec: Spec, registry: Registry) -> Checked:
     """Load and plan every variant.
 
     Raises:
         InputError: everything that is wrong with any variant. MissingError: what this
             machine lacks.
     """
-    load = partial(_load, spec, registry, recipe_dirs)
+    load = partial(_load, spec, registry)
     base = load(None)
     seeds, base_steps = list(spec.seeds or [base.config.seed]), None
     if spec.budget:
@@ -132,7 +130,6 @@ def check_sweep(
 def _load(
     spec: Spec,
     registry: Registry,
-    recipe_dirs: Sequence[Path],
     change: Node | None,
     seed: int | None = None,
     name: str | None = None,
@@ -140,9 +137,7 @@ def _load(
     for key, value in (("seed", seed), ("name", name)):
         if change is not None and value is not None:
             change = put(change, (key,), Node(value, change.origin))
-    return recipe.load(
-        spec.base, spec.overlays, spec.sets, registry, recipe_dirs, change
-    )
+    return recipe.load(spec.base, spec.overlays, spec.sets, registry, change=change)
 
 
 def _variant(

@@ -57,7 +57,7 @@ class Sweep:
     jobs: list[Job]
     budget: str | None = None
     stop: list[Rule] = field(default_factory=list)
-    kits: list[str] = field(default_factory=list)
+    kits: list[str] = field(default_factory=list)  # told, never mounted
     processes: int = 1
     notes: list[str] = field(default_factory=list)  # of this call alone
 
@@ -98,7 +98,7 @@ def create(checked: Checked, registry: Registry, root: Path) -> tuple[Sweep, Run
         [],
         spec.budget,
         list(spec.stop),
-        [str(kit.root) for kit in registry.kits if kit != kits.builtin()],
+        [str(kit.root) for kit in registry.kits if kit.name != kits.BUILTIN],
         first.config.launch.processes,
     )
     earlier, datasets = finished_runs(root), Datasets(registry)
@@ -139,12 +139,6 @@ def reopen(folder: Path, *, take_over: bool = False) -> tuple[Sweep, Run]:
     Raises:
         InputError: no sweep, or another process is at work on it.
     """
-    path = folder / "sweep.json"
-    if not path.is_file():
-        raise InputError(
-            f"{folder} is no sweep: it has no sweep.json; sweeps are made by `align"
-            " sweep`"
-        )
     _read(folder)  # says so when it is damaged, before anything is changed
     run = Run.reopen(folder, redo=True, take_over=take_over)
     sweep = _read(folder)
@@ -155,8 +149,24 @@ def reopen(folder: Path, *, take_over: bool = False) -> tuple[Sweep, Run]:
     return sweep, run
 
 
+def demand_plugins(folder: Path, registry: Registry) -> None:
+    """Refuse to go on with a sweep whose recipes the plugins that are here do not fit.
+
+    Raises:
+        InputError: what the first such recipe lacks.
+    """
+    for job in _read(folder).jobs:
+        if job.status not in ("done", "collapsed"):
+            recipe.load(folder / job.recipe, registry=registry)
+
+
 def _read(folder: Path) -> Sweep:
     path = folder / "sweep.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is no sweep: it has no sweep.json; sweeps are made by `align"
+            " sweep`"
+        )
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         stop = [Rule.model_validate(rule) for rule in state.pop("stop")]

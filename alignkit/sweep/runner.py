@@ -104,8 +104,7 @@ class Runner:
             # killed before its manifest
             shutil.rmtree(folder, ignore_errors=True)
             what = [str(self.sweep.folder / job.recipe), "--folder", str(folder)]
-        kit = [part for root in self.sweep.kits for part in ("--kit", root)]
-        command = [sys.executable, "-m", "alignkit.cli", "run", *what, *kit]
+        command = [sys.executable, "-P", "-m", "alignkit.cli", "run", *what]
         self.handles[job.name] = self.executor.submit(command, self._log(job))
         self._set(job, "running")
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignkit import kits
 from alignkit.errors import WorkError
 from alignkit.run import Run, atomic_write, life
 
@@ -56,34 +57,25 @@ def run_stage(
 def child(
     arguments: Sequence[str], registry: Registry, what: str, log: Path, resume: Path
 ) -> None:
-    """Run an align command in a process of its own, with the same kits. It ends when
-    this process is killed.
+    """Run an align command in a process of its own, which has the kits that are mounted
+    here, and imports nothing of the current folder. It ends when this process is killed.
 
     Raises:
         WorkError: it failed. KeyboardInterrupt: it was interrupted.
     """
     # The child sees its standard input end when this process is gone: see
     # `end_with_parent`.
-    command = [sys.executable, "-m", "alignkit.cli", *arguments, *kit_flags(registry)]
+    command = [sys.executable, "-P", "-m", "alignkit.cli", *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     code = wait(process)
     if code in (130, 143):
         raise KeyboardInterrupt
     if code:
+        again = kits.command(registry.kits, "run", "--resume", resume)
         raise WorkError(
             f"{what} failed (exit {code}); its log: {log}\n"
-            f"to go on from there once the cause is mended: align run --resume {resume}"
+            f"to go on from there once the cause is mended: {again}"
         )
-
-
-def kit_flags(registry: Registry) -> list[str]:
-    """The flags that give another align command the kits of this one."""
-    return [
-        part
-        for kit in registry.kits
-        if kit.name != "builtin"
-        for part in ("--kit", str(kit.root))
-    ]
 
 
 def wait(process: subprocess.Popen[bytes]) -> int:

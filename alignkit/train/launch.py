@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alignkit.errors import WorkError
 from alignkit.run import Run
-from alignkit.train.children import kit_flags, wait
+from alignkit.train.children import wait
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -20,22 +20,24 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> None
     Raises:
         WorkError: one of them failed; its message is in the run's log.
     """
+    python = [sys.executable, "-P"]  # nothing of the current folder is imported
     command = [
-        sys.executable,
+        *python,
         "-m",
         "torch.distributed.run",
         "--standalone",
         f"--nproc_per_node={count}",
+        "--no-python",
     ]
     command += [
-        "--module",
+        *python,
+        "-m",
         "alignkit.cli",
         "run",
         str(run.folder / "recipe.yaml"),
         "--join",
         str(run.folder),
     ]
-    command += kit_flags(registry)
     command += ["--continue"] if resume else []
     run.share()
     try:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit import provenance, run
+from alignkit import kits, provenance, run
 from alignkit.errors import InputError, nearest
 from alignkit.recipe import to_yaml
 from alignkit.terminal import say
@@ -57,18 +57,19 @@ def check(
     for name in names[: names.index(first)]:
         inside = folder / "stages" / name
         if status(inside) != "done":
+            again = kits.command(registry.kits, "run", "--resume", folder)
             raise InputError(
-                f"stage {name} comes before {first} and is not done; go on with align"
-                f" run --resume {folder}"
+                f"stage {name} comes before {first} and is not done; go on with {again}"
             )
         stage = recipe.stages[name]
         stage = replace(stage, resolved=_resolved(stage, folder, name))
         now = provenance.of_run(stage, registry, datasets)
         if changed := provenance.changes(run.Run.open(inside).manifest, now):
+            anew = kits.command(registry.kits, "run", folder / "recipe.yaml")
             raise InputError(
                 f"stage {name} was done with other data, plugins or versions than are"
                 f" here now ({'; '.join(changed)}), so {first} would not follow from"
-                f" it; start anew: align run {folder / 'recipe.yaml'}"
+                f" it; start anew: {anew}"
             )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkit import provenance
+from alignkit import kits, provenance
 from alignkit.errors import InputError
 from alignkit.machine import here
 from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
@@ -160,15 +160,13 @@ def check_unchanged(
     """
     now = provenance.of_run(recipe, registry, datasets)
     if changed := provenance.changes(begun.manifest, now):
-        stage = (
-            f", or at the first stage concerned: align run --resume {begun.folder}"
-            " --from STAGE"
-        )
+        resumed = kits.command(registry.kits, "run", "--resume", begun.folder)
+        stage = f", or at the first stage concerned: {resumed} --from STAGE"
+        anew = kits.command(registry.kits, "run", begun.folder / "recipe.yaml")
         raise InputError(
             f"{begun.folder} was begun with other data, plugins or versions than are"
             f" here now ({'; '.join(changed)}), so going on would mix two experiments;"
-            f" start anew: align run {begun.folder / 'recipe.yaml'}"
-            + (stage if recipe.stages else "")
+            f" start anew: {anew}" + (stage if recipe.stages else "")
         )
     if not provenance.is_old(begun.manifest):
         return []

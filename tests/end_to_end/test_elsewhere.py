@@ -5,12 +5,14 @@ code that lies beside the user.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from commands import align
 
-from alignkit import cli, kits
+from alignkit import cli, kits, plugins, recipe
 
 QUICKSTART = kits.builtin().root / "recipes" / "quickstart.yaml"
 EVIL = "from pathlib import Path\nPath(__file__).with_suffix('.imported').touch()\n"
@@ -121,14 +123,14 @@ def test_a_recipe_that_lies_here_and_its_kit_win(
 def test_a_path_lies_in_a_kit_only_if_the_file_is_there(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    recipe = tmp_path / "recipes" / name
-    assert roots(recipe) == []
-    recipe.parent.mkdir(parents=True)
-    assert roots(recipe) == [] and roots(recipe.parent) == []
-    recipe.write_text("")
-    assert roots(recipe) == [tmp_path]
+    file = tmp_path / "recipes" / name
+    assert roots(file) == []
+    file.parent.mkdir(parents=True)
+    assert roots(file) == [] and roots(file.parent) == []
+    file.write_text("")
+    assert roots(file) == [tmp_path]
     monkeypatch.chdir(tmp_path)
-    assert roots(recipe.relative_to(tmp_path)) == [tmp_path]
+    assert roots(file.relative_to(tmp_path)) == [tmp_path]
 
 
 def test_an_absolute_path_that_is_not_there_is_not_taken_for_a_built_in_one(
@@ -164,45 +166,143 @@ def test_a_link_that_leads_nowhere_is_no_file(
     assert not imported(stranger)
 
 
-@pytest.mark.parametrize(
-    "inside", ["recipe.yaml", "stages/sft.yaml", "iterations/001/sft.yaml"]
-)
-def test_what_a_run_wrote_has_the_kits_the_run_was_started_with(
-    inside: str, tmp_path: Path
+OWN = """\
+method: sft
+model: {path: ./model}
+data: {train: {dataset: mine, path: rows.jsonl}}
+"""
+RUN, SWEEP = ("manifest.json", "recipe.yaml"), ("manifest.json", "sweep.json")
+MADE = {
+    "run": (RUN, "recipe.yaml"),
+    "stage of a run": (RUN, "stages/sft.yaml"),
+    "run in a kit's recipes": (RUN, "../recipes/run/recipe.yaml"),
+    "recipes in a run": (RUN, "recipes/own.yaml"),
+    "kit in a run": (RUN, "kit/recipes/own.yaml"),
+    "run called recipes": (RUN, "../recipes/recipe.yaml"),
+    "sweep": (SWEEP, "recipes/base-seed0.yaml"),
+    "run of a sweep": (SWEEP, "runs/base-seed0/recipe.yaml"),
+}
+
+
+@pytest.mark.parametrize("case", MADE)
+def test_a_recipe_in_a_run_or_a_sweep_brings_no_kit(
+    case: str, stranger: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Also where the run lies below a folder named recipes, which is no kit of its."""
-    kit, gone, run = (
-        tmp_path / "mykit",
-        tmp_path / "gone",
-        tmp_path / "recipes" / "runs" / "one",
+    """Neither the folder it lies in nor one that its manifest or sweep.json names; the
+    user is told of those.
+    """
+    names, inside = MADE[case]
+    file = (stranger / "made" / inside).resolve()
+    made = file.parent if inside.startswith("..") else stranger / "made"
+    file.parent.mkdir(parents=True)
+    named = stranger / "named"
+    named.mkdir()
+    for folder in {made, file.parent.parent, file.parent, named} - {stranger}:
+        plant(folder)
+    kit = {"builtin": str(kits.builtin().root), "named": str(named)}
+    for name in names:
+        (made / name).write_text(json.dumps({"kits": kit}))
+    file.write_text(OWN)
+    assert roots(file) == []
+    code, said = outcome(capsys, "plan", file)
+    assert code == 2 and "there is no dataset 'mine'" in said
+    assert f"--kit {named}" in said.replace("\n", "")
+    assert not imported(stranger)
+    link = stranger / "recipes" / "link.yaml"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(file)
+    assert roots(link) == []
+    outcome(capsys, "plan", file, "--kit", named)
+    assert {path.parent.parent for path in imported(stranger)} == {named}
+
+
+@pytest.mark.parametrize(
+    "manifest", ["[]", "{", "{}", '{"kits": 3}', '{"kits": [3]}', "[" * 100_000]
+)
+def test_a_damaged_manifest_names_no_kits(manifest: str, tmp_path: Path):
+    (tmp_path / "manifest.json").write_text(manifest)
+    (tmp_path / "sweep.json").mkdir()
+    assert kits.recorded(tmp_path) == []
+
+
+def copy_of_builtin(root: Path) -> Path:
+    """A checkout's kit, with one reward that says it was imported."""
+    (root / "alignkit").mkdir(parents=True)
+    (root / "alignkit" / "hookspecs.py").write_text("")
+    (root / "recipes").mkdir()
+    (root / "rewards").mkdir()
+    source = kits.builtin().root
+    (root / "rewards" / "exact_match.py").write_text(
+        (source / "rewards" / "exact_match.py").read_text() + EVIL
     )
-    (kit / "rewards").mkdir(parents=True)
-    (run / inside).parent.mkdir(parents=True)
-    (run / "recipe.yaml").write_text("")
-    (run / inside).write_text("")
-    recorded = {
-        "builtin": str(kits.builtin().root),
-        "mykit": str(kit),
-        "gone": str(gone),
-        "x": str(tmp_path / "x"),
-    }
-    # as runs record that were started by naming a built-in recipe in an empty folder
-    (tmp_path / "x").mkdir()
-    (run / "manifest.json").write_text(json.dumps({"kits": recorded}))
-    assert roots(run / inside) == [kit]
+    (root / "recipes" / "one.yaml").write_text("extends: sft_math.yaml\n")
+    return root
 
 
-@pytest.mark.parametrize(
-    "manifest", ["[]", "{", "{}", '{"kits": 3}', '{"kits": ["a"]}']
-)
-def test_another_programs_manifest_beside_a_recipe_is_not_read(
-    manifest: str, tmp_path: Path
+def test_two_copies_of_the_built_in_kit_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    recipe = tmp_path / "recipes" / "recipe.yaml"
-    recipe.parent.mkdir()
-    recipe.write_text("")
-    (recipe.parent / "manifest.json").write_text(manifest)
-    assert roots(recipe) == [tmp_path]
+    """The one that the recipe lies in, else the one that was asked for."""
+    first, second = (copy_of_builtin(tmp_path / name) for name in ("first", "second"))
+    own = kits.builtin().root
+
+    def found(*recipes: Path, folders: tuple[Path, ...] = ()) -> list[Path]:
+        return [
+            kit.root for kit in kits.find(recipes, folders) if kit.name == "builtin"
+        ]
+
+    monkeypatch.delenv("ALIGN_KITS", raising=False)
+    assert found() == [own] and found(QUICKSTART) == [own]
+    recipe = first / "recipes" / "one.yaml"
+    assert found(recipe) == [first]
+    assert found(recipe, folders=(second,)) == [first]
+    assert found(QUICKSTART, folders=(second,)) == [second]
+    monkeypatch.setenv("ALIGN_KITS", str(second))
+    assert found() == [second] and found(recipe) == [first]
+    registry = plugins.load(kits.find([recipe]))
+    assert registry.get("reward", "exact_match").file.is_relative_to(first)
+    assert kits.flags(registry.kits) == ["--kit", str(first)]
+
+
+def test_a_folder_called_builtin_is_not_taken_for_the_built_in_kit(tmp_path: Path):
+    folder = tmp_path / "builtin"
+    (folder / "rewards").mkdir(parents=True)
+    names = {kit.name: kit.root for kit in kits.find(folders=[folder])}
+    assert names["builtin"] == kits.builtin().root
+    assert names["kit_builtin"] == folder
+
+
+def test_the_first_line_says_which_recipe_is_used(
+    stranger: Path, capsys: pytest.CaptureFixture[str]
+):
+    for command in (("plan",), ("sweep", "--seeds", "1", "--dry-run")):
+        _, said = outcome(capsys, *command, "recipes/sft_math.yaml")
+        with pytest.raises(SystemExit):
+            cli.main([*command, "recipes/sft_math.yaml"])
+        told = capsys.readouterr().err.splitlines()[0]
+        assert told == f"recipe: {QUICKSTART.parent / 'sft_math.yaml'}", said
+
+
+def test_python_finds_the_recipes_that_come_with_alignkit(stranger: Path):
+    assert recipe.load("recipes/quickstart.yaml").path == QUICKSTART
+    (stranger / "recipes").mkdir()
+    (stranger / "recipes" / "own.yaml").write_text("extends: recipes/sft_math.yaml\n")
+    assert recipe.load("recipes/own.yaml").config.method == "sft"
+
+
+CHILD = """
+import sys
+from alignkit import kits
+print([str(kit.root) for kit in kits.find()])
+"""
+
+
+def test_children_have_the_kits_of_their_parent(stranger: Path):
+    kits.mount(kits.at(stranger, "here"))
+    (stranger / "alignkit.py").write_text("raise SystemExit('the current folder')")
+    command = [sys.executable, "-P", "-c", CHILD]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=stranger)
+    assert str(stranger) in said.stdout, said.stderr
 
 
 @pytest.mark.slow
