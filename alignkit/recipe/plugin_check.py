@@ -117,25 +117,28 @@ def named_plugins(
     for name in evals:
         changes = map_at(map_at(evals, name), "data")
         if changes and "dataset" not in changes and registry is not None:
-            dataset = _dataset_of(name, evals[name], registry)
-            if isinstance(dataset, str):
+            own = _own_data(name, evals[name], registry)
+            if isinstance(own.get("dataset"), str):
                 path = ("evals", name, "data")
                 options = {
                     k: v
-                    for k, v in changes.items()
+                    for k, v in {**own, **changes}.items()
                     if walk.declared((*path, k)) is None
                 }
-                yield walk.Named(path, path, "dataset", dataset, options)
+                yield walk.Named(path, path, "dataset", own["dataset"], options)
 
 
-def _dataset_of(name: str, entry: object, registry: Registry) -> object:
-    """The dataset whose options an eval's `data` changes; None of an unknown eval."""
+def _own_data(name: str, entry: object, registry: Registry) -> Mapping[str, Any]:
+    """The data that an eval brings along, and a recipe's `data` changes; none of an
+    unknown eval.
+    """
     if is_own_eval(entry):
-        return "jsonl"
+        return {"dataset": "jsonl"}
     try:
-        return registry.get("eval", name).value.data.get("dataset")
+        data: Mapping[str, Any] = registry.get("eval", name).value.data
     except PluginError:
-        return None
+        return {}
+    return data
 
 
 def prompts_in(config: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:

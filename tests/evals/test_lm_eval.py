@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 from alignkit.kits.builtin.evals import _lm_tasks
+from click.testing import CliRunner
 
 from alignkit import kits, models, plugins
-from alignkit.cli import main
+from alignkit.cli import cli, main
 from alignkit.engines.base import Likelihood
 from alignkit.engines.transformers import TransformersEngine
 from alignkit.errors import InputError, MissingError
@@ -320,3 +321,33 @@ def test_a_server_that_does_not_say_what_is_likeliest_is_told(planned, tmp_path)
     assert evaluate(planned("choice"), Silent(), tmp_path)["n"] == 12
     with pytest.raises(InputError, match="which this server does not say"):
         evaluate(planned("last"), Silent(), tmp_path)
+
+
+RECIPE = """
+name: bridged
+method: sft
+model: {path: MODEL}
+data: {train: {dataset: arithmetic, size: 32}, prompt: arithmetic}
+train: {max_steps: 1, per_device_train_batch_size: 4, save_strategy: "no"}
+evals:
+  lm:choice: {before: true, data: {path: TASKS}}
+  lm:shown: {data: {path: TASKS, shots: 1}, limit: 4, sampling: {max_new_tokens: 4}}
+"""
+
+
+def test_tasks_are_evals_of_a_training(tasks, tiny, tmp_path):
+    text = RECIPE.replace("MODEL", str(tiny[1])).replace("TASKS", str(tasks))
+    (tmp_path / "bridged.yaml").write_text(text)
+    run = ["run", str(tmp_path / "bridged.yaml"), "--folder", str(tmp_path / "run")]
+    done = CliRunner().invoke(cli, run)
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    assert sum("eval/lm:choice/acc_norm,none" in row for row in rows) == 2
+    assert sum("eval/lm:shown/exact_match,none" in row for row in rows) == 1
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert "rows of evals.lm:shown.data" in manifest["identity"]["parts"]
+
+    (tmp_path / "bridged.yaml").write_text(text.replace("shots: 1", "shot: 1"))
+    refused = CliRunner().invoke(cli, ["plan", str(tmp_path / "bridged.yaml")])
+    assert "evals.lm:shown.data.shot" in str(refused.exception)
+    assert "did you mean 'shots'?" in str(refused.exception)
