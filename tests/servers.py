@@ -34,7 +34,8 @@ class OpenAIServer:
             `random_faults`.
         latency: seconds before each answer. slow: seconds of the fault `slow`.
         vllm: say in /models that this is vLLM; keep stop strings; echo log-probs.
-        key: the key to demand.
+        key: the key to demand. refuses: body -> the words in which it is refused for
+            good, or nothing.
 
     `served`: the bodies answered with 200 in full, in order; `requests`: how many came;
         `faulted`: faults done.
@@ -66,6 +67,7 @@ class OpenAIServer:
         usage=True,
         seed=0,
         port=0,
+        refuses=lambda body: "",
     ):
         self.answer, self.faults, self.latency, self.slow = (
             answer or say("ok"),
@@ -79,6 +81,7 @@ class OpenAIServer:
             random.Random(seed),
         )
         self.vllm, self.key, self.usage, self.port = vllm, key, usage, port
+        self.refuses = refuses
         self.lock = threading.Lock()
         self.served, self.paths, self.arrivals = [], [], []
         self.requests = 0
@@ -174,6 +177,9 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(owner.latency)
             if fault:
                 return self.fail(fault, body)
+            if words := owner.refuses(body):
+                said = {"error": {"message": words, "code": "content_filter"}}
+                return self.reply(400, json.dumps(said).encode())
             raw = json.dumps(self.completion(body)).encode()
             self.reply(200, raw)
             with owner.lock:

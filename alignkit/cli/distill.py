@@ -90,18 +90,17 @@ def distill(
     source: str, out: str, write_batch: str | None, read_batch: str | None, **flags: Any
 ) -> int:
     """Ask a teacher to answer the rows of SOURCE; only finished answers are kept."""
+    from alignkit.data import load_prompt
     from alignkit.data.distill import Distillation
     from alignkit.sampling import Sampling
 
     if write_batch and read_batch:
         raise InputError("--write-batch and --read-batch exclude each other")
-    if (
-        not flags["prompt"]
-        and not flags["prompt_file"]
-        and not source.endswith((".yaml", ".yml"))
-    ):
-        flags["prompt"] = "chat"
     found = open_with(source, flags, "prompt", "prompt_file")
+    named = flags["prompt"] or flags["prompt_file"] or found.config
+    # a conversation is asked as it is
+    if not named and not all(isinstance(row.get("prompt"), list) for row in found.rows):
+        found.prompt = load_prompt("chat", found.registry)
     apart(Path(out), source, flags["data"], read_batch)
     hold(Path(out))
     if write_batch:
@@ -138,6 +137,8 @@ def distill(
 
 
 def _show(made: Mapping[str, Any], taken: Mapping[str, int] | None, out: str) -> None:
+    from alignkit.data.form import CHANGES
+
     screen = console()
     if taken:
         counts = ", ".join(f"{count} {name}" for name, count in taken.items())
@@ -146,6 +147,20 @@ def _show(made: Mapping[str, Any], taken: Mapping[str, int] | None, out: str) ->
         screen,
         f"{made['finished']} of {made['asked']} answers finished and kept in {out}",
     )
+    for kind, count in made["normalised"].items():
+        say(screen, f"normalised: {count} x {CHANGES[kind]} ({kind})")
+    if made["not_in_form"]:
+        say(
+            screen,
+            f"{made['not_in_form']} are not in the form that the prompt begins"
+            " (</think> <answer>…</answer>) and were left as they are: align data filter"
+            " --reward NAME drops what the recipe's reward does not take",
+        )
+    for notice in made["adapted"]:
+        say(screen, f"the server did not take the request as it was: {notice}")
+    if made["refused"]:
+        said = "; ".join(f"{n} x {words:.200}" for words, n in made["refusals"].items())
+        say(screen, f"{made['refused']} were refused for good, not asked again: {said}")
     cost = "price unknown" if made["dollars"] is None else f"${made['dollars']:.4f}"
     say(
         screen,
@@ -186,6 +201,7 @@ def _teacher(
         api=flags["api"],
         server="other" if offline else "auto",
         reasoning=True,
+        settles=True,
         budget=Budget(flags["max_cost"], judge.price),
         read_choice=judge.read_choice,
         concurrency=flags["concurrency"],

@@ -1,5 +1,5 @@
 """Answers of a teacher as training rows: all are written as they come, only finished
-ones become rows.
+ones become rows, in the form that their prompt begins.
 
 The ledger `<out>.answers.jsonl` beside the result holds all answers, so that a call
 that was killed, or that ran into its cost limit, goes on where it was. A provider's
@@ -9,24 +9,29 @@ batch files work on the same ledger.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from alignkit.data import render
+from alignkit.data.batches import read_result
+from alignkit.data.form import Form
 from alignkit.endpoint.costs import Estimate
 from alignkit.endpoint.ledger import Answer, Ledger, request_key
 from alignkit.endpoint.openai import CHAT, COMPLETIONS, OpenAIClient
 from alignkit.errors import AlignError, InputError, WorkError
 from alignkit.run import atomic_write, write_rows
-from alignkit.sampling import PromptText, Sampling
+from alignkit.sampling import REFUSED, PromptText, Sampling
+from alignkit.thinking import behind_thinking
 from alignkit.types import Prompt
 
 # What reading an answer of the wrong shape may raise.
 WRONG_SHAPE = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
 # columns about a response
 GRADES = ("reward", "rewards", "status", "parts", "stage", "explanation", "correct")
+ANSWERS = ("normalised", "adapted")  # columns about how a teacher answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,9 @@ class Distillation:
         sampling: of the teacher; sample k has the seed `seed + k`.
         samples: answers per row.
         out: the JSONL file to make: the row's columns with `prompt`, `response`,
-            `finish_reason`, `tokens`, `sample` and `teacher`.
+            `finish_reason`, `tokens`, `sample` and `teacher`; where there is something
+            to say, `normalised` (see `form.CHANGES`) and `adapted` (what of the request
+            the server did not take).
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Distillation:
         self.client = client
         self.sampling = replace(sampling, n=1)
         self.out = out
+        self.prompt = prompt
         name = f"{out.name.removesuffix('.jsonl')}.answers.jsonl"
         self.ledger = Ledger(out.with_name(name), client.budget)
         asks: dict[str, Ask] = {}
@@ -75,22 +83,29 @@ class Distillation:
         self.repeated = len(rows) * samples - len(asks)
 
     def todo(self) -> list[Ask]:
-        """What has no finished answer yet; one that was cut is asked for again only
-        with a higher token limit.
+        """What has no finished answer yet, what was refused before last.
+
+        One that was cut is asked for again only with a higher token limit, one that was
+        refused only with another one.
         """
-        return [ask for ask in self.asks if self._is_open(ask)]
+        return sorted(filter(self._is_open, self.asks), key=self._is_refused)
 
     def _is_open(self, ask: Ask) -> bool:
         answer = self.answer(ask)
-        if answer is None or answer.finished:
+        if answer is None or _is_whole(answer):
             return answer is None
-        return (answer.max_new_tokens or 0) < self.sampling.max_new_tokens
+        before, now = answer.max_new_tokens or 0, self.sampling.max_new_tokens
+        return before != now if answer.finish_reason == REFUSED else before < now
+
+    def _is_refused(self, ask: Ask) -> bool:
+        answer = self.answer(ask)
+        return answer is not None and answer.finish_reason == REFUSED
 
     def answer(self, ask: Ask) -> Answer | None:
         """The first finished answer, or else the newest."""
         answers = self.ledger.answers(ask.key)
         newest = answers[-1] if answers else None
-        return next((answer for answer in answers if answer.finished), newest)
+        return next(filter(_is_whole, answers), newest)
 
     def estimate(self) -> Estimate:
         """What is still to be asked will cost this."""
@@ -102,8 +117,8 @@ class Distillation:
 
         Raises:
             MissingError: no key or a refused one. InputError: wrong model or URL.
-                WorkError: the endpoint is gone, a request failed for good, or the cost
-                limit is reached; `out` then holds what is there.
+                WorkError: the endpoint is gone, or the cost limit is reached; `out`
+                then holds what is there. A request that is refused for good is settled.
         """
         try:
             todo = self.todo()
@@ -134,7 +149,7 @@ class Distillation:
             self.sampling.stop,
             received,
         )
-        outcome.demand_all(
+        replace(outcome, refused={}).demand_all(
             len(asks),
             f"All answers so far are in {self.ledger.path}: run the same command again"
             " to go on.",
@@ -169,15 +184,16 @@ class Distillation:
         return len(asks)
 
     def read_results(self, path: Path) -> dict[str, int]:
-        """Take the answers of a provider's result file; counts of `taken`, `failed`,
-        `unreadable` and `unknown`.
+        """Take the answers of a provider's result file; counts of `taken`, `refused`
+        (for good), `failed`, `unreadable` and `unknown`.
 
         Raises:
             InputError: the file cannot be read at all.
         """
         wanted = {ask.key for ask in self.todo()}
         known = {ask.key for ask in self.asks}
-        counts = dict.fromkeys(("taken", "failed", "unreadable", "unknown"), 0)
+        kinds = ("taken", "refused", "failed", "unreadable", "unknown")
+        counts = dict.fromkeys(kinds, 0)
         try:
             lines = path.read_bytes().split(b"\n")
         except OSError as error:
@@ -186,25 +202,16 @@ class Distillation:
             try:
                 row = json.loads(line)
                 key = row["custom_id"]
-                # OpenAI wraps the answer with its status; others give the bare answer.
-                wrapped = row.get("response") or {}
-                body = wrapped.get("body", wrapped)
-                if (
-                    row.get("error")
-                    or wrapped.get("status_code", 200) != 200
-                    or not body
-                ):
-                    counts["failed"] += 1
-                elif key not in known:
-                    counts["unknown"] += 1
-                else:
-                    completion, usage = self.client.read_one(body, self.sampling.stop)
-                    counts["taken"] += 1
-                    if key in wanted:
-                        limit = self.sampling.max_new_tokens
-                        model = self.client.model
-                        self.ledger.keep(key, limit, model, completion, usage)
-                        self.ledger.budget.count(usage)
+                kind, completion, usage = read_result(
+                    self.client, row, self.sampling.stop
+                )
+                if key not in known:
+                    kind = "unknown"
+                counts[kind] += 1
+                if completion and key in wanted:
+                    limit = self.sampling.max_new_tokens
+                    self.ledger.keep(key, limit, self.client.model, completion, usage)
+                    self.ledger.budget.count(usage)
             except (*WRONG_SHAPE, RecursionError):
                 counts["unreadable"] += 1
         return counts
@@ -213,15 +220,21 @@ class Distillation:
         """Write the finished answers to `out`, in the order of the rows; returns what
         was counted.
         """
-        rows = []
-        answered = 0
+        rows, refusals, changes = [], Counter[str](), Counter[str]()
+        answered = odd = 0
         for ask in self.asks:
             answer = self.answer(ask)
             if answer is None:
                 continue
             answered += 1
-            if answer.finished:
-                rows.append(self._row(ask, answer))
+            if answer.finish_reason == REFUSED:
+                refusals[answer.text] += 1
+            elif _is_whole(answer):
+                form = Form.of(self.prompt, ask.prompt)
+                text, changed = form.applied(answer.text)
+                changes.update(changed)
+                odd += not form.holds(text)
+                rows.append(self._row(ask, answer, text, changed))
         write_rows(self.out, rows)
         budget = self.ledger.budget
         return {
@@ -229,23 +242,34 @@ class Distillation:
             "asked": len(self.asks),
             "repeated": self.repeated,
             "finished": len(rows),
-            "unfinished": answered - len(rows),
+            "normalised": dict(changes),
+            "not_in_form": odd,
+            "unfinished": answered - len(rows) - refusals.total(),
+            "refused": refusals.total(),
+            "refusals": dict(refusals.most_common(3)),
             "left": len(self.asks) - answered,
+            "adapted": sorted(
+                {text for row in rows for text in row.get("adapted", ())}
+            ),
             "input_tokens": budget.input_tokens,
             "output_tokens": budget.output_tokens,
             "dollars": budget.dollars,
         }
 
-    def _row(self, ask: Ask, answer: Answer) -> dict[str, Any]:
-        return {
+    def _row(
+        self, ask: Ask, answer: Answer, text: str, changed: Sequence[str]
+    ) -> dict[str, Any]:
+        row = {
             **_ungraded(ask.row),
             "prompt": ask.prompt,
-            "response": answer.text,
+            "response": text,
             "finish_reason": answer.finish_reason,
             "tokens": answer.tokens,
             "sample": ask.sample,
             "teacher": self.client.model,
         }
+        known = {"normalised": list(changed), "adapted": list(answer.adapted)}
+        return row | {name: values for name, values in known.items() if values}
 
     def _body(self, ask: Ask) -> dict[str, Any]:
         seed = None if self.sampling.seed is None else self.sampling.seed + ask.sample
@@ -261,6 +285,14 @@ class Distillation:
         )
 
 
+def _is_whole(answer: Answer) -> bool:
+    """Whether an answer came to its end and is more than a thought."""
+    return answer.finished and bool((behind_thinking(answer.text) or "").strip())
+
+
 def _ungraded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row without the grades of the response that the teacher's takes the place of."""
-    return {k: v for k, v in row.items() if "response" not in row or k not in GRADES}
+    """The row without what is said of the response that the teacher's takes the place
+    of.
+    """
+    dropped = (*GRADES, *ANSWERS) if "response" in row else ()
+    return {name: value for name, value in row.items() if name not in dropped}

@@ -27,10 +27,11 @@ PATIENCE = 60.0  # seconds to wait for other processes that write their answers
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A paid answer. What a file of 0.1 does not say is None.
+    """A paid answer, or a refusal in its place (`finish_reason` refused, the words as
+    text). What a file of 0.1 does not say is None.
 
     `usage`: (input, output) tokens by the server's own count. `time`: seconds of the
-        epoch.
+        epoch. `adapted`: what of the request the server did not take as it was.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Answer:
     usage: Usage | None
     max_new_tokens: int | None
     time: float | None
+    adapted: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -93,26 +95,20 @@ class Ledger:
         """
         keys = list(bodies)
 
-        def received(index: int, found: tuple[Completion, Usage | None]) -> None:
-            body = bodies[keys[index]]
-            on_answer(self.keep(keys[index], body["max_tokens"], client.model, *found))
+        def kept(index: int, completion: Completion, usage: Usage | None) -> None:
+            key, limit = keys[index], bodies[keys[index]]["max_tokens"]
+            adapted = client.endpoint.adaptation.notices
+            on_answer(self.keep(key, limit, client.model, completion, usage, adapted))
 
         outcome = client.endpoint.post(
             path,
             list(bodies.values()),
             lambda answer: client.read_one(answer, stop),
-            received,
+            lambda index, answer: kept(index, *answer),
             self.budget,
         )
         for index, words in outcome.refused.items():
-            refusal = Completion(words, REFUSED, 0)
-            body = bodies[keys[index]]
-            no_cost = (0, 0)
-            on_answer(
-                self.keep(
-                    keys[index], body["max_tokens"], client.model, refusal, no_cost
-                )
-            )
+            kept(index, Completion(words, REFUSED, 0), (0, 0))
         return outcome
 
     def keep(
@@ -122,6 +118,7 @@ class Ledger:
         model: str,
         completion: Completion,
         usage: Usage | None = None,
+        adapted: Sequence[str] = (),
     ) -> Answer:
         """Write an answer."""
         answer = Answer(
@@ -133,6 +130,7 @@ class Ledger:
             usage,
             max_new_tokens,
             round(time.time(), 3),
+            tuple(adapted),
         )
         self._take(answer)
         if self.path is not None:
@@ -178,4 +176,5 @@ def _read_row(row: Mapping[str, Any], where: str) -> Answer:
         (usage[0], usage[1]) if usage else None,
         row.get("max_new_tokens"),
         row.get("time"),
+        tuple(row.get("adapted") or ()),
     )
