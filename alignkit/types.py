@@ -253,12 +253,12 @@ class DatasetSource:
     """`load(*, split, path, options) -> rows` (mappings).
 
     Columns by use: `question` and `truth` (rewards, evals), `prompt` and `response`
-    (SFT), `prompt`, `chosen` and `rejected` (DPO); further columns are kept as
-    metadata.
+    (SFT), `prompt`, `chosen` and `rejected` (DPO); others are kept as metadata.
     """
 
     name: str
     load: Callable[..., Iterable[Mapping[str, Any]]]
+    code: bool = False  # its path may hold code, so a recipe's must lie in a kit
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ def load_tasks(name: str, folder: str | None) -> dict[str, Any]:
     for task, settings in _leaves(manager.task_index, name):
         if why := _beyond(settings):
             raise InputError(f"lm:{name}: its task '{task}' {why}")
+    _check_alike(name, dict(_leaves(manager.task_index, name)))
     with explained(name):
         found = manager.load([name])
     groups = found.get("groups", {}).items()
@@ -105,6 +106,16 @@ def _leaves(
                 yield from _leaves(index, inner)
             elif isinstance(one, Mapping):
                 yield str(inner), dict(one)
+
+
+def _check_alike(name: str, leaves: Mapping[str, Mapping[str, Any]]) -> None:
+    kinds = {one.get("output_type") == "generate_until" for one in leaves.values()}
+    if len(kinds) > 1:
+        shown = " ".join(f"lm:{task}" for task in list(leaves)[:12])
+        raise InputError(
+            f"lm:{name} both generates answers and compares likelihoods; name its tasks:"
+            f" {shown}{' …' * (len(leaves) > 12)}"
+        )
 
 
 def _beyond(settings: Mapping[str, Any]) -> str:

@@ -93,4 +93,4 @@ def align_eval_families() -> Iterator[EvalFamily]:
 
 @hookimpl
 def align_datasets() -> Iterator[DatasetSource]:
-    yield DatasetSource("lm_eval", load)
+    yield DatasetSource("lm_eval", load, code=True)

@@ -5,6 +5,7 @@ options stated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import PluginError, nearest
@@ -39,6 +40,8 @@ def check_plugins(
             lacking = "; rows of one's own need `reward` beside `data`"
             yield named.at, str(error) + (lacking if "data" in entry else "")
             continue
+        if kind == "dataset" and plugin.value.code:
+            yield from _outside_kits(config, key, registry)
         section = walk.section_at(key)
         for option, text in check_options(plugin, options):
             close = (
@@ -84,6 +87,27 @@ def _own_eval(
     for option in named.options:
         keys = section.model_fields if section else ()
         yield (*named.path, option), f"there is no such key; {nearest(option, keys)}"
+
+
+def _outside_kits(
+    config: Mapping[str, Any], key: Key, registry: Registry
+) -> Iterator[tuple[Key, str]]:
+    """Refuse a path with code in no kit: running a stranger's must be asked for on the
+    command line.
+    """
+    stated: Any = config
+    for name in key:
+        stated = stated[name]
+    path = stated.get("path")
+    roots = [kit.root.resolve() for kit in registry.kits]
+    if isinstance(path, str) and not any(
+        Path(path).resolve().is_relative_to(root) for root in roots
+    ):
+        yield (
+            (*key, "path"),
+            f"{path} may hold code that runs, so in a recipe it must lie in a kit: beside"
+            " the recipe's own folder `recipes/`, or below --kit DIR",
+        )
 
 
 def refuse_taken(registry: Registry) -> None:

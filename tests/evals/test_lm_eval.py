@@ -3,6 +3,7 @@ what is refused.
 """
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,7 +66,8 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory, tiny):
     """A folder of tasks on data that are made here."""
-    folder = tmp_path_factory.mktemp("tasks")
+    folder = tmp_path_factory.mktemp("kit") / "tasks"
+    folder.mkdir()
 
     def task(name, settings, rows, split="test"):
         data = folder / f"{name}.jsonl"
@@ -124,6 +126,9 @@ def tasks(tmp_path_factory, tiny):
     group("both", "choice, informed", "true")
     group("evenly", "choice, informed", "false")
     group("mixed", "choice, said", "true")
+    group("uneven", "said, sampled", "true")
+    drawn = GENERATED.replace("do_sample: false", "do_sample: true, temperature: 0.5")
+    task("sampled", f"{drawn}\n{exact}", rows)
     for name, more in {
         "code": "unsafe_code: true",
         "votes": "repeats: 4",
@@ -275,7 +280,8 @@ def test_a_killed_call_goes_on_and_other_examples_are_other_settings(
         ("texts", {}, "asks for the likelihood of whole texts"),
         ("beams", {}, "generates with {'num_beams': 4}"),
         ("broken", {}, "cannot be loaded: TemplateSyntaxError"),
-        ("mixed", {}, "answers choice/0 and said/0 in two ways"),
+        ("mixed", {}, "name its tasks: lm:choice lm:said"),
+        ("uneven", {}, "answers said/0 and sampled/0 in two ways"),
         ("ifeval", {"data": {"shots": 2}}, "shows no examples by its own settings"),
         ("said", {"data": {"shots": -1}}, "expected at least 0"),
         ("said", {"data": {"system": "x"}}, "read with chat=true only"),
@@ -336,9 +342,11 @@ evals:
 
 
 def test_tasks_are_evals_of_a_training(tasks, tiny, tmp_path):
-    text = RECIPE.replace("MODEL", str(tiny[1])).replace("TASKS", str(tasks))
-    (tmp_path / "bridged.yaml").write_text(text)
-    run = ["run", str(tmp_path / "bridged.yaml"), "--folder", str(tmp_path / "run")]
+    text = RECIPE.replace("MODEL", str(tiny[1])).replace("TASKS", "../tasks")
+    recipe = tasks.parent / "recipes/bridged.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text(text)
+    run = ["run", str(recipe), "--folder", str(tmp_path / "run")]
     done = CliRunner().invoke(cli, run)
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
@@ -347,7 +355,34 @@ def test_tasks_are_evals_of_a_training(tasks, tiny, tmp_path):
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert "rows of evals.lm:shown.data" in manifest["identity"]["parts"]
 
-    (tmp_path / "bridged.yaml").write_text(text.replace("shots: 1", "shot: 1"))
-    refused = CliRunner().invoke(cli, ["plan", str(tmp_path / "bridged.yaml")])
+    recipe.write_text(text.replace("shots: 1", "shot: 1"))
+    refused = CliRunner().invoke(cli, ["plan", str(recipe)])
     assert "evals.lm:shown.data.shot" in str(refused.exception)
     assert "did you mean 'shots'?" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "lm:choice: {data: {path: TASKS}}",
+        "mine: {data: {dataset: lm_eval, task: choice, path: TASKS}, reward: math}",
+    ],
+)
+def test_a_recipe_runs_no_code_of_a_folder_that_lies_in_no_kit(tasks, tmp_path, entry):
+    entry = entry.replace("TASKS", str(tasks))
+    text = RECIPE.partition("evals:")[0] + f"evals: {{{entry}}}\n"
+    recipe = tmp_path / "stranger.yaml"
+    recipe.write_text(text.replace("MODEL", "nowhere"))
+    refused = CliRunner().invoke(cli, ["plan", str(recipe)])
+    assert "may hold code that runs, so in a recipe it must lie in a kit" in str(
+        refused.exception
+    )
+    asked = CliRunner().invoke(cli, ["plan", str(recipe), "--kit", str(tasks.parent)])
+    assert "may hold code" not in str(asked.exception)
+
+
+def test_without_the_package_it_is_said_how_to_have_it(planned, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    monkeypatch.setattr(_lm_tasks, "_manager", _lm_tasks._manager.__wrapped__)
+    with pytest.raises(MissingError, match="pip install 'alignkit"):
+        planned("choice")
