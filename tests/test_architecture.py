@@ -32,6 +32,7 @@ ROWS = [
     ["train"],
     ["conformance", "plan"],
     ["sweep", "report"],
+    ["view"],
     ["cli"],
 ]
 PLACE_OF = {

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alignkit.checks.finding import Finding, Lacking, check
@@ -70,11 +71,25 @@ def turn_runs_on(record: Record) -> Finding | None:
     )
 
 
-@check(*ONLINE)
-def what_is_pushed(record: Record) -> Finding | None:
-    """What the advantages favour: for each feature of a response its share over the
-    run, and the mean advantage with and without it (Welch's t; the p-values corrected
-    after Benjamini and Hochberg, 1995).
+@dataclass(frozen=True)
+class Pushed:
+    """A feature that the advantages favour (`gap` above 0) or hold down: mean advantage
+    with it less without, and its share in the first and second half of the run.
+    """
+
+    name: str
+    gap: float
+    early: float
+    late: float
+    rows: tuple[str, ...]
+
+
+def pushed(record: Record) -> list[Pushed]:
+    """The features whose mean advantage differs beyond chance, the weightiest first:
+    Welch's t, the p-values corrected after Benjamini and Hochberg (1995).
+
+    Raises:
+        Lacking: too few rollouts, or advantages that do not differ.
     """
     import numpy as np
 
@@ -87,32 +102,46 @@ def what_is_pushed(record: Record) -> Finding | None:
     indices, weights = indices[np.isfinite(weights)], weights[np.isfinite(weights)]
     if len(indices) < 100 or np.ptp(weights) == 0:
         raise Lacking("100 rollouts whose advantages differ")
-    features = _features(record, indices)
     tested = [
         (name, mask, *_welch(weights[mask], weights[~mask]))
-        for name, mask in features.items()
+        for name, mask in _features(record, indices).items()
         if min(mask.sum(), (~mask).sum()) >= 10
     ]
-    tested = _significant(tested)
-    if not tested:
-        return None
-    tested.sort(key=lambda each: -abs(each[2]) * math.sqrt(each[1].mean()))
     half = len(indices) // 2
-    lines = [
-        f"{name}: {'favoured' if gap > 0 else 'held down'} ({gap:+.2f}), share"
-        f" {mask[:half].mean():.0%} -> {mask[half:].mean():.0%}"
-        for name, mask, gap, _ in tested[:SHOWN]
+    features = [
+        Pushed(
+            name,
+            gap,
+            float(mask[:half].mean()),
+            float(mask[half:].mean()),
+            rollouts.show(np.isin(np.arange(len(rollouts)), indices[mask])),
+        )
+        for name, mask, gap, _ in _significant(tested)
     ]
-    strongest = tested[0]
+    return sorted(
+        features, key=lambda each: -abs(each.gap) * math.sqrt(each.early + each.late)
+    )
+
+
+@check(*ONLINE)
+def what_is_pushed(record: Record) -> Finding | None:
+    """What the advantages favour, feature by feature."""
+    features = pushed(record)
+    if not features:
+        return None
+    told = [
+        f"{each.name}: {'favoured' if each.gap > 0 else 'held down'} ({each.gap:+.2f}),"
+        f" share {each.early:.0%} -> {each.late:.0%}"
+        for each in features[:SHOWN]
+    ]
     return Finding(
         "note",
         "What the reward teaches",
-        "; ".join(lines)
-        + f" (mean advantage with it less without, over {len(indices)} rollouts; shares"
-        " of the first and second half)",
+        "; ".join(told)
+        + " (mean advantage with it less without; shares of the first and second half)",
         "read rows with and without the first; features that go together are told of"
         " each by itself",
-        rollouts.show(np.isin(np.arange(len(rollouts)), indices[strongest[1]])),
+        features[0].rows,
     )
 
 
@@ -127,9 +156,9 @@ def _features(record: Record, indices: NDArray[Any]) -> dict[str, NDArray[Any]]:
     lengths = rollouts.array("tokens")[indices]
     low, high = np.quantile(lengths, [0.25, 0.75])
     if low < high:
-        found[f"at most {low:.0f} tokens"] = lengths <= low
-        found[f"at least {high:.0f} tokens"] = lengths >= high
-    found["cut at max_new_tokens"] = rollouts.array("cut")[indices]
+        found[f"responses of at most {low:.0f} tokens"] = lengths <= low
+        found[f"responses of at least {high:.0f} tokens"] = lengths >= high
+    found["responses cut at max_new_tokens"] = rollouts.array("cut")[indices]
     grams = [set(_grams(text)) for text in texts]
     counts = Counter(gram for each in grams for gram in each)
     for gram, _ in counts.most_common(FREQUENT):

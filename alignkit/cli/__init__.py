@@ -53,6 +53,11 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
         "show",
         "Look inside a run: groups, responses, questions, evals.",
     ),
+    "view": (
+        "alignkit.cli.view",
+        "view",
+        "Show runs as a page on this machine, or as one file to send.",
+    ),
     "check": (
         "alignkit.cli.check",
         "check",
