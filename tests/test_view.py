@@ -274,7 +274,14 @@ class Page:
         self.page.wait_for_selector(".side pre, table")
 
     def until(self, expression: str) -> None:
-        self.page.wait_for_function(expression, timeout=10_000)
+        """Wait for an expression; playwright's own way needs eval, which the page
+        forbids.
+        """
+        for _ in range(200):
+            if self.page.evaluate(f"() => Boolean({expression})"):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"{expression} never came true: {self.page.url}")
 
 
 @pytest.fixture
@@ -375,7 +382,7 @@ def test_hostile_text_is_text(server, page):
 @browser_only
 def test_a_run_that_grows_is_followed(root, server, page):
     page.open(f"{server}#/run?id=healthy")
-    page.until("document.querySelector('.side h2').innerText.startsWith('STEP 60')")
+    page.until("document.querySelector('.side h2')?.innerText.startsWith('STEP 60')")
     page.page.wait_for_timeout(2500)  # the first stamp
     run = Made(root / "healthy", "grpo")
     append_rows(
@@ -384,7 +391,7 @@ def test_a_run_that_grows_is_followed(root, server, page):
     )
     with (root / "healthy/metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 61, "train/reward": 0.9}) + "\n")
-    page.until("document.querySelector('.side h2').innerText.startsWith('STEP 61')")
+    page.until("document.querySelector('.side h2')?.innerText.startsWith('STEP 61')")
 
 
 @browser_only

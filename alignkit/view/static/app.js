@@ -251,21 +251,21 @@ function Chart({ name, series, step }) {
   const place = steps.indexOf(step);
   const last = place >= 0 ? values[place] : values[values.length - 1];
   useEffect(() => {
-    const ink = getComputedStyle(document.body);
+    const node = at.current, ink = getComputedStyle(document.body);
     const colour = (variable) => ink.getPropertyValue(variable).trim();
     let smooth = null;
     const line = values.map((value) => { if (value === null) return null; smooth = smooth === null ? value : 0.8 * smooth + 0.2 * value; return smooth; });
     const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "10px system-ui", size: 34 };
     plot.current = new uPlot({
-      width: at.current.clientWidth || 240, height: 120, legend: { show: false },
+      width: node.clientWidth || 240, height: 120, legend: { show: false },
       scales: { x: { time: false }, y: { range: (_, low, high) => (low === high ? [low - 0.5, high + 0.5] : [low - 0.05 * (high - low), high + 0.05 * (high - low)]) } },
       axes: [{ ...axis, size: 22 }, axis], cursor: { sync: { key: "steps" }, drag: { x: false, y: false } },
       series: [{}, { stroke: colour("--accent"), width: 0, points: { show: true, size: 3, fill: colour("--accent") }, paths: () => null }, { stroke: colour("--accent"), width: 2, points: { show: values.length < 3 }, spanGaps: true }],
       hooks: { draw: [(u) => { if (mark.current === undefined) return; const x = u.valToPos(mark.current, "x", true); u.ctx.fillStyle = colour("--wrong"); u.ctx.fillRect(x, u.bbox.top, 2, u.bbox.height); }] },
-    }, [steps, values, line], at.current);
+    }, [steps, values, line], node);
     plot.current.over.addEventListener("click", () => { const index = plot.current.cursor.idx; if (index !== null && index !== undefined) go({ step: nearest(steps[index]), group: 0, sample: 0 }); });
-    const watch = new ResizeObserver(() => plot.current.setSize({ width: at.current.clientWidth, height: 120 }));
-    watch.observe(at.current);
+    const watch = new ResizeObserver(() => plot.current.setSize({ width: node.clientWidth || 240, height: 120 }));
+    watch.observe(node);
     return () => { watch.disconnect(); plot.current.destroy(); };
   }, [JSON.stringify([name, steps.length, values[values.length - 1]])]);
   useEffect(() => { plot.current?.redraw(false); }, [step]);
@@ -286,7 +286,7 @@ function columnsOf(heat, room) {
 function Heat({ heat, step }) {
   const at = useRef(), drawn = useRef();
   const [width, setWidth] = useState(800);
-  useEffect(() => { const watch = new ResizeObserver(() => setWidth(at.current.clientWidth)); watch.observe(at.current); return () => watch.disconnect(); }, []);
+  useEffect(() => { const node = at.current; const watch = new ResizeObserver(() => setWidth(node.clientWidth || 800)); watch.observe(node); return () => watch.disconnect(); }, []);
   useEffect(() => {
     const { columns, every } = columnsOf(heat, Math.floor(width / 3));
     const rows = Math.min(64, Math.max(...columns.map((cells) => cells.length)));
