@@ -157,6 +157,28 @@ def test_log_probs_are_those_of_each_row_alone(home: Path, name: str, method: st
     assert bool(cure) == bool(proofs["rows_alone"]["note"])
 
 
+@pytest.mark.parametrize(
+    ("name", "method", "cure"),
+    [
+        ("recurrent_gemma", "sft", HEAD),
+        ("recurrent_gemma", "dpo", HEAD),
+        ("gemma2", "sft", PLAIN),
+        ("gemma2", "grpo", PLAIN),
+        ("llama", "sft", PLAIN),
+        ("llama", "grpo", PLAIN),
+        ("gpt2", "grpo", POSITIONS),
+    ],
+)
+def test_half_precision_hides_no_wrong_head(home, name, method, cure):
+    """Rounding in the layers is larger than what a soft cap left out changes."""
+    model = {"path": str(home / name), "dtype": "bfloat16"}
+    result, proofs = run(home, name, METHODS[method], model=model)
+    assert result.exit_code == 0, result.output
+    assert proofs["rows_alone"]["outcome"] == "proven"
+    note = proofs["rows_alone"]["note"]
+    assert cure in note and bool(cure) == bool(note)
+
+
 def test_a_waived_proof_lets_the_run_go_on(home: Path):
     waive = {"rows_alone": "tried", "rows_apart": "tried"}
     result, proofs = run(home, "bloom", PACKED, waive=waive)

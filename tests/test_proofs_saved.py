@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
 from alignkit import models
@@ -151,6 +152,36 @@ def test_another_model_in_the_folder_fails_after_training_and_keeps_it(
     assert str(home / "other") in str(result.exception)
     assert (home / "other" / "model" / "config.json").is_file()
     assert proofs(home, "other")["saved_model"]["outcome"] == "failed"
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 4, **QUERY}], ids=["whole", "adapter"])
+def test_weights_that_the_proven_row_does_not_feel_are_compared(
+    home, monkeypatch, lora
+):
+    """A change of a part in 1e7 of one tensor, far below any tolerance of log-probs."""
+    from alignkit.train import training
+
+    def save(model, tokenizer, folder):
+        models.save(model, tokenizer, folder)
+        part = folder if lora is None else folder / "adapter"
+        (file,) = part.glob("*.safetensors")
+        tensors = load_file(file)
+        name = sorted(tensors)[-1]
+        tensors[name].view(-1)[-1] *= 1 + 2e-7
+        save_file(tensors, file, metadata={"format": "pt"})
+
+    class Other:
+        def __getattr__(self, name):
+            return save if name == "save" else getattr(models, name)
+
+    monkeypatch.setattr(training, "models", Other())
+    folder = "bit" if lora is None else "bit adapter"
+    model = {} if lora is None else {"lora": lora}
+    result = run(home, "sft", "tied", folder=folder, model=model)
+    assert isinstance(result.exception, WorkError), result.output
+    assert "other weights than were trained: 1 " in str(result.exception)
+    claim = "saved_model" if lora is None else "saved_adapter"
+    assert proofs(home, folder)[claim]["outcome"] == "failed"
 
 
 def test_going_on_from_weights_alone_is_refused(home):

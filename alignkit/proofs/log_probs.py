@@ -57,13 +57,19 @@ def alone(model: Any, ids: Tensor, temperature: float, padding: int = 0) -> Tens
     """(T - 1,) log-probs of a document's tokens (T,) by the model's own forward pass;
     with `padding`, such tokens follow it.
     """
+    logits = logits_alone(model, ids, padding) / temperature
+    return logits[:-1].log_softmax(-1).gather(-1, ids[1:, None]).squeeze(-1)
+
+
+@torch.no_grad()
+def logits_alone(model: Any, ids: Tensor, padding: int = 0) -> Tensor:
+    """(T, V) float32 logits of a document's tokens (T,) by the model's own pass."""
     filled = torch.cat([ids, ids.new_full((padding,), int(ids[-1]))])[None]
     mask = torch.ones_like(filled)
     mask[0, len(ids) :] = 0
     kwargs = {"attention_mask": mask} if padding else {}
-    logits = model(input_ids=filled, use_cache=False, **kwargs).logits
-    logps = (logits[0, : len(ids) - 1].float() / temperature).log_softmax(-1)
-    return logps.gather(-1, ids[1:, None]).squeeze(-1)
+    logits: Tensor = model(input_ids=filled, use_cache=False, **kwargs).logits
+    return logits[0, : len(ids)].float()
 
 
 def spread(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
@@ -81,6 +87,13 @@ def allowed(noise: float, dtype: torch.dtype, largest: float) -> float:
     """
     rounding = _ROUNDINGS * torch.finfo(dtype).eps * (1 + largest)
     return 4 * noise + min(rounding, _MOST)
+
+
+def allowed_head(dtype: torch.dtype, largest: float) -> float:
+    """The difference (nats, root mean square) between two heads on the same states that
+    rounding explains: of logits, the `largest` of which by size has this one's.
+    """
+    return min(torch.finfo(dtype).eps * largest, _MOST)
 
 
 def exchanged(ids: Tensor) -> Tensor:

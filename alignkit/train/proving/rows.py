@@ -29,13 +29,13 @@ def prove_alone(subject: Subject) -> Finding:
         batch = batch_of(subject)
         if not batch.documents:
             return Finding(unproven="no token of the first rows is trained on")
-        finding = _compare(subject, model, batch)
+        finding = _look(subject, model, batch)
         if not finding.fault:
             return finding
         for cure in _cures(subject, model):
             with contextlib.ExitStack() as undo:
                 note = cure(undo)
-                mended = _compare(subject, model, batch)
+                mended = _look(subject, model, batch)
                 if not mended.fault:
                     undo.pop_all()
                     return Finding(
@@ -90,6 +90,13 @@ def _beside_others(
     )
 
 
+def _look(subject: Subject, model: Any, batch: Seen) -> Finding:
+    finding = _compare(subject, model, batch)
+    return (
+        finding if finding.fault else _compare_heads(subject, model, batch) or finding
+    )
+
+
 def _compare(subject: Subject, model: Any, batch: Seen) -> Finding:
     """The trainer's way, and the model's own on each row alone."""
     trainer = subject.trainer
@@ -119,6 +126,36 @@ def _compare(subject: Subject, model: Any, batch: Seen) -> Finding:
             "in the trainer's batch the log-probs are not those of"
             f" {type(model).__name__} on each row alone"
         ),
+        cure=_alone_cure(subject),
+    )
+
+
+def _compare_heads(subject: Subject, model: Any, batch: Seen) -> Finding | None:
+    """In half precision, where rounding in the layers below hides what the head does
+    wrong: the trainer's head and the model's own, on the same states.
+    """
+    with subject.trainer.accelerator.autocast():
+        dtype = _dtype(model)
+        if dtype not in (torch.bfloat16, torch.float16):
+            return None
+        path = batch.of(batch.score(batch.ids))
+        temperature = temperature_of(subject)
+        head = OwnHead(model, temperature)
+        try:
+            own = batch.of(batch.score(batch.ids))
+        finally:
+            head.remove()
+        first = batch.documents[0]
+        logits = log_probs.logits_alone(model, batch.ids[first.row, first.columns])
+    value = log_probs.spread(path, own)
+    tolerance = log_probs.allowed_head(dtype, float(logits.abs().max()) / temperature)
+    if value <= tolerance:
+        return None
+    return Finding(
+        value=value,
+        tolerance=tolerance,
+        unit="nats per token",
+        fault=f"the trainer's head does not compute what {type(model).__name__}'s does",
         cure=_alone_cure(subject),
     )
 

@@ -105,7 +105,9 @@ def _unequal_config(model: Any, folder: Path) -> str:
 
     saved = AutoConfig.from_pretrained(folder).to_dict()
     live = model.config.to_dict()
+    # of what is told apart, none changes what the model computes
     told = {"_name_or_path", "transformers_version", "dtype", "architectures"}
+    told |= {"use_cache"}
     wrong = [key for key in live if key not in told and saved.get(key) != live[key]]
     return f"config.json reads otherwise in {', '.join(wrong)}" if wrong else ""
 
@@ -167,6 +169,7 @@ def _beside(subject: Subject, load: Callable[[], Any], what: str) -> Finding:
         )
         noise, dtype = log_probs.spread([padded], [live]), model.dtype
     other = load()
+    wrong = _unequal_weights(whole, other)
     device = _place(trainer, other)
     saved = log_probs.alone(other.to(device).eval(), ids.to(device), 1.0).cpu()
     del other
@@ -176,6 +179,9 @@ def _beside(subject: Subject, load: Callable[[], Any], what: str) -> Finding:
     fault = ""
     if not value <= tolerance:
         fault = f"{what} is another model than the one that was trained"
+    elif wrong:
+        shown = ", ".join(wrong[:FEW])
+        fault = f"{what} holds other weights than were trained: {len(wrong)} ({shown})"
     return Finding(
         value=value,
         tolerance=tolerance,
@@ -184,6 +190,25 @@ def _beside(subject: Subject, load: Callable[[], Any], what: str) -> Finding:
         fault=fault,
         cure="The checkpoints, where there are any, hold the trained weights.",
     )
+
+
+def _unequal_weights(live: Any, saved: Any) -> list[str]:
+    """Names of tensors that are not the live ones, to the bit. A merged adapter has none
+    of the live model's: its log-probs tell.
+    """
+    from peft import PeftModel
+
+    if isinstance(live, PeftModel) and not isinstance(saved, PeftModel):
+        return []
+    known, read = live.state_dict(), saved.state_dict()
+    trained = {n for n, weight in live.named_parameters() if weight.requires_grad}
+    lacking = trained - read.keys()
+    return sorted(lacking) + [
+        name
+        for name, tensor in read.items()
+        if name not in known
+        or not torch.equal(tensor.to(known[name]), known[name].detach())
+    ]
 
 
 def _loaded(subject: Subject, source: str) -> Any:
