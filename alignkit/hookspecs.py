@@ -10,13 +10,11 @@ from collections.abc import Iterable
 
 import pluggy
 
+from alignkit.benchmarks import Eval, EvalFamily, Judge
 from alignkit.types import (
     Advantage,
     Callback,
     DatasetSource,
-    Eval,
-    EvalFamily,
-    Judge,
     Loss,
     Prompt,
     Reward,

@@ -21,8 +21,6 @@ STATUSES: tuple[str, ...] = get_args(Status)
 Normalize = Literal["sequence", "constant", "token", "microbatch"]
 NORMALIZATIONS: tuple[str, ...] = get_args(Normalize)
 Message = Mapping[str, str]  # {"role": "user", "content": "…"}
-Answering = Callable[[Sequence[Sequence[Message]], Mapping[str, Any]], Sequence[str]]
-Summing = Callable[[Sequence[Mapping[str, Any]], Path], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,77 +173,6 @@ class Sample:
     sampling: Mapping[str, Any] = field(default_factory=dict)  # the same in all samples
     # what is scored: the reply behind `</think>`, or the whole response
     reasoning: Literal["strip", "keep"] = "strip"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeTask:
-    """How an eval is judged by a model: what is asked about a response, and what the
-    answers mean.
-
-    `conversations(sample, response)` gives the questions to the judge, most often one;
-    none where the verdict is clear without it. `parse(sample, answers)` returns a
-    Score, or None when they cannot be read (it then stays open).
-    """
-
-    conversations: Callable[[Sample, str], Sequence[Sequence[Message]]]
-    parse: Callable[[Sample, Sequence[str]], Score | None]
-    sampling: Mapping[str, Any] = field(
-        default_factory=lambda: {"temperature": 0.0, "max_new_tokens": 16}
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Eval:
-    """A benchmark.
-
-    `samples(rows, render, *, options)` turns dataset rows into Samples (`render(row)`
-    applies the prompt); `score(sample, response)` grades one completion, or `judge`
-    describes how a model does; `summarize(results, folder)` adds breakdowns to the
-    summary (and metrics, under `metrics`), where a result is a scored row of
-    samples.jsonl, and may write files of its own. `data`, `prompt`, `sampling` are the
-    published defaults that a recipe or flag may change. `where` is that of `Reward`;
-    `example(sample, row)` is the answer of a solved row, where that is no `response`.
-    """
-
-    name: str
-    samples: Callable[..., Iterable[Sample]]
-    score: Callable[..., Score] | None = None
-    judge: JudgeTask | None = None
-    summarize: Summing | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)  # {dataset: …, split: …}
-    prompt: str | None = None
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    metric: str = "accuracy"
-    source: str = ""  # the paper or repository whose settings these are
-    example: Callable[[Sample, Mapping[str, Any]], str] | None = None
-    where: Literal["pool", "process"] = "pool"
-
-
-@dataclass(frozen=True, slots=True)
-class EvalFamily:
-    """`make(rest)` gives the eval `NAME:rest`; its dataset says whether there is one."""
-
-    name: str
-    make: Callable[[str], Eval]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judge:
-    """A model that judges, behind an OpenAI-compatible endpoint, or made by
-    `create(model)` (a local one).
-
-    `read_choice` is for a host that writes some answers in its own way: it takes one of
-    the answer's `choices` and returns its text, or None where the choice is written as
-    everywhere.
-    """
-
-    name: str
-    model: str
-    base_url: str = ""
-    key: str | None = None  # the environment variable that holds the key
-    price: float | None = None  # US dollars per million tokens, in and out
-    create: Callable[[str], Answering] | None = None
-    read_choice: Callable[[Mapping[str, Any]], str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

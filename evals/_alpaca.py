@@ -3,6 +3,7 @@ annotation files.
 """
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -11,6 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignkit import MissingError
+
+from ._alpaca_orders import flips
 from ._reply import reply_text
 
 # the reference model that the length-controlled regression was fitted against
@@ -18,11 +22,21 @@ BASELINE = "gpt4_1106_preview"
 INSTRUCTIONS = 805
 
 
+def needs_library() -> None:
+    """Raises MissingError where the package is not installed."""
+    if importlib.util.find_spec("alpaca_eval") is None:
+        raise MissingError(
+            "eval 'alpaca' needs the package 'alpaca-eval': pip install"
+            " 'alignkit[alpaca]'"
+        )
+
+
 def alpaca_leaderboard(
     results: Sequence[Mapping[str, Any]], folder: Path
 ) -> dict[str, Any]:
     """Metrics (percentages) by `alpaca_eval.evaluate`, which writes leaderboard.csv and
-    annotations.json to the folder.
+    annotations.json to the folder; beside them model_outputs.json and
+    reference_outputs.json, as the library reads them.
 
     The rows' rewards are 0, 0.5 or 1; their metadata have `question`, `reference`,
     `generator`, and `position`, the instruction's place among the 805. The library
@@ -32,12 +46,12 @@ def alpaca_leaderboard(
     """
     if not results:
         return {}
-    with _left_as_found():
-        return _leaderboard(results, folder)
+    with left_as_found():
+        return {**_leaderboard(results, folder), **flips(results)}
 
 
 @contextlib.contextmanager
-def _left_as_found() -> Iterator[None]:
+def left_as_found() -> Iterator[None]:
     """The library's import reads a .env file into the environment and turns on logging
     for the whole process.
     """
@@ -75,12 +89,16 @@ def _leaderboard(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str
         def annotate_head2head(self, outputs_1: Any, outputs_2: Any) -> Any:
             return table
 
+    outputs = {"model": _outputs(table, "2"), "reference": _outputs(table, "1")}
+    for name, rows in outputs.items():
+        path = folder / f"{name}_outputs.json"
+        rows.to_json(path, orient="records", indent=2)
     why_not = _why_not_length_controlled(
         table, {row["metadata"].get("of") for row in results}
     )
     board, _ = alpaca_eval.evaluate(
-        model_outputs=_outputs(table, "2"),
-        reference_outputs=_outputs(table, "1"),
+        model_outputs=outputs["model"],
+        reference_outputs=outputs["reference"],
         annotators_config={},
         name=str(table["generator_2"].iloc[0]),
         output_path=folder,

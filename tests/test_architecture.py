@@ -20,7 +20,7 @@ ROOT = Path(alignkit.__file__).parent
 # only from rooms of lower rows and from its own room.
 ROWS = [
     ["errors"],
-    ["types sampling thinking"],
+    ["types benchmarks sampling thinking"],
     ["hookspecs kits plugins", "functional", "run", "machine", "terminal"],
     ["course"],
     ["recipe"],

@@ -12,10 +12,10 @@ import pytest
 from servers import OpenAIServer
 
 from alignkit import kits, plugins
+from alignkit.benchmarks import Judge
 from alignkit.endpoint.judges import JudgeClient, default_judge, resolve
 from alignkit.engines.base import Sampling
 from alignkit.errors import InputError, MissingError, PluginError, WorkError
-from alignkit.types import Judge
 
 GREEDY = {"temperature": 0.0, "max_new_tokens": 16}
 
@@ -322,7 +322,7 @@ JUDGING = """
 import sys
 from pathlib import Path
 from alignkit.endpoint.judges import JudgeClient
-from alignkit.types import Judge
+from alignkit.benchmarks import Judge
 
 url, store, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 questions = [(f"id{i}", [[{"role": "user", "content": f"question {i}"}]]) for i in range(count)]

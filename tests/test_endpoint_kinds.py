@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from alignkit.benchmarks import Judge
 from alignkit.endpoint.judges import JudgeClient
 from alignkit.errors import AlignError, InputError, MissingError, WorkError
-from alignkit.types import Judge
 
 Answer = tuple[int, str, bytes]  # status, content type, body
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from servers import OpenAIServer
 
+from alignkit.benchmarks import Judge
 from alignkit.data.distill import Distillation
 from alignkit.endpoint.costs import Budget
 from alignkit.endpoint.judges import JudgeClient
@@ -17,7 +18,7 @@ from alignkit.endpoint.openai import OpenAIClient
 from alignkit.errors import InputError
 from alignkit.run import lock
 from alignkit.sampling import Completion, Sampling
-from alignkit.types import Judge, Prompt
+from alignkit.types import Prompt
 
 # As alignkit 0.1 wrote them, for the requests below.
 JUDGEMENT = {

@@ -9,6 +9,7 @@ import pytest
 from servers import OpenAIServer, say
 
 from alignkit import kits, plugins
+from alignkit.benchmarks import Eval
 from alignkit.endpoint.judges import JudgeClient, resolve
 from alignkit.engines.base import Likelihood
 from alignkit.engines.openai import OpenAIEngine
@@ -25,7 +26,7 @@ from alignkit.evaluate.summary import (
     tally,
 )
 from alignkit.grading import Grader
-from alignkit.types import Eval, Sample, Score
+from alignkit.types import Sample, Score
 
 
 @pytest.fixture(scope="module")

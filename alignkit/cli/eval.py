@@ -19,12 +19,12 @@ from alignkit.cli.common import (
 )
 from alignkit.cli.eval_options import engine_options, judge_options, prompt_options
 from alignkit.cli.eval_results import left_open, show
+from alignkit.cli.judging import judge_client, judge_config
 from alignkit.errors import InputError
 from alignkit.run import stopping
 from alignkit.terminal import echo, say
 
 if TYPE_CHECKING:
-    from alignkit.endpoint.judges import JudgeClient
     from alignkit.evaluate import EvalRequest, StoredResponses
     from alignkit.evaluate.engines import EngineChoice
     from alignkit.plugins import Plugin, Registry
@@ -98,6 +98,7 @@ def evaluate(
 
     _refuse_empty({**flags, "responses": responses}, models)
     registry = load_registry(kit=flags["kit"])
+    config = judge_config(registry, evals, flags)
     choice = _choice(flags)
     stored = _stored(responses, choice, models)
     if stored is None and not models:
@@ -117,7 +118,7 @@ def evaluate(
         stored=stored,
         root=root,
         own_root=bool(flags["out"]) and len(models) < 2,
-        judge=_judge(registry, flags, root) if flags["judge"] else None,
+        judge=judge_client(registry, flags, root, config),
         resume=flags["resume"],
     )
     try:
@@ -206,6 +207,8 @@ def _requests(
     sets = list(flags["sets"])
     if flags["grader"]:
         sets.append(f"grader={flags['grader']}")
+    if flags["both_orders"]:
+        sets.append("both_orders=true")
     changes = settings(registry, plugins, sets)
     sources = {"split": flags["split"], "path": flags["data"]}
     source = {key: value for key, value in sources.items() if value}
@@ -248,25 +251,6 @@ def _check_judge(
             raise InputError(
                 f"{_flag(name)} is for a judge: name one with --judge, or leave it out"
             )
-
-
-def _judge(registry: Registry, flags: Mapping[str, Any], root: Path) -> JudgeClient:
-    from alignkit.endpoint.judges import JudgeClient, resolve
-
-    chosen = resolve(
-        registry,
-        flags["judge"],
-        flags["judge_base_url"],
-        flags["judge_price"],
-        flags["judge_key"],
-    )
-    return JudgeClient(
-        chosen,
-        root / "judgements.jsonl",
-        max_cost=flags["max_cost"],
-        max_new_tokens=flags["judge_tokens"],
-        concurrency=flags["concurrency"] or 16,
-    )
 
 
 def _announce(text: str) -> None:

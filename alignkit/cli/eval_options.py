@@ -124,6 +124,16 @@ def judge_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Who judges, for evals that need it.",
         ),
         click.option(
+            "--judge-config",
+            metavar="FILE",
+            help="A judge as the eval's own library describes it.",
+        ),
+        click.option(
+            "--both-orders",
+            is_flag=True,
+            help="Show a judge each pair in both orders: --set both_orders=true.",
+        ),
+        click.option(
             "--judge-base-url", metavar="URL", help="Another server for the judge."
         ),
         click.option(

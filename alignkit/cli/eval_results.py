@@ -39,6 +39,10 @@ def show(summaries: Sequence[Mapping[str, Any]], out: Console) -> None:
         if said:
             values = ", ".join(said)
             say(out, f"{s['eval']}: {values}")
+        for name, part in s.get("breakdown", {}).items():
+            if isinstance(part, dict) and part.keys() == {"n", "value", "low", "high"}:
+                value = "{value:.4f} (95 % {low:.4f} to {high:.4f}, n {n})"
+                say(out, f"{s['eval']}: {name} {value.format(**part)}")
         if "judging" in s:
             spent = s["judging"]["dollars"]
             cost = "cost unknown" if spent is None else f"${spent:.4f}"

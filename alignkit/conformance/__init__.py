@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from alignkit import data
+from alignkit.benchmarks import Judge
 from alignkit.conformance.check import Check, Test, needed, outcome, unless
-from alignkit.types import Judge, Prompt
+from alignkit.types import Prompt
 
 if TYPE_CHECKING:
     from alignkit.conformance.laboratory import Laboratory

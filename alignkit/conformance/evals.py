@@ -8,10 +8,11 @@ import functools
 from collections.abc import Callable, Iterator
 
 from alignkit import data, plugins
+from alignkit.benchmarks import JudgeTask
 from alignkit.conformance.check import Test, unless
 from alignkit.conformance.responses import HOSTILE, ORDINARY, PROMPT
 from alignkit.plugins import Plugin, Registry
-from alignkit.types import JudgeTask, Sample, Score
+from alignkit.types import Sample, Score
 
 Samples = Callable[[], list[Sample]]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from alignkit.benchmarks import Judge, JudgeConfig
 from alignkit.endpoint.costs import Budget, Estimate
 from alignkit.endpoint.http import HttpOptions
 from alignkit.endpoint.ledger import Answer, Ledger, request_key
@@ -22,7 +23,6 @@ from alignkit.endpoint.verdicts import (
 from alignkit.errors import AlignError, InputError
 from alignkit.plugins import Registry
 from alignkit.sampling import Completion, Sampling
-from alignkit.types import Judge
 
 LOCAL_BATCH = 32  # conversations handed to a local judge at once: what a kill can lose
 TIMEOUT = 120.0  # seconds for one verdict, where nothing else is said
@@ -89,6 +89,7 @@ class JudgeClient:
             sampling. None keeps them in memory.
         max_cost: dollars this client may spend; it stops before exceeding them.
         max_new_tokens: of an answer; None as the eval asks.
+        config: what is asked instead of the eval's own questions, and how.
         rounds: how often in one call a verdict that cannot be read is asked for.
         http: of the connection.
 
@@ -104,15 +105,23 @@ class JudgeClient:
         *,
         max_cost: float | None = None,
         max_new_tokens: int | None = None,
+        config: JudgeConfig | None = None,
         rounds: int = 2,
         **http: Unpack[HttpOptions],
     ) -> None:
         self.judge = judge
         self.rounds = rounds
         self.max_new_tokens = max_new_tokens
+        self.config = config
+        self.fields = dict(config.fields) if config else {}
         self.model = judge.model
         self.ledger = Ledger(store, Budget(max_cost, judge.price))
         if judge.create:
+            if self.fields:
+                raise InputError(
+                    f"judge '{judge.name}' runs in this process: it has no"
+                    f" {', '.join(self.fields)}, which --judge-config asks for"
+                )
             self._local = judge.create(judge.model)
         else:
             self.client = self._connect(http)
@@ -125,7 +134,9 @@ class JudgeClient:
             self.judge.key,
             api="chat",
             settles=True,
-            read_choice=self.judge.read_choice,
+            read_choice=(
+                (self.config and self.config.read_choice) or self.judge.read_choice
+            ),
             **http,
         )
         client.endpoint.key()
@@ -206,7 +217,8 @@ class JudgeClient:
     def key_of(self, conversation: Conversation, sampling: Sampling) -> str:
         """What a verdict is found under."""
         messages = [dict(message) for message in conversation]
-        return request_key(self.model, messages, sampling.record())
+        fields = [self.fields] if self.fields else []
+        return request_key(self.model, messages, sampling.record(), *fields)
 
     def _questions(
         self,
@@ -256,7 +268,7 @@ class JudgeClient:
         outcome = self.ledger.ask(
             self.client,
             CHAT,
-            {key: self.client.body(todo[key], sampling) for key in todo},
+            {k: self.client.body(todo[k], sampling) | self.fields for k in todo},
             sampling.stop,
             received,
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from alignkit.benchmarks import Eval
 from alignkit.data import needs_truth
 from alignkit.data.columns import QUESTION_COLUMNS
 from alignkit.errors import InputError, listing
 from alignkit.evaluate.request import EvalRequest
 from alignkit.grading.truths import TRUTH_COLUMNS, truth_column
 from alignkit.plugins import Plugin
-from alignkit.types import Eval, Sample
+from alignkit.types import Sample
 
 
 def own_request(

@@ -50,6 +50,8 @@ class Scorer:
         self.announce = announce
         self.plugin = request.plugin
         self.task = self.plugin.value.judge
+        if judge and judge.config:
+            self.task = judge.config.task
         self.judge = judge
         self.grader = grader
         self.cost: dict[str, Any] = {}
@@ -79,6 +81,8 @@ class Scorer:
             self.identity["judge"] = {"name": judge.judge.name, "model": judge.model}
             if judge.max_new_tokens is not None:
                 self.identity["judge"]["max_new_tokens"] = judge.max_new_tokens
+            if judge.config:
+                self.identity["judge"]["config"] = judge.config.sha256
             create = judge.judge.create
             if create and (judges_by := identity_of_function(create)):
                 self.identity["judge"]["parts"] = judges_by.parts

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import run
+from alignkit.benchmarks import JudgeTask
 from alignkit.endpoint import costs
 from alignkit.endpoint.costs import CHARACTERS_PER_TOKEN, Estimate
 from alignkit.engines.base import Sampling
@@ -26,7 +27,7 @@ from alignkit.plan.memory import (
     peak,
 )
 from alignkit.recipe.schema import ExpertIteration, Policy, Sampled, Stage, Vllm
-from alignkit.types import JudgeTask, Sample
+from alignkit.types import Sample
 
 if TYPE_CHECKING:
     from alignkit.machine.gpus import Gpu

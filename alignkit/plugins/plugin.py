@@ -13,14 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from alignkit.benchmarks import Eval, EvalFamily, Judge
 from alignkit.errors import PluginError, place_of
 from alignkit.types import (
     Advantage,
     Callback,
     DatasetSource,
-    Eval,
-    EvalFamily,
-    Judge,
     Loss,
     Prompt,
     Reward,

@@ -28,7 +28,7 @@ _KITS = "alignkit.kits"
 # public name). How models, data and answers are had, and how it is written down,
 # belongs to the run, whose fingerprint has alignkit's version; marks and errors make no
 # value.
-_COMPUTING = re.compile(r"alignkit\.(course|functional|grading|types)\b")
+_COMPUTING = re.compile(r"alignkit\.(course|functional|grading|benchmarks|types)\b")
 _MARKS = ("alignkit.hookspecs", "alignkit.errors")
 # What its packages require decides too; of others, such as torch, their version does.
 _WITH_REQUIREMENTS = "alignkit.grading"
