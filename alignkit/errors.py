@@ -70,6 +70,20 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
+def ending(text: str, limit: int) -> str:
+    """The last lines of a text that fit into `limit` characters, whole; of a last line
+    that does not fit its first words.
+    """
+    lines = text.strip().splitlines() or [""]
+    if len(lines[-1]) > limit:
+        words = lines[-1][:limit].rpartition(" ")[0] or lines[-1][:limit]
+        return f"{words} … ({len(lines[-1])} characters)"
+    kept = [lines.pop()]
+    while lines and sum(map(len, kept)) + len(kept) + len(lines[-1]) <= limit:
+        kept.insert(0, lines.pop())
+    return "\n".join(kept)
+
+
 def listing(names: Sequence[str], limit: int = 40) -> str:
     """Names joined by commas, cut with a count after `limit`."""
     shown = ", ".join(names[:limit])

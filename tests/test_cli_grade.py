@@ -13,6 +13,11 @@ from pathlib import Path
 import pytest
 
 from alignkit.cli import main
+from alignkit.errors import ending
+from alignkit.evaluate.grades import summarize_grades
+from alignkit.grading import stored as stored_rows
+from alignkit.grading.bound import Graded
+from alignkit.types import Score
 
 
 @pytest.fixture
@@ -258,9 +263,25 @@ def nap(response: str) -> float:
         raise KeyError("of the plugin")
     return 1.0
 
+def leave(response: str) -> float:
+    if response != "stay":
+        kinds = {"exit": SystemExit, "stop": KeyboardInterrupt, "end": GeneratorExit}
+        raise kinds[response](f"word {response} " * 40 + "LAST")
+    return 1.0
+
+async def leave_async(response: str) -> float:
+    return leave(response)
+
+def leave_batch(responses: list) -> list:
+    return [leave(response) for response in responses]
+
 @hookimpl
 def align_rewards():
     yield Reward("nap", nap)
+    yield Reward("leave", leave)
+    yield Reward("leave_here", leave, where="process")
+    yield Reward("leave_async", leave_async)
+    yield Reward("leave_batch", leave_batch)
 """
 
 
@@ -278,10 +299,54 @@ def test_a_crash_of_a_users_reward_is_counted_and_shown(align, tmp_path, kit):
     )
     code, out, _ = align(file, "--kit", kit, "--reward", "nap")
     assert (
-        code == 0
+        code == 1
         and "1 error" in out
         and "line 2:" in out
         and "KeyError: 'of the plugin'" in out
+    )
+
+
+@pytest.mark.parametrize("reward", ["leave", "leave_here", "leave_async"])
+@pytest.mark.parametrize("way", ["exit", "stop", "end"])
+def test_an_exit_in_a_reward_is_a_crash_of_that_sample(
+    align, tmp_path, kit, reward, way
+):
+    if (reward, way) == ("leave_here", "stop"):
+        pytest.skip("in this process it may be the user's own Ctrl-C")
+    rows = [{"response": text} for text in ("stay", way, "stay")]
+    file = write(tmp_path / "f.jsonl", *rows)
+    code, out, err = align(file, "--kit", kit, "--reward", reward)
+    assert code == 1 and "2 ok, 1 error" in " ".join(out.split()), err
+    assert "line 2:" in out and f"word {way} LAST" in out  # whole words
+
+
+def test_an_exit_in_a_batch_is_a_crash_of_the_batch(align, tmp_path, kit):
+    file = write(tmp_path / "f.jsonl", {"response": "stay"}, {"response": "exit"})
+    code, out, _ = align(file, "--kit", kit, "--reward", "leave_batch", "--json")
+    assert code == 1
+    assert json.loads(out)["rewards"]["leave_batch"]["status"] == {"error": 2}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "p50", "p99"),
+    [([3], 3, 3), ([1, 9], 1, 9), ([9, 1, 5], 5, 9), (range(200), 99, 197)],
+)
+def test_percentiles_of_few_rows(seconds, p50, p99):
+    stored = stored_rows.StoredRow(1, {})
+    rows = [
+        stored_rows.GradedRow(stored, {"r": Graded(Score(1.0, "ok"), float(one))})
+        for one in seconds
+    ]
+    found = summarize_grades("f", ["r"], rows, 1.0)["rewards"]["r"]["seconds"]
+    assert (found["p50"], found["p99"]) == (p50, p99)
+
+
+def test_the_end_of_a_long_text_has_whole_words():
+    text = "\n".join(["a line of words"] * 50 + ["Error: the end"])
+    assert ending(text, 100).splitlines()[:2] == ["a line of words"] * 2
+    assert len(ending(text, 100)) <= 100 and ending(text, 100).endswith("the end")
+    assert (
+        ending("some words " * 100, 25) == "some words some words … (1099 characters)"
     )
 
 

@@ -119,7 +119,10 @@ def grade(
         print_json(summary)
     else:
         show(summary, console())
-    return 2 if summary["problems"] else 0
+    if summary["problems"]:
+        return 2
+    crashed = any("error" in entry["status"] for entry in summary["rewards"].values())
+    return 1 if crashed else 0
 
 
 def show(summary: Mapping[str, Any], screen: Console) -> None:
@@ -144,6 +147,8 @@ def show(summary: Mapping[str, Any], screen: Console) -> None:
             say(screen, f"{label}: {name}: {count}")
         for text in entry["errors"]:
             say(screen, f"{label}: {text}")
+        if (more := entry["status"].get("error", 0) - len(entry["errors"])) > 0:
+            say(screen, f"{label}: and {more} more rows on which it crashed")
     if len(summary["rewards"]) > 1:
         differing = summary["disagreements"]
         say(screen, f"the rewards disagree on {len(differing)} rows")

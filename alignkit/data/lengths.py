@@ -5,10 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PERCENTILES = (50, 90, 95, 99)
 LONGEST_PROMPT = 0.7  # of the maximum length; training drops rows with longer prompts
+
+
+def nearest_rank(ranked: Sequence[T], percent: int) -> T:
+    """The smallest of the values, sorted, that at least so many percent are at most."""
+    return ranked[max(0, -(-percent * len(ranked) // 100) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +32,7 @@ class Lengths:
     def of(cls, values: Sequence[int]) -> Lengths:
         """Percentiles by nearest rank: that share of the rows is at most so long."""
         ranked = sorted(values)
-        ranks = {
-            p: ranked[max(0, math.ceil(p / 100 * len(ranked)) - 1)] for p in PERCENTILES
-        }
+        ranks = {p: nearest_rank(ranked, p) for p in PERCENTILES}
         return cls(len(ranked), sum(ranked) / len(ranked), ranked[0], ranked[-1], ranks)
 
 

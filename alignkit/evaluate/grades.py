@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from alignkit.errors import InputError
+from alignkit.data.lengths import nearest_rank
+from alignkit.errors import InputError, ending
 from alignkit.evaluate.summary import interval, tally
 from alignkit.grading.stored import GradedRow
 
 SHOWN = 10  # problems and crashes that are quoted
+_TOLD = 600  # characters of a crash
 
 
 def summarize_grades(
@@ -75,8 +77,8 @@ def _of_reward(label: str, rows: Sequence[GradedRow]) -> dict[str, Any]:
         "stages": dict(Counter(score.stage for score in scores).most_common()),
         "seconds": {
             "sum": round(sum(times), 4),
-            "p50": times[len(times) // 2],
-            "p99": times[int(0.99 * (len(times) - 1))],
+            "p50": nearest_rank(times, 50),
+            "p99": nearest_rank(times, 99),
             "max": times[-1],
         },
         "errors": _errors(rows, label),
@@ -88,7 +90,7 @@ def _errors(rows: Sequence[GradedRow], label: str) -> list[str]:
         row for row in rows if row.grades and row.grades[label].score.status == "error"
     ]
     return [
-        f"line {r.stored.number}: {r.grades[label].score.explanation.strip()[-300:]}"
+        f"line {r.stored.number}: {ending(r.grades[label].score.explanation, _TOLD)}"
         for r in crashed[:SHOWN]
     ]
 

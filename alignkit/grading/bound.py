@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from alignkit import plugins
-from alignkit.errors import AlignError, InputError, PluginError, place_of
+from alignkit.errors import AlignError, InputError, PluginError, ending, place_of
 from alignkit.types import Reward, Score
 
 SAMPLE_ARGUMENTS = ("response", "truth", "prompt", "metadata")
@@ -140,9 +140,12 @@ def as_score(value: object) -> Score:
     )
 
 
-def call_sample(function: Callable[..., object], arguments: Sequence[object]) -> Graded:
+def call_sample(
+    function: Callable[..., object], arguments: Sequence[object], *, apart: bool = False
+) -> Graded:
     """One call. A crash of the function is a Score with status `error` and the
-    traceback as explanation.
+    traceback as explanation; so is its `SystemExit`, and its KeyboardInterrupt in a
+    process `apart`, which no Ctrl-C reaches.
 
     Raises:
         AlignError: passed on: the user has to change something before any sample can be
@@ -160,7 +163,10 @@ def call_sample(function: Callable[..., object], arguments: Sequence[object]) ->
             stage="memory",
             explanation="the memory limit of a grading worker was reached",
         )
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and its crash is the result here
+    except BaseException as error:
+        # a plugin may raise anything, and its crash is the result here
+        if isinstance(error, KeyboardInterrupt) and not apart:
+            raise
         score = crashed(error)
     return Graded(score, time.perf_counter() - started)
 
@@ -168,7 +174,7 @@ def call_sample(function: Callable[..., object], arguments: Sequence[object]) ->
 def crashed(error: BaseException) -> Score:
     """The score of a sample whose reward function raised."""
     text = "".join(traceback.format_exception(error, limit=-8))
-    return Score(0.0, "error", stage="crash", explanation=text[-4000:])
+    return Score(0.0, "error", stage="crash", explanation=ending(text, 4000))
 
 
 def timed_out(seconds: float) -> Score:

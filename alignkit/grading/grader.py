@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -142,7 +142,7 @@ class Grader:
             return Grading(self._start(_score_rows(bound, rows)).result)
         answer: Callable[[], Any] = functools.partial(bound.function, *columns)
         if bound.is_async:
-            answer = self._start(answer()).result
+            answer = self._start(_contained(answer())).result
         return Grading(lambda: _score_batch(bound, answer, len(rows)))
 
     def call(
@@ -252,9 +252,9 @@ def _score_batch(
                 " responses"
             )
         scores = [as_score(value) for value in values]
-    except AlignError:
+    except (AlignError, KeyboardInterrupt):
         raise
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and its crash is the result here
+    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, and its crash is the result here
         scores = [crashed(error)] * size
     seconds = (time.perf_counter() - started) / max(size, 1)
     return [Graded(score, seconds) for score in scores]
@@ -275,11 +275,19 @@ async def _score_rows(
     ]
 
 
+async def _contained(answer: Awaitable[Any]) -> Any:
+    """An exit that a reward raises would end the loop that all of them share."""
+    try:
+        return await answer
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"the reward raised {error!r}") from error
+
+
 async def _score_row(bound: BoundReward, row: tuple[object, ...]) -> Graded:
     started = time.perf_counter()
     try:
         async with asyncio.timeout(bound.deadline) as limit:
-            score = as_score(await bound.function(*row))
+            score = as_score(await _contained(bound.function(*row)))
     except TimeoutError as error:
         score = timed_out(bound.deadline) if limit.expired() else crashed(error)
     return Graded(score, time.perf_counter() - started)

@@ -56,7 +56,7 @@ def main(descriptor: int, memory: int) -> None:
             # SIGALRM's default action ends the process
             signal.setitimer(signal.ITIMER_REAL, deadline + ALARM_MARGIN)
             try:
-                answer: Any = ("graded", call_sample(function, arguments))
+                answer: Any = ("graded", call_sample(function, arguments, apart=True))
             except AlignError as error:
                 answer = ("raised", error)
             signal.setitimer(signal.ITIMER_REAL, 0)
