@@ -65,14 +65,14 @@ def train(home: Path, case: str, further: dict | None = None) -> Path:
 
 
 def stopped(run: Path, folder: Path, step: int) -> Path:
-    """The run as it was when its process died after the checkpoint of a step."""
+    """The run as it was when its process was stopped after the checkpoint of a step."""
     shutil.copytree(run, folder)
     for path in (folder / "checkpoints").glob("checkpoint-*"):
         if int(path.name.rpartition("-")[2]) > step:
             shutil.rmtree(path)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest.pop("training")
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "interrupted"}))
     return folder
 
 
@@ -226,3 +226,35 @@ def test_a_run_that_is_asked_to_stop_saves_its_step_and_says_how_to_go_on(
     assert int(newest.name.rpartition("-")[2]) == rows[-1] < 24
     invoke("run", "--resume", folder)
     assert left(folder) == expected
+
+
+@pytest.mark.parametrize("kilobytes", [8, 20])
+def test_a_full_disk_is_one_line_and_costs_nothing_that_was_whole(
+    tmp_path: Path, kilobytes: int
+):
+    """`ulimit -f` stands for the disk: the model is smaller than a limit of 20, the
+    optimizer's state is not.
+    """
+    expected = left(train(tmp_path, "sft"))
+    folder = tmp_path / "filled"
+    room = stopped(tmp_path / "run", folder, 2) if kilobytes == 20 else None
+    what = (
+        ["--resume", folder] if room else [tmp_path / "recipe.yaml", "--folder", folder]
+    )
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE,"
+        f" ({kilobytes * 1024},) * 2); from alignkit.cli import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "run", *map(str, what)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 3, process.stderr
+    errors = [line for line in process.stderr.splitlines() if "error" in line.lower()]
+    assert len(errors) == 1 and "the disk is full" in errors[0], process.stderr
+    assert "Traceback" not in process.stderr + process.stdout
+    assert not list(folder.rglob("*.partial")) and not list(folder.rglob(".writing/*"))
+    if room:
+        assert "checkpoint-2 is whole: align run --resume" in errors[0]
+        assert checkpoints.newest(folder / "checkpoints")[0].name == "checkpoint-2"
+        assert Run.open(folder).status == "failed"
+        invoke("run", "--resume", folder)
+        assert left(folder) == expected

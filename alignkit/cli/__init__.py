@@ -8,6 +8,7 @@ import importlib
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -138,8 +139,9 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     given = sys.argv[1:] if arguments is None else arguments
-    from alignkit.errors import AlignError
+    from alignkit.errors import AlignError, MissingError
     from alignkit.run import stopping
+    from alignkit.run.files import full, is_full
 
     sys.excepthook = trace
     stopping.install()
@@ -162,4 +164,9 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader (head, less) has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if "--debug" in given or not is_full(error):
+            raise
+        echo(f"error: {full(Path(error.filename or '.'))}", err=True)
+        sys.exit(MissingError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -8,6 +8,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignkit.errors import MissingError
+from alignkit.run import writing
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import (
@@ -67,11 +70,24 @@ def save(
     A LoRA model is written merged, with the adapter alone beside it in `adapter/` where
     it fits the base (see `models.add_lora`).
     """
-    from peft import PeftModel
 
     partial = folder.with_name(folder.name + ".partial")
     if partial.exists():  # of a process that was killed while saving
         shutil.rmtree(partial)
+    try:
+        with writing(folder):
+            _save(model, tokenizer, partial)
+            partial.rename(folder)
+    except MissingError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, partial: Path
+) -> None:
+    from peft import PeftModel
+
     if isinstance(model, PeftModel):
         adapter = partial / "adapter"
         # TRL keeps the reference's adapter beside the trained one
@@ -85,7 +101,6 @@ def save(
             shutil.rmtree(adapter)
         model = whole
     write(model, tokenizer, partial)
-    partial.rename(folder)
 
 
 def write(

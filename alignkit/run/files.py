@@ -5,15 +5,22 @@ last line is tolerated.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import logging
 import os
 import secrets
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from alignkit.errors import InputError, MissingError
+
+# How safetensors (the system's words) and torch (its own) say that a disk is full.
+_FULL = ("os error 28", "os error 27", "os error 122", "No space left", "PytorchStream")
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -93,17 +100,66 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals (read-only, full, no permission) into one
-    clear error.
+def writing(path: Path, needs: str = "") -> Iterator[None]:
+    """Turn the refusals of the operating system (read-only, full, no permission) into
+    one clear error, also as torch and safetensors put them.
+
+    `needs` says what the work would need, for a disk that is full.
     """
     try:
         yield
-    except OSError as error:
+    except _refusals() as error:
+        if is_full(error):
+            raise MissingError(full(path, needs)) from error
+        if not isinstance(error, OSError):
+            raise
         raise MissingError(
             f"cannot write {path}: {error.strerror}; free space or choose another"
             " folder (--out or output.root)"
         ) from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether something could not be written for want of room: on the disk, in a quota,
+    or below the largest size of a file (`ulimit -f`).
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return any(word in str(error) for word in _FULL)
+
+
+def full(path: Path, needs: str = "") -> str:
+    """What is said where it strikes."""
+    there = next((p for p in (path, *path.parents) if p.is_dir()), Path())
+    free = shutil.disk_usage(there).free
+    return (
+        f"cannot write {path}: the disk is full (No space left on device, a quota, or"
+        f" ulimit -f; {size(free)} free){needs and f'; {needs}'}. Free space or choose"
+        " another folder (--out or output.root); what was whole before is kept"
+    )
+
+
+def size(count: int) -> str:
+    """Bytes as people say them."""
+    for unit in ("bytes", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count = round(count / 1000)
+    return f"{count} GB"
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What torch and safetensors raise too, if safetensors is there to raise it."""
+    loaded = sys.modules.get("safetensors")
+    more = () if loaded is None else (loaded.SafetensorError,)
+    return (OSError, RuntimeError, *more)
+
+
+class LogFile(logging.FileHandler):
+    """A log; what cannot be written there is lost without a word."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Logging itself would print a traceback for every line."""
 
 
 def now() -> str:

@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alignkit.errors import AlignError, InputError
+from alignkit.errors import AlignError, InputError, MissingError
 from alignkit.run import life, stopping
 from alignkit.run.files import (
+    LogFile,
     append_jsonl,
     atomic_write,
     now,
@@ -254,7 +255,7 @@ class Run:
 
     def log_to_file(self) -> None:
         """Send Python's logging and warnings to log.txt."""
-        handler = logging.FileHandler(
+        handler = LogFile(
             self.folder / "log.txt", encoding="utf-8", errors="backslashreplace"
         )
         handler.setFormatter(
@@ -278,22 +279,21 @@ class Run:
             return
         self.log_to_file()
         try:
-            with (
-                self.alive(),
-                stopping.last_words(
-                    functools.partial(self.update, status="interrupted")
-                ),
-            ):
+            last = functools.partial(self.update, status="interrupted")
+            with self.alive(), stopping.last_words(last):
                 yield self
         except KeyboardInterrupt:
             self.finish("interrupted")
             raise
         except AlignError as error:
             logging.getLogger("alignkit").error("the run failed: %s", error)
-            self.finish("failed", error=str(error))
+            # a full disk may not take even this: the run has then died
+            with contextlib.suppress(MissingError):
+                self.finish("failed", error=str(error))
             raise
         except Exception as error:
             logging.getLogger("alignkit").exception("the run failed")
-            self.finish("failed", error=f"{type(error).__name__}: {error}")
+            with contextlib.suppress(MissingError):
+                self.finish("failed", error=f"{type(error).__name__}: {error}")
             raise
         self.finish(self.outcome)

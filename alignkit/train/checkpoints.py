@@ -17,8 +17,9 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
 
-from alignkit.errors import InputError
-from alignkit.run import checkpoints, write_json
+from alignkit.errors import InputError, MissingError
+from alignkit.run import checkpoints, write_json, writing
+from alignkit.run.files import size
 from alignkit.train.resumed import seconds_logged, tokens_spent
 
 if TYPE_CHECKING:
@@ -65,10 +66,14 @@ class WholeCheckpoints:
         self.accelerator.wait_for_everyone()
         self._aside = True
         try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            with writing(made, self._need(home)):
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                write_json(made / self._between, self._since_logged())
+        except MissingError:  # room for the run's last words
+            shutil.rmtree(made.parent, ignore_errors=True)
+            raise
         finally:
             self._aside = False
-        write_json(made / self._between, self._since_logged())
         self.accelerator.wait_for_everyone()
         best = self.state.best_global_step
         # transformers has looked for it where it wrote
@@ -87,6 +92,18 @@ class WholeCheckpoints:
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with _loading(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+
+    def _need(self, home: Path) -> str:
+        """What a checkpoint takes, as far as an earlier one tells."""
+        before, _ = checkpoints.newest(home)
+        if before is None:
+            return "train.save_total_limit keeps fewer checkpoints"
+        files = (path for path in before.rglob("*") if path.is_file())
+        taken = size(sum(path.stat().st_size for path in files))
+        return (
+            f"a checkpoint needs {taken}, train.save_total_limit keeps fewer of them,"
+            f" and {before.name} is whole: align run --resume {home.parent}"
+        )
 
     @property
     def _between(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignkit import kits
-from alignkit.errors import WorkError
+from alignkit.errors import MissingError, WorkError
 from alignkit.run import Run, atomic_write, life
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def child(
     here, and imports nothing of the current folder. It ends when this process is killed.
 
     Raises:
-        WorkError: it failed. KeyboardInterrupt: it was interrupted.
+        WorkError: it failed. MissingError: it lacked something, such as room on the
+            disk. KeyboardInterrupt: it was interrupted.
     """
     # The child sees its standard input end when this process is gone: see
     # `end_with_parent`.
@@ -72,7 +73,8 @@ def child(
         raise KeyboardInterrupt
     if code:
         again = kits.command(registry.kits, "run", "--resume", resume)
-        raise WorkError(
+        kind = MissingError if code == MissingError.exit_code else WorkError
+        raise kind(
             f"{what} failed (exit {code}); its log: {log}\n"
             f"to go on from there once the cause is mended: {again}"
         )

@@ -14,6 +14,7 @@ from alignkit import models
 from alignkit.models.saving import fits_base, own_generation, write
 from alignkit.proofs import log_probs
 from alignkit.proofs.record import Finding
+from alignkit.run import writing
 from alignkit.train.proving.batches import LONGEST, batch_of
 from alignkit.train.proving.rows import bare, sharded, still
 from alignkit.train.proving.subject import Subject
@@ -80,7 +81,8 @@ def prove_trial(subject: Subject) -> Finding | None:
         folder = Path(home) / "model"
         names = sorted(model.state_dict(), key=lambda n: model.state_dict()[n].numel())
         few = {name: model.state_dict()[name].clone() for name in names[:FEW]}
-        write(model, subject.tokenizer, folder, state_dict=few)
+        with writing(folder):
+            write(model, subject.tokenizer, folder, state_dict=few)
         if fault := _unequal_tensors(few, folder) or _unequal_config(model, folder):
             return Finding(fault=fault, cure="The model could not be saved as it is.")
         return _tokenizer(subject, folder)
