@@ -72,7 +72,9 @@ def stopped(run: Path, folder: Path, step: int) -> Path:
             shutil.rmtree(path)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest.pop("training")
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "interrupted"}))
+    (folder / "manifest.json").write_text(
+        json.dumps({**manifest, "status": "interrupted"})
+    )
     return folder
 
 
