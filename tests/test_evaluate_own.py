@@ -131,6 +131,11 @@ def test_what_a_reward_in_this_process_could_not_have_is_left_open(align, tmp_pa
             "data:FILE names its file itself",
         ),
         (
+            ["data:rows.jsonl", "--reward", "math", "--split", "test"],
+            2,
+            "data:FILE is one file, without splits",
+        ),
+        (
             ["data:rows.jsonl", "data:other/rows.jsonl", "--reward", "math"],
             2,
             "two files are called data:rows",
@@ -239,3 +244,45 @@ def align_evals():
         file.write_text(text.replace("NAME", name).replace("OPTION", option))
         with pytest.raises(PluginError, match=f"can be called '{word}'"):
             plugins.load_kit(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"prompt": 7, "truth": "1"}], "has the prompt 7; expected a text, or a list"),
+        ([{"prompt": [{"role": "user"}], "truth": "1"}], "with role and content"),
+        (
+            [{"id": 1, "prompt": "a", "truth": "1"}] * 2,
+            "2 samples with the id '1'; each needs its own",
+        ),
+    ],
+)
+def test_rows_that_ask_nothing_are_refused(align, tmp_path, rows, said):
+    write(tmp_path / "rows.jsonl", rows)
+    server = ("--base-url", "http://127.0.0.1:9/v1", "--model", "m")
+    code, _, err = align("data:rows.jsonl", "--reward", "math", *server)
+    assert code == 2 and said in " ".join(err.split())
+
+
+def test_a_prompt_that_is_named_is_put_around_the_rows_own(align, tmp_path):
+    write(tmp_path / "rows.jsonl", [{"prompt": "What is 1 + 1?", "truth": "2"}])
+    asked = ("data:rows.jsonl", "--reward", "math")
+    with OpenAIServer(lambda body: "2") as server:
+        align(*asked, *at(server), "--out", "a")
+        align(*asked, *at(server), "--out", "b", "--prompt", "r1_zero")
+        first, second = (body["prompt"] for body in server.served)
+    assert first == "What is 1 + 1?"
+    assert second.endswith("User: What is 1 + 1?\nAssistant: <think>")
+
+
+def test_prompts_too_long_for_the_model_stop_a_run_before_it_trains(tmp_path):
+    rows = [{"question": f"{n}+{n}=?", "truth": "1"} for n in (1, 2, 10**70)]
+    write(tmp_path / "rows.jsonl", rows)
+    own = "{mine: {data: {path: rows.jsonl}, prompt: arithmetic, reward: math}}"
+    (tmp_path / "own.yaml").write_text(RECIPE.replace("{EVALS}", own))
+    done = CliRunner().invoke(
+        cli, ["run", str(tmp_path / "own.yaml"), "--folder", str(tmp_path / "run")]
+    )
+    assert "evals.mine: the model reads at most 64 tokens" in str(done.exception)
+    assert "prompt 2 (" in str(done.exception)
+    assert not (tmp_path / "run/metrics.jsonl").exists(), "nothing was trained"

@@ -298,6 +298,9 @@ def test_the_json_schema_names_every_key_and_trls_fields_by_method():
     assert "required" not in schema and not any(
         "required" in section for section in schema["$defs"].values()
     )
+    for named in ("Prompt", "EvalReward"):
+        name, whole = schema["$defs"][named]["anyOf"]
+        assert name == {"type": "string"} and "required" not in whole
     by_method = {
         rule["if"]["properties"]["method"]["const"]: rule["then"]["properties"]
         for rule in schema["allOf"]

@@ -213,8 +213,11 @@ def _requests(
     sources = {"split": flags["split"], "path": flags["data"]}
     source = {key: value for key, value in sources.items() if value}
     prompt = {"file": flags["prompt_file"]} if flags["prompt_file"] else flags["prompt"]
-    if flags["data"] and any(request.reward for request in asked):
+    of_files = [Path(request.data["path"]) for request in asked if request.reward]
+    if flags["data"] and of_files:
         raise InputError("--data: data:FILE names its file itself; leave it out")
+    if flags["split"] and any(path.is_file() for path in of_files):
+        raise InputError("--split: data:FILE is one file, without splits; leave it out")
     return [
         replace(
             request,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -71,12 +72,11 @@ def plan_eval(
     def render(row: Mapping[str, Any]) -> Any:
         nonlocal rendered
         rendered = True
-        # Stored responses may carry the very prompt they answered.
-        return (
-            row["prompt"]
-            if "prompt" in row and "question" not in row
-            else data.render(prompt, row)
-        )
+        # Rows may carry the very prompt to ask; another one is asked for by name.
+        bare = "prompt" in row and "question" not in row
+        if bare and (own or request.prompt is None):
+            return row["prompt"]
+        return data.render(prompt, row)
 
     _check_questions(source, rows)
     make = bind(plugin, spec.samples, request.options)
@@ -241,11 +241,12 @@ def _check_alike(name: str, samples: Sequence[Sample]) -> None:
 
 
 def _check_samples(name: str, samples: Sequence[Sample]) -> None:
-    ids = {s.id for s in samples}
-    if not samples or len(ids) != len(samples):
+    if not samples:
+        raise InputError(f"eval '{name}' made no samples")
+    ((twice, times),) = Counter(s.id for s in samples).most_common(1)
+    if times > 1:
         raise InputError(
-            f"eval '{name}' made {len(samples)} samples with {len(ids)} different ids;"
-            " each needs its own"
+            f"eval '{name}' made {times} samples with the id {twice!r}; each needs its own"
         )
     for number, sample in enumerate(samples, 1):
         if sample.truth is not None and (why := missing_truth(sample.truth)):

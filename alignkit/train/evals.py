@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit import models
 from alignkit.endpoint.judges import JudgeClient, resolve
-from alignkit.errors import WorkError
+from alignkit.engines.prompts import PromptCoder
+from alignkit.errors import InputError, WorkError
 from alignkit.evaluate import (
     EvalRequest,
     Planned,
@@ -21,6 +22,7 @@ from alignkit.evaluate import (
     plan_eval,
 )
 from alignkit.evaluate.store import THIS_RUN
+from alignkit.models.shape import context
 from alignkit.recipe.schema import Policy, Stage, Stepped
 from alignkit.terminal import say
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from alignkit.train.watchers import Watchers
 
 BATCH = 128  # completions generated at once
+LONGEST = 16  # prompts of an eval that are measured before the training
 
 
 def planned_evals(
@@ -79,8 +82,25 @@ class TrainingEvals:
         self.grader = grader
         self.trackers = trackers
         self.watchers = watchers
+        self._check_lengths()
         # told of the folder of each best model
         self.on_saved: Callable[[Path], None] = lambda folder: None
+
+    def _check_lengths(self) -> None:
+        """Refuse prompts that are too long before the training, not after it."""
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        coder = PromptCoder(
+            self.trainer.processing_class, "the model", context(model.config)
+        )
+        for name, planned in self.planned.items():
+            prompts = [sample.prompt for sample in planned.samples]
+            longest = sorted(range(len(prompts)), key=lambda i: -len(str(prompts[i])))
+            checked = [i for i in longest[:LONGEST] if prompts[i]]
+            encoded = coder.encode([prompts[i] for i in checked])
+            try:
+                coder.check_context(zip(checked, encoded, strict=True), 1)
+            except InputError as error:
+                raise InputError(f"evals.{name}: {error}") from error
 
     @property
     def every(self) -> dict[str, int]:

@@ -21,11 +21,12 @@ def json_schema() -> dict[str, Any]:
         ),
         "anyOf": [path, {"type": "array", "items": path}],
     }
-    defs["Prompt"] = {"anyOf": [{"type": "string"}, defs["Prompt"]]}
     for section in (recipe, *defs.values()):
         section.pop("required", None)
         for name, value in section.get("properties", {}).items():
             section["properties"][name] = _or_null(value)
+    for named in ("Prompt", "EvalReward"):  # a name alone stands for a map with it
+        defs[named] = {"anyOf": [{"type": "string"}, defs[named]]}
     recipe["properties"]["stages"] = {
         "type": "object",
         "additionalProperties": {"$ref": "#"},
