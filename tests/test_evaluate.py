@@ -392,7 +392,7 @@ def test_samples_need_ids_of_their_own(registry):
     plugin = plugins.Plugin(
         "eval", "twins", twins, "kit", kits.builtin().root / "evals" / "arithmetic.py"
     )
-    with pytest.raises(InputError, match="2 samples with 1 different ids"):
+    with pytest.raises(InputError, match="2 samples with the id 'same'"):
         plan_eval(EvalRequest.of(plugin), registry)
 
 
