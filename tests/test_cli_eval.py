@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -498,7 +499,7 @@ def test_an_interrupted_eval_says_that_it_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_805_faulty_judgements_and_two_kills_leave_all_judged_and_none_twice(
+def test_805_judgements_with_faults_refusals_and_two_kills_are_settled_and_paid_once(
     tmp_path, monkeypatch
 ):
     pytest.importorskip("alpaca_eval")
@@ -510,26 +511,31 @@ def test_805_faulty_judgements_and_two_kills_leave_all_judged_and_none_twice(
     ours = [{"instruction": f"Do {i}.", "output": f"ours {i}"} for i in range(805)]
     (tmp_path / "ours.json").write_text(json.dumps(ours))
     verdict = "[{'model': 'm1', 'rank': 1}, {'model': 'm2', 'rank': 2}]"
-    concurrency = 16
-    faults = ("500", "503", "429", "429:0", "reset", "half", "garbage")
+    faults = ("500", "503:0", "reset", "half", "garbage") * 3 + ("429:0",)
     monkeypatch.setenv("OPENAI_API_KEY", "k")
+    concurrency = 32
+
+    refused = Counter()
+
+    def refuses(body):
+        text = body["messages"][-1]["content"]
+        number = int(text.split("Do ")[1].split(".")[0])
+        if number % 10 != 7:
+            return ""
+        refused[number] += 1
+        return "filtered"
+
     with OpenAIServer(
-        say(verdict), latency=0.1, fault_rate=0.25, random_faults=faults
+        say(verdict),
+        latency=0.02,
+        fault_rate=0.25,
+        random_faults=faults,
+        refuses=refuses,
     ) as server:
         flags = (
-            "alpaca",
-            "--responses",
-            "ours.json",
-            "--data",
-            "alpaca.json",
-            "--judge",
-            "openai",
-            "--judge-base-url",
-            server.url,
-            "--concurrency",
-            concurrency,
-            "--out",
-            "o",
+            *("alpaca", "--responses", "ours.json", "--data", "alpaca.json"),
+            *("--judge", "openai", "--judge-base-url", server.url),
+            *("--concurrency", concurrency, "--out", "o"),
         )
         for share in (200, 500):
             killed = start(*flags, cwd=tmp_path)
@@ -540,13 +546,18 @@ def test_805_faulty_judgements_and_two_kills_leave_all_judged_and_none_twice(
         _, err = last.communicate(timeout=240)
         assert last.returncode == 0, err
         assert sum(server.faulted.values()) > 100
-        # A kill loses the answers on their way; nothing that was received is asked
-        # again.
-        assert 805 <= len(server.served) <= 805 + 2 * concurrency
+        answered = server.times_served()
+        assert (len(answered), len(refused)) == (725, 80)
+        # what was on its way at a kill, and answered in the instant before it
+        again = answered.total() + refused.total() - 805
+        assert again <= 2 * 2 * concurrency
+        assert max(answered.values()) <= 3
     kept = [json.loads(line) for line in (tmp_path / "o" / "judgements.jsonl").open()]
     assert len(kept) == len({r["key"] for r in kept}) == 805
     summary = json.loads((tmp_path / "o" / "alpaca@0" / "summary.json").read_text())
-    assert summary["breakdown"]["n_total"] == summary["metrics"]["scored"] == 805
+    assert summary["breakdown"]["n_total"] == summary["metrics"]["scored"] == 725
+    assert summary["status"]["refused"] == 80
+    print(f"asked again after a kill: {again}")
 
 
 def test_the_eval_in_the_guide_runs_as_it_stands(align, tmp_path):

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from alignkit.endpoint.bodies import parsed, told_error
@@ -43,6 +44,13 @@ UNREADABLE = (
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What stands in the place of an answer where the server refused it for good."""
+
+    words: str
+
+
 class Call(Generic[T]):
     """One batch of requests in flight."""
 
@@ -63,7 +71,7 @@ class Call(Generic[T]):
         self.todo = iter(enumerate(bodies))
         # an answer with its index, and the event that says the caller is done with it
         self.box: queue.SimpleQueue[
-            tuple[int, T, asyncio.Event] | BaseException | None
+            tuple[int, T | Refusal, asyncio.Event] | BaseException | None
         ] = queue.SimpleQueue()
         self.faults: dict[int, str] = {}
         self.refused: dict[int, str] = {}
@@ -73,7 +81,7 @@ class Call(Generic[T]):
         # when the next request may start (rate limit, Retry-After)
         self.next_slot = 0.0
 
-    def answers(self) -> Generator[tuple[int, T]]:
+    def answers(self) -> Generator[tuple[int, T | Refusal]]:
         loop = asyncio.new_event_loop()
         task = loop.create_task(self.drive())
         thread = threading.Thread(
@@ -129,7 +137,7 @@ class Call(Generic[T]):
                 if fault.refused:
                     # it says nothing of the server
                     self.refused[index] = fault.refused
-                    self.settled.set()
+                    await self.hand_over(index, Refusal(fault.refused))
                     continue
                 self.faults[index] = str(fault)
                 self.given_up += 1
@@ -141,13 +149,17 @@ class Call(Generic[T]):
                 self.budget.settle(body, usage)
                 self.given_up = 0
                 self.answered += 1
-                taken = asyncio.Event()
-                self.box.put((index, value, taken))
-                self.settled.set()
-                # Nothing is asked before the answer is written: a process that dies
-                # loses no more than `concurrency` paid answers.
-                await taken.wait()
+                await self.hand_over(index, value)
             self.settled.set()
+
+    async def hand_over(self, index: int, value: T | Refusal) -> None:
+        """Nothing is asked before the answer is written: a process that dies loses no
+        more than `concurrency` of them.
+        """
+        taken = asyncio.Event()
+        self.box.put((index, value, taken))
+        self.settled.set()
+        await taken.wait()
 
     async def affordable(self, body: Mapping[str, object]) -> bool:
         while not self.error and not self.budget.reserve(body):

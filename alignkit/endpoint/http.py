@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar
 
-from alignkit.endpoint.calls import Call
+from alignkit.endpoint.calls import Call, Refusal
 from alignkit.endpoint.connection import Connection
 from alignkit.endpoint.costs import Budget
 from alignkit.errors import AlignError, WorkError
@@ -72,9 +72,10 @@ class Endpoint(Connection):
         read: Callable[[Any], T],
         on_done: Callable[[int, T], None],
         budget: Budget | None = None,
+        on_refused: Callable[[int, str], None] = lambda index, words: None,
     ) -> Outcome:
         """Post every body; `on_done(index, read(answer))` is called in this thread as
-        answers come.
+        answers come, and `on_refused(index, words)` for what is refused for good.
 
         `read` gets the parsed JSON and raises BadAnswer, KeyError, IndexError or
         TypeError on a wrong shape. Faults never raise here: they are in the outcome. A
@@ -84,6 +85,9 @@ class Endpoint(Connection):
         done: set[int] = set()
         with contextlib.closing(call.answers()) as answers:
             for index, value in answers:
+                if isinstance(value, Refusal):
+                    on_refused(index, value.words)
+                    continue
                 done.add(index)
                 on_done(index, value)
         default = str(call.error or "not asked").splitlines()[0]

@@ -100,16 +100,14 @@ class Ledger:
             adapted = client.endpoint.adaptation.notices
             on_answer(self.keep(key, limit, client.model, completion, usage, adapted))
 
-        outcome = client.endpoint.post(
+        return client.endpoint.post(
             path,
             list(bodies.values()),
             lambda answer: client.read_one(answer, stop),
             lambda index, answer: kept(index, *answer),
             self.budget,
+            lambda index, words: kept(index, Completion(words, REFUSED, 0), (0, 0)),
         )
-        for index, words in outcome.refused.items():
-            kept(index, Completion(words, REFUSED, 0), (0, 0))
-        return outcome
 
     def keep(
         self,

@@ -64,11 +64,6 @@ class OpenAIEngine(OpenAIClient):
                     outcome = self._round(
                         path, waiting, prompts, sampling, completions, on_done
                     )
-                    for i, words in outcome.refused.items():
-                        missing = sampling.n - len(completions[i])
-                        completions[i] += [Completion(words, REFUSED, 0)] * missing
-                        if on_done:
-                            on_done(i, completions[i])
                     if outcome.left:
                         return outcome
                 waiting = [i for i in waiting if len(completions[i]) < sampling.n]
@@ -101,8 +96,11 @@ class OpenAIEngine(OpenAIClient):
             if on_done and len(completions[i]) == sampling.n:
                 on_done(i, completions[i])
 
+        def refused(position: int, words: str) -> None:
+            done(position, [Completion(words, REFUSED, 0)] * sampling.n)
+
         read = functools.partial(self.read, stop=sampling.stop)
-        outcome = self.endpoint.post(path, bodies, read, done, self.budget)
+        outcome = self.endpoint.post(path, bodies, read, done, self.budget, refused)
         return Outcome(
             {waiting[p]: why for p, why in outcome.left.items()},
             outcome.stopped,
