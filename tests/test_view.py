@@ -16,6 +16,7 @@ from made_runs import GROUPS, SIZE, STEPS, Made
 from alignkit.cli import main
 from alignkit.errors import InputError
 from alignkit.run import append_rows, new_row, write_json
+from alignkit.run.rows import plain
 from alignkit.view import Library, export, serve
 from alignkit.view.index import Index
 
@@ -121,7 +122,7 @@ def test_a_link_out_of_the_folder_is_not_followed(root, server, tmp_path_factory
 
 
 def test_a_step_is_answered_as_its_rows_are_stored(root):
-    groups = Library(root).answer("step", {"id": "healthy", "step": "7"})
+    groups = plain(Library(root).answer("step", {"id": "healthy", "step": "7"}))
     stored = [
         json.loads(line)
         for line in (root / "healthy/rollouts/step-000007.jsonl")
@@ -137,7 +138,7 @@ def test_the_heat_map_holds_the_mean_of_every_group(root):
     assert len(heat) == STEPS * GROUPS
     rows = Made(root / "x", "grpo").rows
     wanted = [r["reward"] for r in rows if (r["step"], r["group"]) == (9, 3)]
-    (cell,) = [cell for cell in heat if cell[:2] == [9, 3]]
+    (cell,) = [cell for cell in heat if cell[:2] == (9, 3)]
     assert cell[2] == pytest.approx(sum(wanted) / SIZE)
     assert cell[3] == (min(wanted) == max(wanted))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from alignkit.errors import AlignError, InputError
 from alignkit.run import atomic_write
+from alignkit.run.rows import encode
 from alignkit.view.library import Library
 from alignkit.view.server import STATIC
 
@@ -76,7 +76,7 @@ def _versus(ask: Any, id: str, name: str, before: tuple[str, str]) -> None:
 
 def _page(answers: dict[str, Any]) -> str:
     """`<` is escaped, so that no text of a model ends the block it stands in."""
-    data = json.dumps(answers).replace("<", "\\u003c")
+    data = encode([answers]).decode().strip().replace("<", "\\u003c")
     script = "\n".join((STATIC / name).read_text() for name in SCRIPTS)
     style = (STATIC / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

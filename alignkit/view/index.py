@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,16 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.lock = threading.RLock()  # one connection, asked by several threads
         self.connection = _open(folder)
         self.connection.executescript(_SCHEMA)
 
     def refresh(self) -> None:
         """Read what is new."""
+        with self.lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
         known = {
             name: (number, size)
             for number, name, size in self.connection.execute("SELECT * FROM files")
@@ -88,10 +94,10 @@ class Index:
 
     def heat(self) -> list[tuple[int, int, float | None, int, int]]:
         """(step, group, mean reward, 1 where all rewards are equal, rows) of each group."""
-        return self.connection.execute(
+        return self._select(
             "SELECT step, number, avg(reward), min(reward) IS max(reward), count(*)"
             " FROM rows GROUP BY step, number ORDER BY step, number"
-        ).fetchall()
+        )
 
     def step(self, step: int) -> list[Row]:
         """The rows of a step, with their texts."""
@@ -117,17 +123,19 @@ class Index:
                 "SELECT step, number, 0 FROM rows WHERE (step, number) > (?, ?)"
                 " GROUP BY step, number HAVING min(reward) IS max(reward)"
             )
-        row = self.connection.execute(
-            f"{query} ORDER BY step, number, 3 LIMIT 1", place
-        ).fetchone()
-        return list(row) if row else None
+        found = self._select(f"{query} ORDER BY step, number, 3 LIMIT 1", place)
+        return list(found[0]) if found else None
+
+    def _select(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with self.lock:
+            return self.connection.execute(query, values).fetchall()
 
     def _rows(self, condition: str, *values: Any) -> list[Row]:
-        places = self.connection.execute(
+        places = self._select(
             "SELECT name, place, length FROM rows JOIN files ON files.id = rows.file"
             f" WHERE {condition}",
             values,
-        ).fetchall()
+        )
         rows = []
         for name, place, length in places:
             with (self.folder / name).open("rb") as file:

@@ -14,11 +14,10 @@ from typing import Any
 from alignkit import checks, records
 from alignkit.errors import InputError
 from alignkit.proofs.record import read_proofs
-from alignkit.records import browse
+from alignkit.records import Record, browse
 from alignkit.report import sentences
 from alignkit.report.versus import Pair, versus
 from alignkit.run import Run, find_runs
-from alignkit.run.rows import plain
 from alignkit.view.folders import Folders
 from alignkit.view.index import Index
 
@@ -33,8 +32,8 @@ class Library(Folders):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._indices: dict[Path, Index] = {}
-        self._known: dict[tuple[str, ...], tuple[Any, Any]] = {}
-        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Any, list[Record]]] = {}
+        self._reading = threading.Lock()
 
     # -- what the page asks, by name -------------------------------------------------------
 
@@ -61,8 +60,7 @@ class Library(Folders):
         if name not in questions:
             raise InputError(f"there is no api/{name}")
         try:
-            with self._lock:
-                return plain(questions[name](**asked))
+            return questions[name](**asked)
         except TypeError as error:
             raise InputError(f"api/{name}: {error}") from error
 
@@ -122,21 +120,16 @@ class Library(Folders):
     def checks(self, id: str) -> list[dict[str, Any]]:
         """What the checks say of a run or of its stages."""
 
-        def examined() -> list[dict[str, Any]]:
+        with self._reading:
             return [
                 {**asdict(checks.examine(record)), "id": self._id(record.folder)}
-                for record in records.read(self._folder(id))
+                for record in self._records(id)
             ]
-
-        return list(self._remembered(("checks", id), examined))
 
     def says(self, id: str) -> list[str]:
         """What changed, in sentences."""
-        folder = self._folder(id)
-        told = self._remembered(
-            ("says", id), lambda: sentences.of_run(records.read(folder))
-        )
-        return list(told)
+        with self._reading:
+            return sentences.of_run(self._records(id))
 
     def step(self, id: str, step: str) -> list[dict[str, Any]]:
         """The groups of a step, with every response."""
@@ -228,11 +221,14 @@ class Library(Folders):
         index.refresh()
         return index
 
-    def _remembered(self, key: tuple[str, ...], compute: Callable[[], Any]) -> Any:
-        stamp = self._stamp(self._folder(key[1]))
-        if key not in self._known or self._known[key][0] != stamp:
-            self._known[key] = (stamp, compute())
-        return self._known[key][1]
+    def _records(self, id: str) -> list[Record]:
+        """The records of a run, read again when its files have changed: what they hold
+        is read once for all that is asked of it.
+        """
+        stamp = self._stamp(self._folder(id))
+        if id not in self._known or self._known[id][0] != stamp:
+            self._known[id] = (stamp, records.read(self._folder(id)))
+        return self._known[id][1]
 
 
 def _pair(pair: Pair) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import mimetypes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from alignkit.errors import AlignError, MissingError
+from alignkit.run.rows import encode
 from alignkit.view.library import Library
 
 STATIC = Path(__file__).parent / "static"
@@ -52,7 +52,7 @@ def serve(library: Library, port: int = 0) -> ThreadingHTTPServer:
             except (OSError, ValueError, LookupError) as error:
                 # damaged and foreign folders open as far as they can
                 value, status = {"error": f"{type(error).__name__}: {error}"}, 404
-            self._send(status, json.dumps(value).encode(), "application/json")
+            self._send(status, encode([value]), "application/json")
 
         def _file(self, name: str) -> None:
             path = (STATIC / name).resolve()

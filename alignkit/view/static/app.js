@@ -38,10 +38,19 @@ async function ask(question, asked = {}) {
     if (stored === undefined) throw new Error("this file does not hold that; the folder does: align view");
     return stored;
   }
-  const response = await fetch(`api/${question}?${query}`);
+  const address = `api/${question}?${query}`;
+  if (kept.has(address)) return kept.get(address);
+  const response = await fetch(address);
   const value = await response.json();
   if (!response.ok) throw new Error(value.error);
+  if (question === "step") keep(address, value);
   return value;
+}
+// Steps that were seen and their neighbours, so that walking waits for nothing.
+const kept = new Map();
+function keep(address, value) {
+  kept.set(address, value);
+  if (kept.size > 8) kept.delete(kept.keys().next().value);
 }
 // What was asked last stays in view until the new answer is there.
 function useAsk(question, asked, extra = 0) {
@@ -50,7 +59,7 @@ function useAsk(question, asked, extra = 0) {
   useEffect(() => {
     if (!key) return undefined;
     let current = true;
-    ask(question, asked).then((value) => current && set({ key, value }), (error) => current && set({ key, error: error.message }));
+    ask(question, asked).then((value) => current && set({ key, value, asked }), (error) => current && set({ key, error: error.message, asked }));
     return () => { current = false; };
   }, [key]);
   return got;
@@ -172,7 +181,9 @@ function Head({ title, children }) {
 function RunPage({ tick }) {
   const id = state.now.id ?? ".";
   const { value: run, error } = useAsk("run", { id }, tick);
-  const { value: reports } = useAsk("checks", { id }, tick);
+  // what takes long is asked when the rest is there
+  const [ready, setReady] = useState(false);
+  const { value: reports } = useAsk("checks", ready ? { id } : null, tick);
   if (error) return html`<${Head} title=${id} /><main><${Failed} error=${error} /></main>`;
   if (!run) return html`<p class="dim">reading…</p>`;
   const stages = run.stages;
@@ -188,14 +199,15 @@ function RunPage({ tick }) {
     ${run.error && html`<p class="error"><${Shown} text=${run.error} /></p>`}
     ${!stage ? html`<p>No stage of this run has begun.</p>` : tab === "settings" ? html`<${Settings} stage=${stage} tick=${tick} />`
       : tab === "recipe" ? html`<h2>changes to what it extends</h2><${Text} text=${run.diff || "none"} label="changes" /><h2>resolved recipe</h2><${Text} text=${run.recipe} label="recipe" />`
-      : tab === "log" ? html`<${Text} text=${run.log || "empty"} label="log" />` : html`<${Main} run=${run} stage=${stage} reports=${reports} tick=${tick} />`}</main>`;
+      : tab === "log" ? html`<${Text} text=${run.log || "empty"} label="log" />` : html`<${Main} run=${run} stage=${stage} reports=${reports} tick=${tick} ready=${ready} setReady=${setReady} />`}</main>`;
 }
-function Main({ run, stage, reports, tick }) {
+function Main({ run, stage, reports, tick, ready, setReady }) {
   const { value: read, error } = useAsk("stage", { id: stage.id }, tick);
-  const { value: says } = useAsk("says", { id: state.now.id ?? "." }, tick);
+  const { value: says } = useAsk("says", ready ? { id: state.now.id ?? "." } : null, tick);
   const wide = state.now.wide === "1";
   const steps = read ? [...new Set(read.heat.map(([step]) => step))] : [];
   state.steps = steps;
+  useEffect(() => { if (read && !steps.length) setReady(true); }, [read]);
   const step = state.now.step !== undefined ? number("step") : steps[steps.length - 1];
   return html`<div class=${`columns ${wide ? "wide" : ""}`}><section>
       <div class="strip" role="group" aria-label="stages">${run.stages.map((each) => html`<button class=${each.id === stage.id ? "on" : ""} aria-pressed=${each.id === stage.id}
@@ -208,7 +220,7 @@ function Main({ run, stage, reports, tick }) {
         ${steps.length > 0 && html`<h2>every group of every step</h2><p class="dim">A column is a step, a cell a group, from <span class="mono">all right</span> to <span class="mono">all wrong</span>; a frame where all rewards are equal: no gradient. Blue right, orange wrong.</p><${Heat} heat=${read.heat} step=${step} />`}
         <${Evals} read=${read} stages=${run.stages} />
         ${read.unread.map((text) => html`<p class="look">not read: <${Shown} text=${text} /></p>`)}`}
-    </section>${steps.length > 0 && html`<${Side} stage=${stage} step=${step} tick=${tick} />`}</div>`;
+    </section>${steps.length > 0 && html`<${Side} stage=${stage} step=${step} tick=${tick} setReady=${setReady} />`}</div>`;
 }
 function Findings({ reports }) {
   if (!reports) return html`<p class="dim">checking…</p>`;
@@ -322,8 +334,15 @@ function Heat({ heat, step }) {
 }
 
 const kind = (row) => (row.status === "ok" ? "ok" : ["wrong", "unparsed"].includes(row.status) ? "" : "other");
-function Side({ stage, step, tick }) {
-  const { value: groups, error } = useAsk("step", { id: stage.id, step }, tick);
+function Side({ stage, step: wanted, tick, setReady }) {
+  const { value: groups, error, asked } = useAsk("step", { id: stage.id, step: wanted }, tick);
+  useEffect(() => { if (groups || error) setReady(true); }, [groups, error]);
+  useEffect(() => {
+    if (!groups || answers) return undefined;
+    const pause = setTimeout(() => [-1, 1].forEach((by) => ask("step", { id: stage.id, step: shift(state.steps, by) }).catch(() => {})), 100);
+    return () => clearTimeout(pause);
+  }, [groups]);
+  const step = asked?.step; // what is shown is of this step, until the next one is there
   if (error) return html`<aside class="side"><${Failed} error=${error} /></aside>`;
   if (!groups) return html`<aside class="side dim">reading…</aside>`;
   const here = groups.find((each) => each.group === number("group", groups[0]?.group)) ?? groups[0];
@@ -414,7 +433,7 @@ function Settings({ stage, tick }) {
 function SweepPage({ tick }) {
   const id = state.now.id ?? ".";
   const { value, error } = useAsk("sweep", { id }, tick);
-  const { value: reports } = useAsk("checks", { id }, tick);
+  const { value: reports } = useAsk("checks", value ? { id } : null, tick);
   if (error) return html`<${Head} title=${id} /><main><${Failed} error=${error} /></main>`;
   if (!value) return html`<p class="dim">reading…</p>`;
   const alarms = (run) => (reports ?? []).filter((r) => r.id === run || r.id.startsWith(`${run}/`)).flatMap((r) => r.findings).filter((f) => f.level !== "note");
@@ -524,7 +543,7 @@ let stamp = "";
 async function follow() {
   if (document.hidden || !["run", "sweep"].includes(state.now.page)) return;
   const now = JSON.stringify(await ask("stamp", { id: state.now.id ?? "." }).catch(() => ""));
-  if (stamp && now !== stamp) { tick += 1; draw(); }
+  if (stamp && now !== stamp) { tick += 1; kept.clear(); draw(); }
   stamp = now;
 }
 if (!answers) setInterval(follow, 2000);
