@@ -3,6 +3,9 @@
 import contextlib
 import difflib
 import functools
+import hashlib
+import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +40,19 @@ def load_tasks(name: str, folder: str | None) -> dict[str, Any]:
         hint = (
             f"did you mean 'lm:{close[0]}'?" if close else "lm-eval ls tasks lists them"
         )
-        raise InputError(
-            f"lm-eval has no task '{name}'; {hint} (further ones: --data FOLDER of task"
-            " YAMLs)"
-        )
+        more = "further ones: --data FOLDER of task YAMLs"
+        if folder is not None:
+            places = {
+                n: e.yaml_path for n, e in manager.task_index.items() if e.yaml_path
+            }
+            root = Path(folder).resolve()
+            own = sorted(
+                n for n, p in places.items() if p.resolve().is_relative_to(root)
+            )
+            more = (
+                f"{folder} was read, and these were read there: {', '.join(own[:20])}"
+            )
+        raise InputError(f"lm-eval has no task '{name}'; {hint} ({more})")
     for task, settings in _leaves(manager.task_index, name):
         if why := _beyond(settings):
             raise InputError(f"lm:{name}: its task '{task}' {why}")
@@ -56,7 +68,9 @@ def load_tasks(name: str, folder: str | None) -> dict[str, Any]:
 def explained(name: str) -> Iterator[None]:
     """What a task's own code raises, in words."""
     try:
-        yield
+        # standard output is the command's own, perhaps JSON
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     except AlignError:
         raise
     except (OSError, ImportError) as error:
@@ -67,6 +81,19 @@ def explained(name: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise InputError(f"lm:{name} cannot be loaded: {_said(error)}") from error
+
+
+def version_of(name: str, task: Any, folder: str | None) -> str:
+    """The task with a hash of what decides its scores beside the package: its settings,
+    and the code in a folder of one's own.
+    """
+    settings = task.dump_config()
+    for place in ("metadata", "dataset_path", "dataset_kwargs"):
+        settings.pop(place, None)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for file in sorted(Path(folder).rglob("*.py")) if folder else ():
+        digest.update(file.read_bytes())
+    return f"{name} {digest.hexdigest()[:16]}"
 
 
 def _said(error: Exception) -> str:

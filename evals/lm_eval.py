@@ -9,7 +9,7 @@ from alignkit import DatasetSource, Eval, EvalFamily, InputError, Sample, hookim
 
 from ._lm_metrics import chosen_metric, score, summarize
 from ._lm_requests import build, row_of, truth_of
-from ._lm_tasks import TASKS, Loaded, explained, load_tasks
+from ._lm_tasks import TASKS, Loaded, explained, load_tasks, version_of
 
 
 def load(
@@ -36,12 +36,14 @@ def load(
         raise InputError("multiturn and system are read with chat=true only")
     rows = []
     for name, one in load_tasks(task, path).items():
+        graded_by = version_of(name, one, path)
         shown = {"shots": shots, "chat": chat, "multiturn": multiturn, "system": system}
         with explained(name):
             requests = build(one, **shown)
         TASKS[path, name] = Loaded(one, requests)
         for doc, of_question in requests.items():
-            rows.append({**row_of(name, doc, of_question, chat), "folder": path})
+            row = row_of(name, doc, of_question, chat)
+            rows.append({**row, "folder": path, "graded_by": graded_by})
     return rows
 
 
@@ -56,9 +58,7 @@ def samples(
     """
     for row in rows:
         loaded = TASKS[row["folder"], row["task"]]
-        known = {
-            key: row[key] for key in ("task", "doc", "folder") if row[key] is not None
-        }
+        known = {key: row[key] for key in _KNOWN if row[key] is not None}
         known["metric"] = chosen_metric(loaded.task, metric)
         contexts = row.get("contexts", [])
         yield Sample(
@@ -70,6 +70,9 @@ def samples(
             contexts=tuple(contexts) if any(c != contexts[0] for c in contexts) else (),
             sampling=row.get("sampling", {}),
         )
+
+
+_KNOWN = ("task", "doc", "folder", "graded_by")
 
 
 def make(task: str) -> Eval:

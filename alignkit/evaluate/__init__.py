@@ -89,7 +89,7 @@ def evaluate(
         judge,
         grader,
         announce or (lambda text: None),
-        ", ".join(sorted({sample.reasoning for sample in planned.samples})),
+        planned.samples,
     )
     store = Store(Path(folder) / f"{name}@{step}", settings, scorer.identity, resume)
     try:

@@ -35,7 +35,7 @@ _CHUNK = 256  # completions graded between two writes to disk
 
 class Scorer:
     """How the completions of one eval are scored. `identity` is what the scores depend
-    on.
+    on: also what samples say of it in their metadata, under `graded_by`.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Scorer:
         judge: JudgeClient | None,
         grader: Grader | None,
         announce: Callable[[str], None],
-        reasoning: str,
+        samples: Sequence[Sample],
     ) -> None:
         plugin, options = request.reward or (request.plugin, request.options)
         self.announce = announce
@@ -72,10 +72,12 @@ class Scorer:
             "name": plugin.name,
             "sha256": code.sha256,
             "options": effective_options(plugin, options),
-            "reasoning": reasoning,
+            "reasoning": ", ".join(sorted({sample.reasoning for sample in samples})),
             "parts": code.parts,
             "not_covered": list(code.not_covered),
         }
+        if by_data := {str(s.metadata.get("graded_by", "")) for s in samples} - {""}:
+            graded_by["by_data"] = sorted(by_data)
         self.identity: dict[str, Any] = {"grader": graded_by, "judge": None}
         if self.task and judge:
             self.identity["judge"] = {"name": judge.judge.name, "model": judge.model}

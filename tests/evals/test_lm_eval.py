@@ -275,6 +275,7 @@ def test_a_killed_call_goes_on_and_other_examples_are_other_settings(
     ("name", "given", "said"),
     [
         ("ifevl", {}, "did you mean 'lm:ifeval'"),
+        ("nothing", {}, "read there: beams, blank, both,"),
         ("code", {}, "runs code that the model wrote"),
         ("votes", {}, "draws each question 4 times"),
         ("texts", {}, "asks for the likelihood of whole texts"),
@@ -327,6 +328,37 @@ def test_a_server_that_does_not_say_what_is_likeliest_is_told(planned, tmp_path)
     assert evaluate(planned("choice"), Silent(), tmp_path)["n"] == 12
     with pytest.raises(InputError, match="which this server does not say"):
         evaluate(planned("last"), Silent(), tmp_path)
+
+
+def test_a_changed_task_scores_what_is_stored_anew(registry, tasks, tiny, tmp_path):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    text = (tasks / "said.yaml").read_text()
+    code = "def process_results(doc, results):\n    return {'exact_match': VALUE}\n"
+    text = text.partition("filter_list")[0]
+    text += "process_results: !function scores.process_results\n"
+
+    def score(value):
+        (folder / "said.yaml").write_text(text)
+        (folder / "scores.py").write_text(code.replace("VALUE", value))
+        _lm_tasks._manager.cache_clear()
+        sys.modules.pop("scores", None)
+        request = EvalRequest.of(
+            registry.get("eval", "lm:said"), data={"path": str(folder)}
+        )
+        said = []
+        planned = plan_eval(request, registry)
+        found = evaluate(planned, tiny[0], tmp_path / "out", announce=said.append)
+        return found, " ".join(said)
+
+    first, _ = score("1.0")
+    again, kept = score("0.25")
+    assert (first["value"], again["value"]) == (1.0, 0.25)
+    assert (
+        "12 of 12 completions are kept" in kept and "scores are computed anew" in kept
+    )
+    sides = [one["provenance"]["grader"]["by_data"] for one in (first, again)]
+    assert sides[0] != sides[1] and sides[0][0].startswith("said ")
 
 
 RECIPE = """
