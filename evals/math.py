@@ -5,7 +5,7 @@ et al. 2021, arXiv:2103.03874).
 from collections.abc import Iterator
 from typing import Any
 
-from alignkit import DatasetSource, Eval, InputError, grade, hookimpl, read_rows
+from alignkit import DatasetSource, Eval, InputError, hookimpl, read_rows
 
 from ._math import math_eval, math_rows
 
@@ -16,13 +16,9 @@ _LOCAL = {
 }
 
 
-def load(
-    *, split: str = "train", path: str | None = None, correct: bool = False
-) -> list[dict[str, Any]]:
+def load(*, split: str = "train", path: str | None = None) -> list[dict[str, Any]]:
     """`question`, `truth`, `level`, `subject`; split `sft` (local only) has `prompt`,
     `response`, `truth`.
-
-    `correct` keeps only the traces of split `sft` that the r1_zero grader finds right.
     """
     if split not in _LOCAL:
         raise InputError(
@@ -31,16 +27,7 @@ def load(
     hub = None if split == "sft" else "DigitalLearningGmbH/MATH-lighteval"
     rows = read_rows(path=path, local=_LOCAL[split], hub=hub, split=split)
     if split == "sft":
-        traces = [{"truth": row.get("ground_truth"), **row} for row in rows]
-        return [
-            row
-            for row in traces
-            if not correct or grade(row["response"], row["truth"]).status == "ok"
-        ]
-    if correct:
-        raise InputError(
-            "dataset 'math': correct chooses among the traces of split sft"
-        )
+        return [{"truth": row.get("ground_truth"), **row} for row in rows]
     return math_rows(rows, f"math-{split}")
 
 

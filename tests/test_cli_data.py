@@ -494,3 +494,63 @@ def test_a_filter_refuses_rows_that_it_cannot_judge(
         "filter", tmp_path / "odd.jsonl", "--out", "x.jsonl", *arguments
     )
     assert code == 2 and says in err
+
+
+TWICE = {
+    "fine": "a</think> <answer>1</answer>",
+    "begun again": "<think>a</think> <answer>1</answer>",
+    "ended twice": "a</think> b</think> <answer>1</answer>",
+    "answered twice": "a</think> <answer><answer>1</answer>",
+    "only spoken of": "it says <answer> </answer> </answer>; so</think> <answer>1</answer>",
+}
+
+
+def test_show_warns_of_doubled_tags_with_a_count_and_rows(align, tokenizer, tmp_path):
+    path = tmp_path / "twice.jsonl"
+    rows = [{"question": "q", "response": text} for text in TWICE.values()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows]))
+    show = ("show", path, "--tokenizer", tokenizer, "--rows", 1)
+    code, out, err = align(*show, "--prompt", "r1_zero")
+    told = " ".join(err.split())
+    assert code == 0 and "warning: 6 of 10 rows have" in told
+    assert "<think>" in told and "rows 2, 3, 4, 7, 8, 9." in told
+    code, out, err = align(*show, "--prompt", "question_only", "--json")
+    assert code == 0 and isinstance(json.loads(out), list)
+    assert "rows 3, 4, 8, 9." in " ".join(err.split())
+    path.write_text(json.dumps(rows[0]))
+    assert "warning" not in align(*show, "--prompt", "r1_zero")[2]
+
+
+@pytest.mark.parametrize("column", ["truth", "ground_truth", "answer"])
+def test_correct_keeps_the_rows_with_a_right_response_of_any_data(
+    align, tokenizer, tmp_path, column
+):
+    texts = {
+        "so</think> <answer>2</answer>": True,
+        "so</think> <answer>3</answer>": False,
+        "so</think>\n<answer>2</answer>": False,  # not in the form that it begins
+        "It is \\boxed{2}.": True,
+        "The answer is 3.": False,
+        "<think>3?</think> The answer is 2.": True,
+    }
+    rows = [{"question": "1+1?", "response": t, column: "x #### 2"} for t in texts]
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "name: r\nmethod: sft\nmodel: {build: {tokenizer: bytes}}\ndata: {train:"
+        f" {{dataset: jsonl, path: {path}, correct: true}}, prompt: question_only}}\n"
+        "train: {max_steps: 1}\n"
+    )
+    code, out, err = align("show", recipe, "--rows", 9, "--json")
+    assert code == 0 and len(json.loads(out)) == sum(texts.values()), err
+    given = ("filter", path, "--out", "kept.jsonl", "--set")
+    assert align(*given, "correct=true")[0] == 0
+    kept = [row["response"] for row in read(tmp_path / "kept.jsonl")]
+    assert kept == [text for text, right in texts.items() if right]
+    code, _, err = align(*given, "correct=7")
+    assert code == 2 and "correct is 7; expected true or false" in err
+    for odd, says in (({"response": "2"}, "no truth"), ({column: "2"}, "no text")):
+        path.write_text(json.dumps({"question": "q", **odd}))
+        code, _, err = align(*given, "correct=true")
+        assert code == 2 and f"row 1 has {says}" in err and "Traceback" not in err

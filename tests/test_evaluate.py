@@ -104,6 +104,27 @@ def test_a_summary_has_interval_counts_tally_and_provenance(registry, grader, tm
     assert "evals/arithmetic.py" in found["grader"]["parts"]
 
 
+def test_what_a_server_did_not_take_is_part_of_the_provenance(
+    registry, grader, tmp_path
+):
+    refused = "temperature is not supported: only the default"
+
+    def refuses(body):
+        return refused if "temperature" in body else ""
+
+    planned = arithmetic(registry)
+    with OpenAIServer(right, refuses=refuses) as server:
+        first = evaluate(planned, engine(server), tmp_path, grader=grader)
+        # of the next call, which asks for nothing, it stays
+        again = evaluate(planned, engine(server), tmp_path, grader=grader)
+    notice = "temperature (0.0) is left out: the server takes its own"
+    for summary in (first, again):
+        assert summary["provenance"]["sampling"]["adapted"] == [notice]
+    with OpenAIServer(right) as server:
+        plain = evaluate(planned, engine(server), tmp_path / "b", grader=grader)
+    assert "adapted" not in plain["provenance"]["sampling"]
+
+
 def test_rows_have_what_the_contract_names(registry, grader, tmp_path):
     with OpenAIServer(right) as server:
         summary = evaluate(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
-from alignkit.errors import InputError
+from alignkit.errors import InputError, listing
 from alignkit.terminal import echo, say
 
 if TYPE_CHECKING:
@@ -86,6 +87,33 @@ def segments(
                 )
             )
     return found
+
+
+def doubled_tags(source: Source, tokenizer: Any) -> str:
+    """A warning of rows whose response begins a thought, or ends one or an answer, that
+    has begun or ended before; empty where there is none.
+    """
+    from alignkit.data.form import doubled
+    from alignkit.models import text
+
+    rows, tags = [], set()
+    for number, row in enumerate(source.rows, 1):
+        found: set[str] = set()
+        for answer in _answers(row) if _kind(source, row) == "answered" else ():
+            # what cannot be shown is told where it is shown
+            with contextlib.suppress(InputError):
+                pair = data.render_pair(source.prompt, answer)
+                found |= {*doubled(*text.parted(tokenizer, *pair))}
+        tags |= found
+        rows += [str(number)] * bool(found)
+    if not rows:
+        return ""
+    return (
+        f"warning: {len(rows)} of {len(source.rows)} rows have"
+        f" {' and '.join(sorted(tags))} twice, counting what the prompt opens: rows"
+        f" {listing(rows, 20)}. Training would teach that; align data distill writes"
+        " answers in the form that their prompt begins"
+    )
 
 
 def _kind(source: Source, row: Mapping[str, Any]) -> str:

@@ -47,8 +47,8 @@ __all__ = [
 def load_rows(
     spec: Mapping[str, Any], registry: Registry, *, seed: int | None = None
 ) -> list[Row]:
-    """The rows that `spec` describes: `dataset`, `split`, `path`, `limit` (the first
-    N), and the dataset's options.
+    """The rows that `spec` describes: `dataset`, `split`, `path`, `correct` (those with
+    a right response), `limit` (the first N of these), and the dataset's options.
 
     `seed` reaches a dataset that draws its rows, unless the spec has its own.
 
@@ -66,7 +66,7 @@ def load_rows(
     options = {
         k: v
         for k, v in spec.items()
-        if k not in ("dataset", "split", "path", "seed", "limit")
+        if k not in ("dataset", "split", "path", "seed", "limit", "correct")
     }
     if problems := check_options(plugin, options):
         raise InputError(*(text for _, text in problems))
@@ -100,6 +100,12 @@ def load_rows(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1")
     loaded = bind(plugin, load, options)(**arguments)
+    if not isinstance(correct := spec.get("correct", False), bool):
+        raise InputError(f"correct is {correct!r}; expected true or false")
+    if correct:
+        from alignkit.data.correct import right_rows
+
+        loaded = right_rows(loaded)
     rows = [dict(row) for row in islice(loaded, limit)]
     if not rows:
         source = core.get("path") or f"dataset '{plugin.name}'"

@@ -24,6 +24,18 @@ CHANGES = {
 }
 
 
+def doubled(prompt: PromptText, response: str) -> list[str]:
+    """The tags of thinking and answering that stand twice where one is meant."""
+    reply = response.rpartition(CLOSED)[2]
+    counts = {
+        OPENED: response.count(OPENED) + opens_thinking(prompt),
+        CLOSED: response.count(CLOSED),
+        ANSWER: reply.count(ANSWER),
+        ANSWERED: reply.count(ANSWERED),
+    }
+    return [tag for tag, count in counts.items() if count > 1]
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """What a prompt asks of an answer.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
+from alignkit.endpoint.openai import OpenAIClient
 from alignkit.engines.base import Engine
 from alignkit.evaluate.completions import Progress, complete, unscored_row
 from alignkit.evaluate.own import own_request
@@ -125,7 +126,7 @@ def evaluate(
             summary["metrics"] |= summary["reported"]
             summary["breakdown"] = found
         summary["provenance"] = {
-            **_provenance(planned, engine, model, scorer),
+            **_provenance(planned, engine, model, scorer, _adapted(engine, store)),
             "how": settings["how"],
         }
         finished = time.monotonic()
@@ -198,8 +199,22 @@ def _settings(planned: Planned, engine: Engine | None, model: str) -> dict[str, 
     }
 
 
+def _adapted(engine: Engine | None, store: Store) -> list[str]:
+    """What of the requests the server did not take as they were, earlier calls
+    included.
+    """
+    now: list[str] = []
+    if isinstance(engine, OpenAIClient):
+        now = engine.endpoint.adaptation.notices
+    return list(dict.fromkeys([*store.adapted, *now]))
+
+
 def _provenance(
-    planned: Planned, engine: Engine | None, model: str, scorer: Scorer
+    planned: Planned,
+    engine: Engine | None,
+    model: str,
+    scorer: Scorer,
+    adapted: list[str],
 ) -> dict[str, Any]:
     request = planned.request
     prompt = {
@@ -207,6 +222,9 @@ def _provenance(
         "sha256": data.prompt_hash(planned.prompt),
     }
     settings = _settings(planned, engine, model)
+    sampling = settings["sampling"]
+    if sampling and adapted:
+        sampling = {**sampling, "adapted": adapted}
     return {
         "prompt": prompt,
         "grader": scorer.identity["grader"],
@@ -216,7 +234,7 @@ def _provenance(
             "n": len(planned.samples),
             "limit": request.limit,
         },
-        "sampling": settings["sampling"],
+        "sampling": sampling,
         "samples": request.samples,
         "shots": planned.shots,
         "judge": scorer.identity["judge"],

@@ -47,6 +47,7 @@ class Store:
     ) -> None:
         self.folder = folder
         self.rows: dict[Key, Row] = {}
+        self.adapted: list[str] = []  # what a server did not take, in earlier calls
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:
@@ -65,6 +66,8 @@ class Store:
                 (folder / name).unlink(missing_ok=True)
         given = plain({"settings": settings, "scoring": scoring})
         known = self._known(given["settings"])
+        if (folder / "summary.json").is_file():
+            self.adapted = _adapted(folder / "summary.json")
         if (folder / "samples.jsonl").is_file():
             for row in read_rows(folder / "samples.jsonl"):
                 self.rows[_key(row)] = row
@@ -123,6 +126,16 @@ class Store:
     def close(self) -> None:
         """Release the folder."""
         self._held.release()
+
+
+def _adapted(summary: Path) -> list[str]:
+    try:
+        sampling = json.loads(summary.read_text(encoding="utf-8"))["provenance"][
+            "sampling"
+        ]
+        return [str(notice) for notice in sampling.get("adapted", ())]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return []  # of another version, or torn: it is written anew
 
 
 def _key(row: Row) -> Key:

@@ -76,6 +76,8 @@ class Dataset(PluginSection):
     """A local file or folder in place of the Hub."""
     limit: Count | None = None
     """Use only the first rows."""
+    correct: bool = False
+    """Use only rows whose response is right by their truth."""
 
 
 class EvalDataset(Dataset):
