@@ -100,7 +100,7 @@ def load_rows(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1")
     loaded = bind(plugin, load, options)(**arguments)
-    if not isinstance(correct := spec.get("correct", False), bool):
+    if not isinstance(correct := spec.get("correct") or False, bool):
         raise InputError(f"correct is {correct!r}; expected true or false")
     if correct:
         from alignkit.data.correct import right_rows

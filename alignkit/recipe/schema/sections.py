@@ -76,7 +76,7 @@ class Dataset(PluginSection):
     """A local file or folder in place of the Hub."""
     limit: Count | None = None
     """Use only the first rows."""
-    correct: bool = False
+    correct: bool | None = None
     """Use only rows whose response is right by their truth."""
 
 
