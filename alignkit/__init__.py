@@ -34,6 +34,7 @@ _HOME = {
     "Sample": "alignkit.types",
     "Score": "alignkit.types",
     "WorkError": "alignkit.errors",
+    "compare": "alignkit.notebook",
     "compute_grpo_clip_loss": "alignkit.functional",
     "compute_grpo_no_clip_loss": "alignkit.functional",
     "compute_naive_policy_gradient_loss": "alignkit.functional",
@@ -54,6 +55,7 @@ _HOME = {
     "breakdown": "alignkit.evaluate.summary",
     "read_file": "alignkit.data",
     "read_rows": "alignkit.data",
+    "runs": "alignkit.notebook",
     "truth_texts": "alignkit.grading.truths",
 }
 __all__ = sorted(_HOME)

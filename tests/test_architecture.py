@@ -32,7 +32,7 @@ ROWS = [
     ["train"],
     ["conformance", "plan"],
     ["sweep", "report"],
-    ["view"],
+    ["view", "notebook"],
     ["cli"],
 ]
 PLACE_OF = {

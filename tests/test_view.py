@@ -15,6 +15,11 @@ from made_runs import GROUPS, SIZE, STEPS, Made
 
 from alignkit.cli import main
 from alignkit.errors import InputError
+from alignkit.report.comparison import Comparison, Row
+from alignkit.report.intervals import Interval
+from alignkit.report.results import Result
+from alignkit.report.stats import Difference
+from alignkit.report.tables import as_json
 from alignkit.run import append_rows, new_row, write_json
 from alignkit.run.rows import plain
 from alignkit.view import Library, export, serve
@@ -466,13 +471,34 @@ def test_a_sweep_shows_its_runs_with_their_alarms(root, tmp_path_factory, page):
         for v in ("good", "dead")
     ]
     write_json(folder / "sweep.json", {"jobs": jobs, "variants": {}})
+    results = {
+        name: Result(
+            value,
+            Interval(value - 0.1, value + 0.1, "questions"),
+            {"0": value},
+            500,
+            gap,
+        )
+        for name, value, gap in (
+            ("good", 0.8, None),
+            ("dead", 0.0, Difference(-0.8, None, "", 0.01, "questions", 0.1, 9.0)),
+        )
+    }
+    rows = [
+        Row(name, name == "good", [0], {}, {"m": results[name]}, []) for name in results
+    ]
+    (folder / "compare").mkdir()
+    (folder / "compare/compare.json").write_text(as_json(Comparison([], ["m"], rows)))
     made = serve(Library(folder))
     threading.Thread(target=made.serve_forever, daemon=True).start()
     page.open(f"http://127.0.0.1:{made.server_port}/#/sweep?id=.")
     page.until("document.body.innerText.includes('The reward is dead')")
+    assert "0.000" in page.page.inner_text("main") and "-80.0" in page.page.inner_text(
+        "main"
+    )
     (line,) = [
         r
-        for r in page.page.locator("tbody tr").all()
+        for r in page.page.locator("table").last.locator("tbody tr").all()
         if "dead" in r.inner_text().split("\t")[0]
     ]
     assert "stop: The reward is dead: 0 for every response" in line.inner_text()

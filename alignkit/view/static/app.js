@@ -442,15 +442,16 @@ function SweepPage({ tick }) {
       <td><${Shown} text=${[job.status, job.note].filter(Boolean).join(": ")} /></td><td>${alarms(job.id).map((f) => html`<div class=${f.level}>${f.level}: <${Shown} text=${f.title} /></div>`)}</td></tr>`)}</tbody></table></div></main>`;
 }
 function Compared({ compare }) {
-  const metrics = compare.metrics ?? [];
-  return html`${metrics.map((metric) => {
-    const rows = compare.variants.map((variant) => ({ variant, result: variant.results?.[metric] ?? {} })).filter(({ result }) => typeof result.value === "number");
-    const low = Math.min(...rows.map(({ result }) => result.low ?? result.value)), high = Math.max(...rows.map(({ result }) => result.high ?? result.value));
-    const at = (value) => (high > low ? (240 * (value - low)) / (high - low) : 120);
-    return html`<h2><${Shown} text=${metric} /></h2><div class="scroll"><table><thead><tr><th>variant</th><th>value</th><th></th><th>difference</th><th>verdict</th></tr></thead><tbody>${rows.map(({ variant, result }) => html`<tr><td><${Shown} text=${variant.label} /></td>
-      <td class="mono">${fixed(result.value)}</td><td><div class="track">${result.low !== undefined && result.low !== null && html`<i style=${{ left: `${at(result.low)}px`, width: `${at(result.high) - at(result.low)}px` }}></i>`}<b style=${{ left: `${at(result.value)}px` }}></b></div></td>
-      <td class="mono">${typeof result.difference === "number" ? points(result.difference) : ""}</td><td><${Shown} text=${result.verdict ?? ""} /></td></tr>`)}</tbody></table></div>`;
-  })}`;
+  return html`${compare.forced.map((text) => html`<p class="error">measured differently: <${Shown} text=${text} /></p>`)}${compare.metrics.map((metric) => {
+    const rows = compare.rows.map((row) => ({ row, result: row.results[metric] })).filter(({ result }) => typeof result?.value === "number");
+    const bounds = rows.flatMap(({ result }) => [result.value, ...Object.values(result.by_seed), ...(result.interval ? [result.interval.low, result.interval.high] : [])]);
+    const low = Math.min(...bounds), high = Math.max(...bounds);
+    const at = (value) => `${high > low ? (255 * (value - low)) / (high - low) : 128}px`;
+    const gap = (difference) => (difference ? `${points(difference.value)}${difference.interval ? ` (${points(difference.interval.low)} to ${points(difference.interval.high)})` : ""}` : "");
+    return html`<h2><${Shown} text=${metric} /></h2><div class="scroll"><table><thead><tr><th>variant</th><th>value</th><th>each seed, and the interval</th><th>difference, points</th><th>verdict</th></tr></thead><tbody>${rows.map(({ row, result }) => html`<tr><td><${Shown} text=${row.label} />${row.base ? " (base)" : ""}</td>
+      <td class="mono">${fixed(result.value)}</td><td><div class="track">${result.interval && html`<i style=${{ left: at(result.interval.low), width: `calc(${at(result.interval.high)} - ${at(result.interval.low)})` }}></i>`}${Object.values(result.by_seed).map((value) => html`<b style=${{ left: at(value) }}></b>`)}</div></td>
+      <td class="mono">${gap(result.difference)}</td><td><${Shown} text=${result.verdict} /></td></tr>`)}</tbody></table></div>`;
+  })}${compare.notes.map((text) => html`<p class="dim"><${Shown} text=${text} /></p>`)}`;
 }
 
 // -- keys -------------------------------------------------------------------------------------------------------------------
