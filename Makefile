@@ -4,7 +4,7 @@ export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install browser vendor quickstart test test-slow test-all test-vllm test-gpu lint format bench gpu clean
+.PHONY: install browser vendor quickstart test test-slow test-all test-vllm test-gpu lint format bench torture gpu clean
 
 install: .venv/.installed
 
@@ -58,7 +58,10 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install  ## speed and memory beside the peers, as ratios
-	for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
+	for file in $(filter-out benchmarks/gpu.py benchmarks/torture.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
+
+torture: install  ## kill and stop runs at random moments, and compare what they leave; half an hour at most
+	$(BIN)/python benchmarks/torture.py
 
 # Without a venv of their own: on a GPU machine its own torch is the one that counts.
 gpu:  ## speed and memory on one GPU beside stock TRL trainers, into docs/performance-gpu.json; 10 minutes at most

@@ -22,6 +22,7 @@ from alignkit.run import Run, checkpoints
 from alignkit.train import resumed
 
 MODEL = {"build": {"tokenizer": "digits", "layers": 1, "hidden_size": 16, "heads": 2}}
+KIT = Path(__file__).parent / "data" / "even"
 # logs and checkpoints fall apart, so that a checkpoint lies between two logs
 STEPS = {
     "train": {"max_steps": 7, "save_steps": 2, "logging_steps": 3},
@@ -40,7 +41,8 @@ CASES = {
 
 
 def invoke(*command: object, code: int = 0) -> str:
-    result = CliRunner().invoke(cli, list(map(str, command)), catch_exceptions=False)
+    words = [*map(str, command), "--kit", str(KIT)]
+    result = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result.output
 
@@ -50,6 +52,8 @@ def train(home: Path, case: str, further: dict | None = None) -> Path:
     recipe = {"name": "stopped", "method": method, "model": MODEL}
     for part in (BASES[method], STEPS, change, further or {}):
         recipe = merged(recipe, part)
+    if "rewards" in recipe:
+        recipe["rewards"] = {"even": {}}
     if recipe["train"].get("save_strategy") == "no":
         del recipe["train"]["save_steps"]
     if method == "dpo":
@@ -122,6 +126,24 @@ def test_a_resumed_run_leaves_what_an_undisturbed_one_leaves(tmp_path: Path, cas
         assert (manifest["training"]["seconds"] > 0) and len(manifest["resumed"]) == 1
 
 
+@pytest.mark.parametrize(
+    "change", [{"train": {"max_steps": 6}}, {"budget": {"tokens": 260}}]
+)
+def test_a_run_stopped_behind_its_last_step_takes_no_further_one(
+    tmp_path: Path, change: dict
+):
+    """Transformers would, from a checkpoint that ends within an epoch."""
+    change = merged({"train": {"logging_steps": 2}}, change)
+    whole = train(tmp_path, "sft", change)
+    expected = left(whole)
+    last = max(checkpoints.by_step(whole / "checkpoints"))
+    assert last == expected["training"]["steps"] < 7
+    folder = stopped(whole, tmp_path / "stopped", last)
+    shutil.rmtree(folder / "model")
+    invoke("run", "--resume", folder)
+    assert left(folder) == expected
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path):
     whole = train(tmp_path, "sft")
     expected = left(whole)
@@ -188,6 +210,7 @@ def half_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def started(*command: object) -> subprocess.Popen:
     arguments = [sys.executable, "-m", "alignkit.cli", "run", *map(str, command)]
+    arguments += ["--kit", str(KIT)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
@@ -247,7 +270,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_whole(
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE,"
         f" ({kilobytes * 1024},) * 2); from alignkit.cli import main; main(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", code, "run", *map(str, what)]
+    command = [sys.executable, "-c", code, "run", *map(str, what), "--kit", str(KIT)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert process.returncode == 3, process.stderr
     errors = [line for line in process.stderr.splitlines() if "error" in line.lower()]

@@ -218,13 +218,13 @@ class Run:
         path = self.folder / "metrics.jsonl"
         return read_jsonl(path) if path.is_file() else []
 
-    def forget_after(self, step: int) -> None:
-        """Drop what was logged, sampled and evaluated after a step, where training goes
-        on; evals of the untrained model are kept, finished or not.
+    def forget_after(self, step: int, count: int | None = None) -> None:
+        """Drop what was logged (after so many rows), sampled and evaluated after a
+        step; evals of the untrained model are kept, finished or not.
         """
         if not self.writes:
             return
-        kept = [row for row in self.metrics() if row["step"] <= step]
+        kept = [row for row in self.metrics() if row["step"] <= step][:count]
         if kept:
             # the wall clock of the rows goes on
             self._started = time.monotonic() - kept[-1]["seconds"]

@@ -105,6 +105,11 @@ class BudgetCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
         self.started = time.monotonic() - seconds_logged(self.run)
+        # stopped behind the step that spent it
+        rows = self.run.metrics() if state.global_step else []
+        self._stop_if_spent(
+            max((int(row.get("tokens", 0)) for row in rows), default=0), control
+        )
 
     def on_log(
         self,
@@ -114,12 +119,16 @@ class BudgetCallback(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Every process must stop at the same step, so the first one's clock decides."""
-        from accelerate.utils import broadcast_object_list
-
+        """Look at what was spent."""
         if not logs or "train_runtime" in logs:
             return
         tokens = int(logs.get("num_tokens", state.num_input_tokens_seen))
+        self._stop_if_spent(tokens, control)
+
+    def _stop_if_spent(self, tokens: int, control: Any) -> None:
+        """Every process must stop at the same step, so the first one's clock decides."""
+        from accelerate.utils import broadcast_object_list
+
         spent = tokens >= self.tokens or time.monotonic() - self.started >= self.seconds
         if broadcast_object_list([spent])[0]:
             control.should_training_stop = True

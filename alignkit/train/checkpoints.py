@@ -47,6 +47,7 @@ class WholeCheckpoints:
     # Of the trainer that a subclass brings in.
     accelerator: Any
     args: Any
+    control: Any
     state: Any
     _globalstep_last_logged: int
     _metrics: Any
@@ -93,6 +94,13 @@ class WholeCheckpoints:
         with _loading(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # stopped behind the last step: transformers would train one more
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+
     def _need(self, home: Path) -> str:
         """What a checkpoint takes, as far as an earlier one tells."""
         before, _ = checkpoints.newest(home)
@@ -121,7 +129,20 @@ class WholeCheckpoints:
             "logged": self._globalstep_last_logged,
             "metrics": numbers,
             "tokens": total,
+            "rows": self._rows_logged(),
         }
+
+    def _rows_logged(self) -> int:
+        """Evals behind the last step log further rows of it."""
+        file = Path(self.args.output_dir).with_name("metrics.jsonl")
+        return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+    def rows_before(self, checkpoint: Path) -> int | None:
+        """Rows of metrics.jsonl when a checkpoint was written; None of 0.1."""
+        file = checkpoint / "between_logs_0.json"
+        if not file.is_file():
+            return None
+        return int(json.loads(file.read_text(encoding="utf-8"))["rows"])
 
     def go_on_logging(self, checkpoint: Path, run: Run) -> None:
         """Take up what was not logged when a checkpoint was written."""
@@ -183,7 +204,8 @@ class GoOnCallback(TrainerCallback):
         if self.checkpoint is None:
             return
         _require_generators(self.checkpoint)
-        self.run.forget_after(state.global_step)
+        rows = self.trainer.rows_before(self.checkpoint)
+        self.run.forget_after(state.global_step, rows)
         self.seconds = seconds_logged(self.run)
         self.trainer.go_on_logging(self.checkpoint, self.run)
         # as this folder is called now

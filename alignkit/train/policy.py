@@ -135,8 +135,9 @@ class _Policy(StoppedRollouts):
             window = [
                 buffered[(self._step + i) % len(buffered)] for i in range(self._window)
             ]
-            tokens = torch.stack([own_tokens(inputs).sum() for inputs in window]).sum()
-            rows *= self._window
+            masks = [own_tokens(inputs) for inputs in window]
+            tokens = torch.stack([mask.sum() for mask in masks]).sum()
+            rows = sum(len(mask) for mask in masks)  # one may be computed in parts
         else:
             tokens = mask.sum()
         return self._total(tokens, rows, mask.device)

@@ -13,6 +13,7 @@ import torch
 
 from alignkit.errors import PluginError, WorkError
 from alignkit.train.checkpoints import WholeCheckpoints
+from alignkit.train.memory import Halving
 from alignkit.train.objective import Objective, Step, in_force
 from alignkit.train.validation import Validation
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Seam(WholeCheckpoints, Validation):
+class Seam(WholeCheckpoints, Halving, Validation):
     """Mixed in before a TRL trainer; takes one more keyword, `objective`. None leaves
     TRL's own loss untouched.
 
@@ -56,7 +57,7 @@ class Seam(WholeCheckpoints, Validation):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> Any:
         """Transformers calls this at the start of each optimizer step."""
-        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._window = len(samples)
         self._step_size = None
         self._sums = {}
@@ -73,7 +74,7 @@ class Seam(WholeCheckpoints, Validation):
         before the optimizer moves.
         """
         started, before = time.perf_counter(), self._calls
-        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        loss = super().training_step(*args, **kwargs)
         if self.objective is not None and self._calls == before:
             import trl
 

@@ -17,6 +17,7 @@ from alignkit.models.shape import context
 from alignkit.proofs.record import Proofs
 from alignkit.recipe.schema import Policy, Sampled, Stepped
 from alignkit.run import Run, eval_summaries, stopping
+from alignkit.terminal import say
 from alignkit.train import tracking
 from alignkit.train.arguments import arguments
 from alignkit.train.callbacks import (
@@ -221,6 +222,7 @@ def _prepare(
         encoded=first_encoded(trainer),
     )
     proofs = Proofs(folder, config.method, config.waive)
+    trainer.on_halved = functools.partial(_note_halved, folder, console)
     evals.on_saved = functools.partial(prove_best, subject, proofs)
     trainer.remove_callback(transformers.PrinterCallback)  # prints a dict per step
     going_on = GoOnCallback(folder, trainer)
@@ -246,6 +248,12 @@ def _note_rows(
     }
     rows = {part: examples.kept.record() for part, examples in parts.items()}
     folder.update(data=hashes, rows=rows)
+
+
+def _note_halved(run: Run, console: Console, text: str) -> None:
+    if run.writes:
+        run.update(memory=[*run.manifest.get("memory", []), text])
+        say(console, text)
 
 
 def _answers(config: Policy, datasets: Datasets) -> dict[str, Answers]:
