@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from alignkit.benchmarks import Judge
+
 Status = Literal["ok", "wrong", "unparsed", "timeout", "error"]
 STATUSES: tuple[str, ...] = get_args(Status)
 Normalize = Literal["sequence", "constant", "token", "microbatch"]
@@ -67,6 +69,7 @@ class Reward:
     `style`: it says how something is written (a penalty, a format), not whether it is
         right.
     `retired`: options that it once had, and what takes their place.
+    `asks`: from the options that it names, the judge that is asked (`find_judge`).
     """
 
     name: str
@@ -75,6 +78,7 @@ class Reward:
     where: Literal["auto", "pool", "process"] = "auto"
     style: bool = False
     retired: Mapping[str, str] = field(default_factory=dict)
+    asks: Callable[..., Judge] | None = None
 
 
 @dataclass(frozen=True, slots=True)

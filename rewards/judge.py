@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from alignkit import InputError, JudgeClient, Reward, Score, find_judge, hookimpl
+from alignkit import InputError, Judge, JudgeClient, Reward, Score, find_judge, hookimpl
 
 from ._rating import QUESTION, ask, rating
 
@@ -34,7 +34,7 @@ def judge(
             " {response}"
         )
     client = JudgeClient(
-        find_judge(judge, base_url),
+        asked_judge(judge, base_url),
         None,
         concurrency=concurrency,
         requests_per_minute=requests_per_minute,
@@ -63,6 +63,10 @@ def judge(
     return scores
 
 
+def asked_judge(judge: str, base_url: str | None) -> Judge:
+    return find_judge(judge, base_url)
+
+
 @hookimpl
 def align_rewards() -> Iterator[Reward]:
-    yield Reward("judge", judge)
+    yield Reward("judge", judge, asks=asked_judge)

@@ -5,10 +5,9 @@ arXiv:2410.01257) behind its endpoint.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
-from alignkit import JudgeClient, Reward, Score, find_judge, hookimpl
+from alignkit import Judge, JudgeClient, Reward, Score, find_judge, hookimpl
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
@@ -44,9 +43,8 @@ def nemotron(
     most 4,096 tokens of prompt and response together. A response that got no score has
     the status `error`, never a number of its own.
     """
-    judge = find_judge(f"builtin/nvidia:{model}", base_url)
     client = JudgeClient(
-        replace(judge, key=key or None),
+        asked_judge(model, base_url, key),
         None,
         concurrency=concurrency,
         requests_per_minute=requests_per_minute,
@@ -65,6 +63,10 @@ def nemotron(
         score(verdicts.texts.get(id_), verdicts.missing.get(id_, ""))
         for id_, _ in asked
     ]
+
+
+def asked_judge(model: str, base_url: str, key: str) -> Judge:
+    return find_judge(f"builtin/nvidia:{model}", base_url, key=key)
 
 
 def conversation(prompt: Any, response: str) -> list[dict[str, str]]:
@@ -88,4 +90,4 @@ def score(texts: tuple[str, ...] | None, why: str) -> Score:
 
 @hookimpl
 def align_rewards() -> Iterator[Reward]:
-    yield Reward("nemotron", nemotron)
+    yield Reward("nemotron", nemotron, asks=asked_judge)

@@ -318,7 +318,8 @@ def test_a_batch_that_may_cost_more_than_the_limit_is_not_written(tmp_path):
 
 def test_a_missing_key_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("TEACHER_KEY", raising=False)
-    elsewhere = SimpleNamespace(url="http://api.example/v1")
+    monkeypatch.setenv("ALIGN_ALLOWED", '[["api.example:443", "TEACHER_KEY"]]')
+    elsewhere = SimpleNamespace(url="https://api.example/v1")
     with pytest.raises(MissingError, match="TEACHER_KEY"):
         distillation(elsewhere, tmp_path, key_variable="TEACHER_KEY").run()
 

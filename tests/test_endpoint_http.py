@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import time
+from contextlib import AbstractContextManager
 
 import pytest
 from servers import OpenAIServer
 
+from alignkit.endpoint import permits
 from alignkit.endpoint.costs import Budget, estimate
 from alignkit.endpoint.faults import retry_after
 from alignkit.endpoint.http import Endpoint
@@ -197,9 +199,15 @@ def test_a_server_gone_for_good_ends_with_what_is_left():
         outcome.demand_all(200, "")
 
 
+def key_to(server: OpenAIServer) -> AbstractContextManager[None]:
+    """The user has allowed it."""
+    return permits.allowing([(permits.place(server.url), "SOME_API_KEY")])
+
+
 def test_a_missing_key_names_its_variable_before_anything_is_sent(monkeypatch):
     monkeypatch.delenv("SOME_API_KEY", raising=False)
-    endpoint = Endpoint("http://api.example/v1", key_variable="SOME_API_KEY")
+    with permits.allowing([("api.example:443", "SOME_API_KEY")]):
+        endpoint = Endpoint("https://api.example/v1", key_variable="SOME_API_KEY")
     with pytest.raises(MissingError, match="export SOME_API_KEY=") as caught:
         endpoint.post("/chat/completions", bodies(1), content, lambda *_: None)
     assert caught.value.exit_code == 3
@@ -213,8 +221,9 @@ def test_a_server_on_this_machine_needs_no_key(monkeypatch):
 
 
 def test_a_key_given_in_the_place_of_a_variables_name_is_not_shown():
-    with pytest.raises(MissingError, match="export NAME") as caught:
-        Endpoint("http://api.example/v1", key_variable="sk-secret-1").key()
+    allowed = permits.allowing([("api.example:443", "sk-secret-1")])
+    with allowed, pytest.raises(MissingError, match="export NAME") as caught:
+        Endpoint("https://api.example/v1", key_variable="sk-secret-1").key()
     assert "secret" not in str(caught.value)
 
 
@@ -222,7 +231,7 @@ def test_a_refused_key_stops_at_once_and_is_never_shown(monkeypatch, caplog, cap
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("SOME_API_KEY", "sk-secret-1234567890")
     # its error message repeats the key it was given
-    with OpenAIServer(key="another") as server:
+    with OpenAIServer(key="another") as server, key_to(server):
         _, outcome = ask(server, count=30, key_variable="SOME_API_KEY", concurrency=1)
     assert server.requests == 0 and len(outcome.left) == 30
     with pytest.raises(
@@ -240,7 +249,8 @@ def test_a_refused_key_stops_at_once_and_is_never_shown(monkeypatch, caplog, cap
 @pytest.mark.parametrize("key", ["sk-1\nX-Evil: 1", "ключ", "two words"])
 def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(key, monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", key)
-    with pytest.raises(MissingError) as caught:
+    allowed = permits.allowing([("127.0.0.1:9", "SOME_API_KEY")])
+    with allowed, pytest.raises(MissingError) as caught:
         Endpoint("http://127.0.0.1:9/v1", key_variable="SOME_API_KEY").key()
     assert key not in str(caught.value) and "SOME_API_KEY" in str(caught.value)
 
@@ -276,7 +286,9 @@ def test_what_is_no_url_is_refused(url):
 
 
 def test_control_characters_of_a_server_do_not_reach_the_terminal():
-    assert "\x1b" not in Endpoint("http://h/v1").shown("\x1b[2Jboo\r\n\x07" * 1000)
+    assert "\x1b" not in Endpoint("http://localhost/v1").shown(
+        "\x1b[2Jboo\r\n\x07" * 1000
+    )
 
 
 def test_it_works_inside_a_running_event_loop():

@@ -14,6 +14,7 @@ from servers import OpenAIServer
 from alignkit import kits, plugins
 from alignkit.benchmarks import Judge
 from alignkit.endpoint.judges import JudgeClient, default_judge, resolve
+from alignkit.endpoint.permits import place
 from alignkit.engines.base import Sampling
 from alignkit.errors import InputError, MissingError, PluginError, WorkError
 
@@ -177,6 +178,7 @@ def test_the_key_is_sent_and_reaches_no_file(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_KEY", "sk-secret-99")
     store = tmp_path / "judgements.jsonl"
     with OpenAIServer(lambda b: "True", key="sk-secret-99") as server:
+        monkeypatch.setenv("ALIGN_ALLOWED", f'[["{place(server.url)}", "SOME_KEY"]]')
         verdicts = JudgeClient(judge(server, key="SOME_KEY"), store).ask(
             questions(2), GREEDY, readable
         )

@@ -15,6 +15,7 @@ from alignkit import terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from alignkit.grading.bound import BoundReward
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
 
@@ -26,14 +27,65 @@ kit_option = click.option(
     metavar="DIR",
     help="A kit to load plugins from (repeatable).",
 )
+
+
+def _allow(context: click.Context, option: click.Parameter, given: Any) -> None:
+    if given:
+        from alignkit.endpoint import permits
+
+        pairs = [p for text in given for p in permits.parsed(text, "--allow-host")]
+        context.with_resource(permits.allowing(pairs))
+
+
+def allow(pairs: Sequence[tuple[str, str | None]]) -> None:
+    """What the user has typed may be asked, until the command ends."""
+    from alignkit.endpoint import permits
+
+    click.get_current_context().with_resource(permits.allowing(pairs))
+
+
+def allow_typed(base_url: str | None, variable: str | None) -> None:
+    """As `allow`, for a URL and the variable of a key."""
+    from alignkit.endpoint import permits
+
+    if base_url:
+        allow([(permits.place(permits.checked_url(base_url)[0]), variable)])
+
+
+def typed_rewards(registry: Registry, specs: Sequence[str]) -> dict[str, BoundReward]:
+    """Rewards of the command line, by their text; the judges that these name may be
+    asked.
+    """
+    from alignkit.grading.bound import bind_specs
+    from alignkit.plan.hosts import asked_by
+    from alignkit.recipe import options
+
+    bound = bind_specs(registry, specs)
+    for spec in specs:
+        name, stated = options.named(spec, "--reward")
+        judge = asked_by(registry.get("reward", name), stated)
+        if judge is not None and judge.create is None:
+            allow_typed(judge.base_url, judge.key)
+    return bound
+
+
+allow_option = click.option(
+    "--allow-host",
+    multiple=True,
+    expose_value=False,
+    callback=_allow,
+    metavar="HOST[=VARIABLE]",
+    help="Ask this server too, with the key of that variable (repeatable).",
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """RECIPE, --with, --set and --kit."""
+    """RECIPE, --with, --set, --kit and --allow-host."""
     for option in (
+        allow_option,
         kit_option,
         click.option(
             "--set",
@@ -97,7 +149,12 @@ def load_recipe(
     registry = load_registry([file], kit)
     files = [locate(overlay) for overlay in overlays]
     with kits_asked_for(file, registry):
-        return recipes.load(file, files, sets, registry), registry
+        loaded = recipes.load(file, files, sets, registry)
+    if sets:
+        from alignkit.plan import hosts
+
+        allow(hosts.typed(loaded, registry))
+    return loaded, registry
 
 
 @contextmanager

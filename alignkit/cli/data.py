@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from alignkit.cli.common import console, hold, json_option, print_json
+from alignkit.cli.common import console, hold, json_option, print_json, typed_rewards
 from alignkit.cli.distill import distill
 from alignkit.cli.sources import (
     apart,
@@ -154,6 +154,7 @@ def filter_(
     rows: Sequence[Mapping[str, Any]] = opened.rows
     least = flags["min_reward"]
     if reward is not None:
+        typed_rewards(opened.registry, [reward])
         rows = graded(rows, opened.registry, reward)
         least = 1.0 if least is None else least
     shortest, longest, tokens = flags["min_tokens"], flags["max_tokens"], None

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignkit.cli.common import console, hold, json_option, print_json, progress
+from alignkit.cli.common import (
+    allow_typed,
+    console,
+    hold,
+    json_option,
+    print_json,
+    progress,
+)
 from alignkit.cli.sources import apart, open_with, prompt_options, source_options
 from alignkit.errors import InputError
 from alignkit.terminal import echo, say
@@ -194,6 +201,7 @@ def _teacher(
             f"teacher '{judge.name}' needs its model's name: --teacher"
             f" {judge.name}:MODEL"
         )
+    allow_typed(flags["base_url"], judge.key)
     return OpenAIClient(
         judge.model,
         judge.base_url,

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignkit.cli.common import (
+    allow_option,
+    allow_typed,
     console,
     json_option,
     kit_option,
     load_registry,
     print_json,
     progress,
+    typed_rewards,
 )
 from alignkit.cli.eval_options import engine_options, judge_options, prompt_options
 from alignkit.cli.eval_results import left_open, show
@@ -86,6 +89,7 @@ ROOT = Path("runs")
 @engine_options
 @judge_options
 @kit_option
+@allow_option
 @json_option
 def evaluate(
     evals: tuple[str, ...], models: tuple[str, ...], responses: str | None, **flags: Any
@@ -105,7 +109,9 @@ def evaluate(
         models = (_default_model(choice, flags["as_json"]),)
     for name in models:
         choice.check(name)
+    allow_typed(choice.base_url, choice.key_variable)
     asked = requests(registry, evals, flags["reward"])
+    typed_rewards(registry, [flags["reward"]] if flags["reward"] else [])
     planned = plan_all(_requests(registry, asked, flags), registry, stored)
     for one in planned:
         if one.likelihood and stored is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignkit.cli.common import (
+    allow_option,
     console,
     counts,
     hold,
@@ -18,6 +19,7 @@ from alignkit.cli.common import (
     load_registry,
     print_json,
     progress,
+    typed_rewards,
 )
 from alignkit.cli.sources import apart
 from alignkit.run import stopping
@@ -60,6 +62,7 @@ SHOWN = 10  # problems and disagreements that are printed
     help="Say how the row of this line was decided.",
 )
 @kit_option
+@allow_option
 @json_option
 def grade(
     file: str,
@@ -79,10 +82,10 @@ def grade(
     from alignkit.data.rows import read_conversations
     from alignkit.evaluate.grades import explain_row, summarize_grades
     from alignkit.grading import Grader, stored
-    from alignkit.grading.bound import bind_specs
 
     total = count_lines(Path(file))
-    rewards = bind_specs(load_registry(kit=kit), specs)
+    registry = load_registry(kit=kit)
+    rewards = typed_rewards(registry, specs)
     fields = stored.Fields(response_field, truth_field, prompt_field)
     read = read_conversations(file_rows(Path(file)))
     rows = stored.gradable(read, fields, rewards.values())

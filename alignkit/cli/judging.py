@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignkit.cli.common import allow_typed
 from alignkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def judge_client(
         flags["judge_price"],
         flags["judge_key"],
     )
+    if flags["judge_base_url"] or flags["judge_key"]:
+        allow_typed(chosen.base_url, chosen.key)
     return JudgeClient(
         chosen,
         root / "judgements.jsonl",

@@ -80,6 +80,8 @@ def _print(loaded: Any, plans: list[Any]) -> None:
                     else value
                 )
                 say(out, f"{title}: {name}: {shown}")
+        for text in p.hosts:
+            say(out, f"server: {text}")
         for text in _estimate(p.estimate):
             say(out, text)
         for word, style, texts in (

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from alignkit.cli.common import (
+    allow_option,
     console,
     json_option,
     kit_option,
@@ -23,6 +24,7 @@ SHOWN = 20  # differences that are listed
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--step", type=int, help="The optimizer step; by default the last one.")
 @kit_option
+@allow_option
 @json_option
 def replay(run: Path, step: int | None, kit: tuple[str, ...], as_json: bool) -> int:
     """Compute a step of RUN again, from the checkpoint before it, and compare what was

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from alignkit.cli.common import (
+    allow_option,
     console,
     json_option,
     kit_option,
@@ -34,6 +35,7 @@ from alignkit.terminal import say
     help="Change one key (repeatable).",
 )
 @kit_option
+@allow_option
 @click.option(
     "--out",
     "root",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignkit.cli.common import kit_option, load_recipe, load_registry
+from alignkit.cli.common import allow_option, kit_option, load_recipe, load_registry
 from alignkit.errors import InputError, MissingError
 from alignkit.recipe.schema import Stage
 
@@ -26,6 +26,7 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     columns = "Read the file's column THEIRS as NAME (repeatable)."
     for option in (
         kit_option,
+        allow_option,
         click.option("--limit", type=click.IntRange(1), help="Only the first rows."),
         click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help=sets),
         click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignkit.cli.common import (
+    allow_option,
     console,
     json_option,
     kit_option,
@@ -84,6 +85,7 @@ STYLES = {
     " another machine, still lives.",
 )
 @kit_option
+@allow_option
 @json_option
 def sweep(
     target: str | None,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
+from alignkit.endpoint import permits
 from alignkit.endpoint.adapting import Adaptation
 from alignkit.errors import InputError, MissingError
 
@@ -17,7 +17,8 @@ class Connection:
         base_url: up to and with `/v1`. A password in it is refused: it would end up
             in logs and results; of queries Azure's `?api-version=` is taken.
         key_variable: the environment variable with the key; None sends no key. A
-            server on this machine needs none.
+            server on this machine needs none, and gets one only where that is
+            allowed.
         model: named in errors.
         concurrency: requests under way at once.
         timeout: seconds for one attempt, connecting and reading included.
@@ -42,7 +43,9 @@ class Connection:
         requests_per_minute: float | None = None,
         backoff: float = 0.5,
     ) -> None:
-        self.base_url, self.host, self.query = checked_url(base_url)
+        self.base_url, self.host, self.query = permits.checked_url(base_url)
+        self.key_variable = permits.key_for(self.base_url, key_variable)
+        permits.demand(self.base_url, self.key_variable)
         self.adaptation = Adaptation()
         minute = 1.0 if requests_per_minute is None else requests_per_minute
         if min(concurrency, attempts) < 1 or timeout <= 0 or minute <= 0:
@@ -50,7 +53,6 @@ class Connection:
                 "concurrency and attempts are at least 1; timeout and requests per"
                 " minute are positive"
             )
-        self.key_variable = key_variable
         self.model = model
         self.concurrency = concurrency
         self.timeout = timeout
@@ -105,43 +107,12 @@ class Connection:
     @property
     def local(self) -> bool:
         """Whether the server is on this machine."""
-        return urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+        return permits.is_local(self.base_url)
 
     def shown(self, text: str) -> str:
         """A server's words for an error message, without the key."""
         key = os.environ.get(self.key_variable or "", "").strip()
         return shown(text.replace(key, "***") if key else text)
-
-
-def checked_url(base_url: str) -> tuple[str, str, dict[str, str]]:
-    """(URL without a trailing slash or query, host with port, query).
-
-    Raises:
-        InputError: when it is no http(s) URL, or carries a user name, password,
-            fragment, or a query other than Azure's `api-version`.
-    """
-    try:
-        parts = urlsplit(base_url.strip())
-        host = parts.netloc.rpartition("@")[2]
-        good = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and (parts.port or 1) > 0
-        )
-    except ValueError:
-        good = False
-    if not good:
-        raise InputError(
-            "the base URL is no http(s) URL; expected e.g. http://localhost:8000/v1"
-        )
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if "@" in parts.netloc or set(query) - {"api-version"} or parts.fragment:
-        raise InputError(
-            f"the base URL of {host} carries a password or query: put the key into an"
-            " environment variable"
-        )
-    bare = parts._replace(query="").geturl()
-    return bare.rstrip("/"), host, query
 
 
 def shown(text: str) -> str:

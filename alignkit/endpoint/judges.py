@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from alignkit.benchmarks import Judge, JudgeConfig
+from alignkit.endpoint import permits
 from alignkit.endpoint.costs import Budget, Estimate
 from alignkit.endpoint.http import HttpOptions
 from alignkit.endpoint.ledger import Answer, Ledger, request_key
@@ -36,13 +37,14 @@ def resolve(
     key: str | None = None,
 ) -> Judge:
     """The judge of `--judge NAME` or `NAME:MODEL`, at another URL or price, or with the
-    key of another variable, where given.
+    key of another variable, where given (an empty one sends none).
 
     A price known for the default model is not taken for another one; a judge without a
     default has one for all.
     """
     name, _, model = spec.partition(":")
     judge: Judge = registry.get("judge", name).value
+    permits.declare(judge)
     if base_url and judge.create:
         raise InputError(
             f"judge '{name}' runs in this process: it has no base URL; judge 'vllm'"
@@ -53,20 +55,19 @@ def resolve(
         judge,
         model=model or judge.model,
         base_url=base_url or judge.base_url,
-        key=key or judge.key,
+        key=judge.key if key is None else key or None,
         price=known if price is None else price,
     )
 
 
-def find_judge(
-    spec: str, base_url: str | None = None, price: float | None = None
-) -> Judge:
+def find_judge(spec: str, base_url: str | None = None, **more: Any) -> Judge:
     """As `resolve`, among the kits mounted in this process: for rewards that ask a
     judge.
     """
     from alignkit import kits, plugins
 
-    return resolve(plugins.load(kits.mounted() or kits.find()), spec, base_url, price)
+    registry = plugins.load(kits.mounted() or kits.find())
+    return resolve(registry, spec, base_url, **more)
 
 
 def default_judge(registry: Registry) -> str:

@@ -13,7 +13,7 @@ from alignkit import kits
 from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError, MissingError, PluginError
 from alignkit.machine import gpus, hub
-from alignkit.plan import estimate, machine
+from alignkit.plan import estimate, hosts, machine
 from alignkit.plan.memory import Lengths
 from alignkit.plan.planned import Plan
 from alignkit.plan.rows import read_rows
@@ -136,6 +136,7 @@ def _plan(
     found.wrong += faults(config, origin, known)
     found.warnings += [told(problem) for problem in rules.warnings(config, known)]
     _evals(config, registry, datasets, found)
+    hosts.fill(found, config, registry)
     return found, lengths
 
 

@@ -17,6 +17,7 @@ class Plan:
     config: Stage
     plugins: list[plugins.Plugin] = field(default_factory=list)
     arithmetic: dict[str, Any] = field(default_factory=dict)
+    hosts: list[str] = field(default_factory=list)  # who is asked, with which key
     rows: dict[str, Any] = field(default_factory=dict)
     prompt: dict[str, Any] = field(default_factory=dict)
     estimate: dict[str, Any] = field(default_factory=dict)  # only where asked for
@@ -34,6 +35,7 @@ class Plan:
                 for p in self.plugins
             ],
             "arithmetic": self.arithmetic,
+            "hosts": self.hosts,
             "rows": self.rows,
             "prompt": self.prompt,
             "estimate": self.estimate,

@@ -137,6 +137,13 @@ def _check_signature(plugin: Plugin) -> None:
                 f" be handed to the grading processes: {error}; define it with def at"
                 " the top level of its file"
             ) from error
+    if plugin.kind == "reward" and plugin.value.asks is not None:
+        asks = inspect.signature(plugin.value.asks).parameters
+        if unknown := sorted(asks.keys() - plugin.options().keys()):
+            raise PluginError(
+                f"{place_of(plugin.value.asks)}: asks takes {unknown[0]}, which is no"
+                f" option of reward '{plugin.name}'"
+            )
     hints = plugin.hints()
     for function in plugin.functions:
         for name, parameter in inspect.signature(function).parameters.items():

@@ -4,6 +4,7 @@ import pytest
 from servers import OpenAIServer
 
 from alignkit import MissingError, load_kit
+from alignkit.endpoint.permits import place
 from alignkit.kits import builtin
 
 nemotron = load_kit(builtin().root).get("reward", "nemotron").value.function
@@ -18,10 +19,15 @@ def ask(server, responses, prompts, **options):
     return nemotron(responses, prompts, base_url=server.url, **options)
 
 
-def test_the_score_stands_in_the_content_and_the_response_is_the_assistants_turn(key):
+def test_the_score_stands_in_the_content_and_the_response_is_the_assistants_turn(
+    key, monkeypatch
+):
     with OpenAIServer(
         lambda b: f"reward:{-len(b['messages'][-1]['content'])}.25", key="nvapi-secret"
     ) as server:
+        monkeypatch.setenv(
+            "ALIGN_ALLOWED", f'[["{place(server.url)}", "NVIDIA_API_KEY"]]'
+        )
         messages = [
             {"role": "system", "content": "s"},
             {"role": "user", "content": "u"},
