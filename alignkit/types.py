@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alignkit.benchmarks import Judge
 
 Status = Literal["ok", "wrong", "unparsed", "timeout", "error"]
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -78,7 +77,7 @@ class Reward:
     where: Literal["auto", "pool", "process"] = "auto"
     style: bool = False
     retired: Mapping[str, str] = field(default_factory=dict)
-    asks: Callable[..., Judge] | None = None
+    asks: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
