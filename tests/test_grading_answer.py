@@ -78,6 +78,13 @@ FINAL = {
     "as in GSM8K": ("16 - 3 = 13\n#### 18", ("18",)),
     "with its reason": ("The answer is 18 because 9*2=18 and not 20", ("18",)),
     "alone": ("42", ("42",)),
+    "under a heading": ("### Final Answer\n\n42", ("42",)),
+    "the last line, in bold": ("So there are 42 of them.\n\n**42**", ("42",)),
+    "a sentence in the tag": ("<answer>The answer is 42.</answer>", ("42",)),
+    "what it is the name of": ("The answer is the point $(1, 2)$.", ("$(1, 2)$",)),
+    "behind a dash": ("Final answer – 42", ("42",)),
+    "turned round": ("\\boxed{42}. However, 43 is the answer.", ("43",)),
+    "a correction": ("\\boxed{42}. No: the answer should be 43.", ("43",)),
 }
 
 
@@ -96,6 +103,8 @@ def test_the_final_answer_is_found_as_a_careful_reader_would(name: str):
         "<think>the answer is 7",
         "I do not know what to say about this.",
         "Put it in \\boxed{}.",
+        "\\boxed{7} is wrong.",
+        "I think so.\n\n**I hope this helps!**",
         "",
     ],
 )
@@ -116,6 +125,24 @@ def test_without_a_stated_answer_there_is_none(response: str):
 )
 def test_units_count_as_the_option_says(answer, truth, units, right):
     assert grade_math(boxed(answer), truth, units=units).reward == right
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "right"),
+    [
+        ("42 \\text{ (or 43)}", "42", False),
+        ("42 \\text{ (alternatively, 43)}", "42", False),
+        ("42 \\approx 43", "42", False),
+        ("42?43", "42", False),
+        ("42 \\lor 43", "42", False),
+        ("1 \\text{ and } 3", "1,3", True),
+        ("x=1 \\text{ or } x=3", "1,3", True),
+        ("\\frac13 \\approx 0.333", "\\frac13", True),
+        ("x \\approx 42", "42", True),
+    ],
+)
+def test_an_answer_that_hedges_is_wrong_and_a_list_is_none(answer, truth, right):
+    assert grade_math(boxed(answer), truth).reward == right
 
 
 def test_a_tolerance_is_relative():

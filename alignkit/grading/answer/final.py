@@ -13,8 +13,18 @@ READ = 20_000  # characters, from the end
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(\{)?")
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
 _STATED = re.compile(
-    r"(?:\b(?:final\s+)?answer\s*(?:\*\*|__)?\s*(?:is|:|=|was|equals)|####|答案(?:是|为|：|:))"
+    r"(?:\b(?:final\s+)?answer\s*(?:\*\*|__)?\s*(?:is|:|=|was|equals|–|—|(?:should|must|would)\s+be)|####|(?m:^\s*#{1,6}\s*(?:final\s+)?answer\s*$)|答案(?:是|为|：|:))"
     r"\s*(?:\*\*|__)?[:\s]*",
+    re.IGNORECASE,
+)
+_REVERSED = re.compile(
+    r"(\$[^$\n]{1,200}\$|[-−]?\d[\d.,/]*)\s+is\s+the\s+(?:(?:final|correct|right)\s+)?answer",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(r"[\s$.)*]*(?:is|was)\s+(?:wrong|incorrect|not\b)", re.IGNORECASE)
+_BOLD = re.compile(r"\W*\*\*([^*]{1,80})\*\*\W*")
+_NAMED = re.compile(
+    r"^(?:the|an?)\s+(?:ordered\s+)?(?:point|number|value|pair|set|interval|fraction)\s+",
     re.IGNORECASE,
 )
 # what may stand between the boxes of one list
@@ -49,15 +59,16 @@ def final_answer(response: str) -> Final | None:
         inner = tags[-1][1]
         boxes = _last_boxes(inner)
         if boxes is None:
-            return Final((_line(inner, whole=True),), "answer tag")
+            answer = _stated(inner) or _line(inner, whole=True)
+            return Final((answer,), "answer tag")
         return Final(boxes[0], "box in the answer tag")
     boxes = _last_boxes(text)
     if boxes is not None:
         contents, end = boxes
         later = _stated(text[end:])
-        if later is None or "boxed" in later:
-            return Final(contents, "box")
-        return Final((later,), "a statement behind the box")
+        if later is not None and "boxed" not in later:
+            return Final((later,), "a statement behind the box")
+        return None if _DENIED.match(text[end:]) else Final(contents, "box")
     stated = _stated(text)
     if stated is not None:
         return Final((stated,), "stated answer")
@@ -68,6 +79,9 @@ def final_answer(response: str) -> Final | None:
         and not re.search(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", lines[0])
     ):
         return Final((lines[0].strip(),), "the whole response")
+    bold = _BOLD.fullmatch(lines[-1]) if lines else None
+    if bold is not None and re.search(r"\d", bold[1]):
+        return Final((bold[1].strip(),), "the last line, in bold")
     return None
 
 
@@ -82,12 +96,14 @@ def _line(text: str, *, whole: bool = False) -> str:
 
 def _stated(text: str) -> str | None:
     """What the last sentence that names the answer says it is."""
-    matches = list(_STATED.finditer(text))
-    for match in reversed(matches):
+    turned = list(_REVERSED.finditer(text))
+    for match in reversed(list(_STATED.finditer(text))):
+        if turned and turned[-1].start() > match.start():
+            break
         line = _line(text[match.end() :])
         if re.search(r"[\w\\∅∞]", line):
-            return _without_reasons(line)
-    return None
+            return _NAMED.sub("", _without_reasons(line))
+    return turned[-1][1] if turned else None
 
 
 def _without_reasons(line: str) -> str:

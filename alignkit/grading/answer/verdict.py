@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
@@ -86,6 +87,8 @@ def verdict(final: Final, truth: str, terms: Terms) -> tuple[bool, str, str]:
         return text == truth, "length", f"over {MAX_CHARS} characters, compared as text"
     if plain(text) == plain(truth):
         return True, "exact", f"{shown}: the same text"
+    if doubt := _doubt(text):
+        return False, "hedge", f"{shown}: {doubt}"
     try:
         answer = _read(text)
     except Hedged as error:
@@ -108,6 +111,23 @@ def verdict(final: Final, truth: str, terms: Terms) -> tuple[bool, str, str]:
 @lru_cache(maxsize=16)  # an answer is read for each truth, and for its vote
 def _read(text: str) -> Answer:
     return read(text)
+
+
+def _doubt(text: str) -> str:
+    """What makes two answers of it: a question, or an approximation that is none."""
+    if re.search(r"\?\s*[\w\\]", text):
+        return "a question"
+    sides = re.split(r"\\approx|≈", text)
+    if len(sides) == 2:
+        exact, rounded = map(_truth, sides)
+        named = exact is None or exact.tree is None or exact.tree.symbols()
+        near = Terms(tolerance=0.015)  # 1/3 is about 0.33
+        try:
+            if exact and rounded and not named and not equal(exact, rounded, near)[0]:
+                return "two numbers that are not near each other"
+        except Worthless:
+            return ""
+    return ""
 
 
 @lru_cache(maxsize=2048)  # a group of responses shares its truth
