@@ -554,3 +554,12 @@ def test_correct_keeps_the_rows_with_a_right_response_of_any_data(
         path.write_text(json.dumps({"question": "q", **odd}))
         code, _, err = align(*given, "correct=true")
         assert code == 2 and f"row 1 has {says}" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("prompt", ["5", "null", "true", '{"a": 1}'])
+def test_a_prompt_that_is_no_text_is_refused(align, tokenizer, tmp_path, prompt):
+    path = tmp_path / "odd.jsonl"
+    path.write_text(f'{{"prompt": {prompt}, "response": "b"}}')
+    for command in ("stats", "show"):
+        code, _, err = align(command, path, "--tokenizer", tokenizer)
+        assert code == 2 and "expected a text" in err and "Traceback" not in err

@@ -87,6 +87,11 @@ def render(prompt: Prompt | None, row: Mapping[str, Any]) -> str | list[Message]
                 "no prompt is named and the rows have no `prompt` column (they have"
                 f" {has}); name one, for instance `prompt: question_only`"
             )
+        if not isinstance(row["prompt"], str | list):
+            raise InputError(
+                f"the prompt is {row['prompt']!r:.80}; expected a text, or a list of"
+                " messages with role and content"
+            )
         return row["prompt"]
     if isinstance(prompt.template, str):
         return _fill(prompt, prompt.template.partition(_RESPONSE)[0], row)
