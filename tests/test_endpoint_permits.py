@@ -5,7 +5,11 @@ file says; what a recipe alone names is asked nothing.
 from __future__ import annotations
 
 import json
+import threading
+import traceback
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from servers import OpenAIServer
@@ -14,7 +18,7 @@ from alignkit import cli
 from alignkit.endpoint import permits
 from alignkit.endpoint.http import Endpoint
 from alignkit.endpoint.judges import find_judge
-from alignkit.errors import InputError
+from alignkit.errors import AlignError, InputError
 
 KEY = "sk-marked-0123456789"
 
@@ -206,3 +210,85 @@ def test_a_typed_reward_asks_the_server_it_names(
     said = capsys.readouterr()
     assert left.value.code == 0, said.err
     assert json.loads(said.out)["rewards"][spec]["mean"] == 1.5
+
+
+class Redirecting(BaseHTTPRequestHandler):
+    """Sends every request elsewhere, and notes the keys that come."""
+
+    keys: ClassVar[list[str | None]] = []
+    target = ""
+
+    def do_POST(self) -> None:
+        self.keys.append(self.headers.get("Authorization"))
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(307)
+        self.send_header("Location", self.target)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_redirect_never_carries_the_key_on():
+    with OpenAIServer(lambda body: "yes") as target:
+        Redirecting.target = f"{target.url}/chat/completions"
+        server = HTTPServer(("127.0.0.1", 0), Redirecting)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        place = f"127.0.0.1:{server.server_port}"
+        with permits.allowing([(place, "OPENAI_API_KEY")]):
+            endpoint = Endpoint(f"http://{place}/v1", key_variable="OPENAI_API_KEY")
+            body = {"messages": [{"role": "user", "content": "x"}]}
+            outcome = endpoint.post("/chat/completions", [body], str, lambda *_: None)
+        server.shutdown()
+        server.server_close()
+        assert Redirecting.keys == [f"Bearer {KEY}"]
+        assert len(outcome.left) == 1 and target.requests == 0 and not target.served
+
+
+SECRETS = (
+    *("OPENAI_API_KEY", "NVIDIA_API_KEY", "FIREWORKS_API_KEY", "TOGETHER_API_KEY"),
+    *("OPENROUTER_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "WANDB_API_KEY"),
+    *("GITHUB_TOKEN", "MY_KEY"),
+)
+
+
+def test_marked_secrets_reach_no_file_and_no_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """With --debug, and where a judge is down, refuses the key and repeats it, or is
+    one that nobody allowed.
+    """
+    for name in SECRETS:
+        monkeypatch.setenv(name, f"sk-marked-{name}")
+    monkeypatch.chdir(tmp_path)
+    row = {"prompt": "p", "question": "q", "response": "r", "truth": "t"}
+    Path("rows.jsonl").write_text(json.dumps(row) + "\n")
+    Path("evil.yaml").write_text(RECIPE.format(reward=NAMED["url and key"]))
+    said = []
+    with OpenAIServer(lambda body: "reward:1", key="sk-marked-other") as server:
+        down = "http://127.0.0.1:9/v1"
+        typed = "nemotron:attempts=1,base_url"
+        for command in (
+            ("grade", "rows.jsonl", "--reward", f"{typed}={server.url}"),
+            ("grade", "rows.jsonl", "--reward", f"{typed}={down}", "--out", "o.jsonl"),
+            ("plan", "evil.yaml", "--json"),
+            ("plan", "evil.yaml", "--set", "rewards.nemotron.key=sk-marked-typed"),
+            ("run", "evil.yaml", "--with", "recipes/overlays/mini.yaml"),
+            ("doctor",),
+            (
+                *("data", "distill", "rows.jsonl", "--out", "d.jsonl"),
+                *("--teacher", "openai:m", "--base-url", server.url),
+            ),
+        ):
+            try:
+                cli.main(["--debug", *command])
+            except (SystemExit, AlignError) as error:
+                said.append("".join(traceback.format_exception(error)))
+    out, err = capfd.readouterr()
+    said += [out, err]
+    said += [f.read_text() for f in tmp_path.rglob("*") if f.is_file()]
+    found = [text for text in said if any(f"sk-marked-{n}" in text for n in SECRETS)]
+    assert not found, found
+    assert any("refused the key" in text for text in said)  # so it was sent
