@@ -283,3 +283,46 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_whole(
         assert Run.open(folder).status == "failed"
         invoke("run", "--resume", folder)
         assert left(folder) == expected
+
+
+@pytest.mark.parametrize("step", [None, 2])
+def test_a_run_starts_from_the_weights_of_another_and_says_so(
+    tmp_path: Path, half_done: Path, step: int | None
+):
+    """What has no model is taken at its newest whole checkpoint."""
+    before = tmp_path / "before: 'a'"
+    shutil.copytree(half_done, before)
+    shutil.rmtree(before / "model")
+    (before / "checkpoints" / "checkpoint-4" / "optimizer.pt").unlink()
+    (tmp_path / "recipe.yaml").write_text((before / "recipe.yaml").read_text())
+    given = before if step is None else f"{before}@{step}"
+    change = ["--set", "train.learning_rate=0.01", "--set", "train.max_steps=1"]
+    folder = tmp_path / "after"
+    recipe = tmp_path / "recipe.yaml"
+    invoke("run", recipe, "--from", given, *change, "--folder", folder)
+    lineage = Run.open(folder).manifest["lineage"]
+    assert lineage["run"] == str(before.resolve()) and lineage["step"] == 2
+    start = load_file(before / "checkpoints" / "checkpoint-2" / "model.safetensors")
+    weights = load_file(folder / "model" / "model.safetensors")
+    moved = max(float((weights[n] - start[n]).abs().max()) for n in start)
+    assert 0 < moved < 0.02  # one step of that rate
+    said = invoke("diff", before, folder)
+    assert "lineage" in said
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        ("@9", "no step 9 .* these steps: 2, 4"),
+        ("@x", "no step x"),
+        ("@4", "is not whole"),
+    ],
+)
+def test_a_step_that_cannot_be_started_from_is_named(
+    tmp_path: Path, half_done: Path, at: str, text: str
+):
+    before = tmp_path / "before"
+    shutil.copytree(half_done, before)
+    (before / "checkpoints" / "checkpoint-4" / "optimizer.pt").unlink()
+    with pytest.raises(InputError, match=text):
+        invoke("run", before / "recipe.yaml", "--from", f"{before}{at}")

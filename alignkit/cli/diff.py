@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alignkit.recipe import Recipe
 
 # Of a manifest: what else may make two runs differ.
-_BETWEEN_RUNS = ("versions", "hardware", "data", "git", "model")
+_BETWEEN_RUNS = ("versions", "hardware", "data", "git", "model", "lineage")
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -64,8 +65,9 @@ from alignkit.terminal import say
 @click.option(
     "--from",
     "first",
-    metavar="STAGE",
-    help="With --resume, of a pipeline: run this stage and all after it anew.",
+    metavar="RUN[@STEP]|STAGE",
+    help="Start from the weights of another run, at a checkpoint's step. With --resume,"
+    " of a pipeline: run this stage and all after it anew.",
 )
 @click.option("--only", metavar="STAGE", help="Of a pipeline: run this stage alone.")
 @click.option(
@@ -129,6 +131,12 @@ def run(
     if resume is not None:
         Run.open(resume)  # says so when it is no run folder
         recipe = str(resume / "recipe.yaml")
+    lineage = None
+    if first is not None and resume is None and recipe is not None:
+        from alignkit.train.branch import origin
+
+        lineage, first = origin(first), None
+        sets = (*sets, f"model.path={json.dumps(lineage['weights'])}")
     whole = not stage and join is None  # else another process speaks to the user
     loaded, registry = load_recipe(str(recipe), overlays, sets, kit, told=whole)
     if (first or only) and loaded.config.method != "pipeline":
@@ -155,6 +163,7 @@ def run(
         join=join,
         goes_on=goes_on,
         take_over=take_over,
+        lineage=lineage,
     )
     out_console = console(as_json)
     for text in warnings:

@@ -30,8 +30,8 @@ class Options:
 
     `root` and `folder`: where its folder is made, exactly or below. `resume`: the run
     to go on with; `take_over`: also when it cannot be told whether its process lives.
-    `first`, `only`: of a pipeline, the stage from which all are run anew
-    and the one stage to run.
+    `lineage`: the run whose weights it starts from. `first`, `only`: of a pipeline, the
+    stage from which all are run anew and the one stage to run.
 
     Of a process that another alignkit process started: `stage` says that it works on a
     part of a run, `join` is the run of which it is one of several training processes,
@@ -47,6 +47,7 @@ class Options:
     join: Path | None = None
     goes_on: bool = False
     take_over: bool = False
+    lineage: dict[str, Any] | None = None
 
     @property
     def started_by_another(self) -> bool:
@@ -104,6 +105,8 @@ def _folder(
         return Run.join(options.join)
     if options.resume is None:
         run = create_run(recipe, registry, datasets, options.root, options.folder)
+        if options.lineage is not None:
+            run.update(lineage=options.lineage)
         for note in run.manifest["identity"]["not_covered"]:
             say(console, f"its changes would not be seen: {note}")
         return run
