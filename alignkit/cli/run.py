@@ -132,7 +132,7 @@ def run(
         Run.open(resume)  # says so when it is no run folder
         recipe = str(resume / "recipe.yaml")
     lineage = None
-    if first is not None and resume is None and recipe is not None:
+    if first is not None and resume is None and _is_folder(first):
         from alignkit.train.branch import origin
 
         lineage, first = origin(first), None
@@ -141,7 +141,8 @@ def run(
     loaded, registry = load_recipe(str(recipe), overlays, sets, kit, told=whole)
     if (first or only) and loaded.config.method != "pipeline":
         raise InputError(
-            "--from and --only choose stages of a pipeline; this recipe is none"
+            "--from and --only choose stages of a pipeline, and this recipe is none; of"
+            " another run to start from, --from gives the folder: RUN or RUN@STEP"
         )
     datasets = Datasets(registry)
     # a pipeline has planned its stages, a launcher its processes
@@ -186,3 +187,8 @@ def run(
 
         summary.print_run(done, loaded.config, evals, out_console)
     return 0
+
+
+def _is_folder(given: str) -> bool:
+    """Whether `RUN` or `RUN@STEP` names one, and not a stage."""
+    return Path(given).is_dir() or Path(given.rpartition("@")[0] or given).is_dir()
