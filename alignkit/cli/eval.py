@@ -51,7 +51,9 @@ ROOT = Path("runs")
     help="This many samples, spread over the data; always the same ones.",
 )
 @click.option("--split", help="Another split of the data.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of sampling.")
+@click.option(
+    "--seed", type=int, help="Of sampling (default: that of the model's run, else 0)."
+)
 @click.option(
     "--samples",
     type=click.IntRange(1),
@@ -96,9 +98,10 @@ def evaluate(
 ) -> int:
     """Evaluate models, an endpoint, or stored responses on benchmarks (align plugins
     list), or on rows of your own: data:FILE with --reward. Without --model: the newest
-    finished run.
+    finished run. A run's model is measured as its recipe says, but for what is typed.
     """
-    from alignkit.evaluate.session import Session, plan_all, requests
+    from alignkit.evaluate.session import Session, plan_all, plan_each, requests
+    from alignkit.evaluate.trained import Trained
 
     _refuse_empty({**flags, "responses": responses}, models)
     registry = load_registry(kit=flags["kit"])
@@ -110,17 +113,21 @@ def evaluate(
     for name in models:
         choice.check(name)
     allow_typed(choice.base_url, choice.key_variable)
-    asked = requests(registry, evals, flags["reward"])
+    runs = filter(None, map(Trained.of, models))
+    asked = requests(registry, evals, flags["reward"], list(runs))
     typed_rewards(registry, [flags["reward"]] if flags["reward"] else [])
-    planned = plan_all(_requests(registry, asked, flags), registry, stored)
-    for one in planned:
+    typed = _requests(registry, asked, flags)
+    if stored is not None:
+        planned = {f"responses:{stored.path}": plan_all(typed, registry, stored)}
+    else:
+        planned = plan_each(typed, flags["seed"], models, registry, _announce)
+    for one in (one for each in planned.values() for one in each):
         if one.likelihood and stored is None:
             choice.check_likelihood(one.request.plugin.name)
     root = Path(flags["out"]) if flags["out"] else ROOT / "evals"
     session = Session(
         planned=planned,
         choice=choice,
-        models=models,
         stored=stored,
         root=root,
         own_root=bool(flags["out"]) and len(models) < 2,
@@ -236,7 +243,7 @@ def _requests(
             samples=flags["samples"],
             shots=flags["shots"],
             shots_from=flags["shots_from"],
-            seed=flags["seed"],
+            seed=flags["seed"] or 0,
         )
         for request in asked
     ]

@@ -11,6 +11,7 @@ from alignkit import data, plugins
 from alignkit.benchmarks import JudgeTask
 from alignkit.conformance.check import Test, unless
 from alignkit.conformance.responses import HOSTILE, ORDINARY, PROMPT
+from alignkit.evaluate.planning import own_data
 from alignkit.plugins import Plugin, Registry
 from alignkit.types import Sample, Score
 
@@ -32,7 +33,7 @@ def eval_tests(plugin: Plugin, registry: Registry) -> Iterator[tuple[str, Test]]
 def _samples(plugin: Plugin, registry: Registry) -> list[Sample]:
     spec = plugin.value
     prompt = data.load_prompt(spec.prompt, registry)
-    rows = data.load_rows({**spec.data, "limit": 50}, registry, seed=0)
+    rows = data.load_rows({**own_data(plugin), "limit": 50}, registry, seed=0)
     make = plugins.bind(plugin, spec.samples, {})
     return list(make(rows, functools.partial(data.render, prompt)))
 

@@ -92,7 +92,9 @@ def evaluate(
         announce or (lambda text: None),
         planned.samples,
     )
-    store = Store(Path(folder) / f"{name}@{step}", settings, scorer.identity, resume)
+    prompt = planned.prompt.name if planned.prompt else None
+    place = Path(folder) / f"{name}@{step}"
+    store = Store(place, settings, scorer.identity, resume, prompt)
     try:
         keys = _keys(planned)
         _drop_changed(planned, store)

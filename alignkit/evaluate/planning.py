@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
@@ -25,7 +26,7 @@ from alignkit.sampling import DEFAULTS, Sampling
 from alignkit.types import Sample
 
 if TYPE_CHECKING:
-    from alignkit.plugins import Registry
+    from alignkit.plugins import Plugin, Registry
 
 
 def plan_eval(
@@ -58,7 +59,7 @@ def plan_eval(
         raise InputError("--samples and --limit must be at least 1")
     name = request.prompt or spec.prompt
     prompt = data.load_prompt(name, registry)
-    source = {**spec.data, **request.data}
+    source = {**own_data(plugin), **request.data}
     datasets = datasets or Datasets(registry)
     own = responses is not None and responses.brings_questions
     rows = (
@@ -170,6 +171,19 @@ def _sha256(samples: Sequence[Sample]) -> str:
         for s in samples
     ]
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+def own_data(plugin: Plugin) -> dict[str, Any]:
+    """The data that an eval brings along; a relative path is looked up beside its
+    plugin, else where one stands.
+    """
+    found = dict(plugin.value.data)
+    stated = found.get("path")
+    if isinstance(stated, str | Path):
+        beside = plugin.file.parent / Path(stated).expanduser()
+        if beside.exists():
+            found["path"] = str(beside)
+    return found
 
 
 def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:

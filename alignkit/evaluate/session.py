@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from alignkit.evaluate import (
     plan_eval,
 )
 from alignkit.evaluate.engines import EngineChoice, slug, step_of
+from alignkit.evaluate.trained import Trained, as_trained, otherwise
 from alignkit.grading import Grader
 from alignkit.recipe import options
 
@@ -32,21 +33,26 @@ _ROWS = "data:"
 
 
 def requests(
-    registry: Registry, names: Sequence[str], reward: str | None
+    registry: Registry,
+    names: Sequence[str],
+    reward: str | None,
+    runs: Iterable[Trained] = (),
 ) -> list[EvalRequest]:
     """The evals of these names, with their defaults; `data:FILE` is that of a file's
-    rows, graded by `reward` (`NAME[:OPTION=VALUE,…]`).
+    rows, graded by `reward` (`NAME[:OPTION=VALUE,…]`). An eval of one's own is found in
+    the recipes of `runs`.
 
     Raises:
         InputError: no such eval, file or reward, or one of both without the other.
     """
     found: dict[str, EvalRequest] = {}
     for name in dict.fromkeys(names):
-        request = (
-            _of_file(registry, name, reward)
-            if name.startswith(_ROWS)
-            else EvalRequest.of(registry.get("eval", name))
-        )
+        own = (run.own(name, registry) for run in runs)
+        if name.startswith(_ROWS):
+            request = _of_file(registry, name, reward)
+        else:
+            known = next(filter(None, own), None)
+            request = known or EvalRequest.of(registry.get("eval", name))
         if request.plugin.name in found:
             raise InputError(
                 f"two files are called {request.plugin.name}: evaluate one at a time,"
@@ -152,15 +158,52 @@ def plan_all(
     return planned
 
 
+def plan_each(
+    requests: Sequence[EvalRequest],
+    seed: int | None,
+    models: Sequence[str],
+    registry: Registry,
+    announce: Callable[[str], None],
+) -> dict[str, list[Planned]]:
+    """All evals of each model ready to run, of a run's model as the run measured it but
+    for what is typed (`requests`, `seed`), which `announce` is told.
+
+    Raises:
+        InputError: every problem of all of them.
+    """
+    planned: dict[str, list[Planned]] = {}
+    problems: list[str] = []
+    alike: list[Planned] | None = None  # of models that are of no run
+    for model in models:
+        run = Trained.of(model)
+        if run is None and alike is not None:
+            planned[model] = alike
+            continue
+        given = [(r, "") if run is None else as_trained(r, seed, run) for r in requests]
+        try:
+            planned[model] = plan_all((request for request, _ in given), registry, None)
+        except InputError as error:
+            problems += error.problems
+            continue
+        if run is None:
+            alike = planned[model]
+            continue
+        for one, (_, line) in zip(planned[model], given, strict=True):
+            measured = one.request.plugin.name in run.evals
+            announce(line if measured else line + otherwise(one, run))
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return planned
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """What `align eval` does. Results of a model go to a folder of its own below
     `root`, or into `root` itself where it is for one model alone.
     """
 
-    planned: Sequence[Planned]
+    planned: Mapping[str, Sequence[Planned]]  # by model, or by file of responses
     choice: EngineChoice
-    models: Sequence[str]  # none with stored responses
     stored: StoredResponses | None
     root: Path
     own_root: bool
@@ -180,13 +223,13 @@ class Session:
             announce: told what is kept, what judging will cost.
             waiting: of a model, what is told the seconds that its server takes.
         """
-        stored = [] if self.stored is None else [f"responses:{self.stored.path}"]
+        stored = self.stored is not None
         how = {"api": self.choice.api, "dtype": self.choice.dtype}
         with Grader() as grader:
-            for name in stored or self.models:
+            for name, evals in self.planned.items():
                 folder = self.root if self.own_root else self.root / slug(name)
                 with self._engine(name, folder, waiting(name)) as engine:
-                    for planned in self.planned:
+                    for planned in evals:
                         with progress(planned.request.plugin.name) as report:
                             yield evaluate(
                                 planned,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Store:
         scoring: what the scores depend on; when it differs from the stored one, scores
             are dropped and completions kept.
         resume: False throws away what is there.
+        prompt: its name; settings hold the hash of its text.
 
     Raises:
         InputError: other settings, or another process at work in the folder.
@@ -44,8 +45,10 @@ class Store:
         settings: Mapping[str, Any],
         scoring: Mapping[str, Any],
         resume: bool,
+        prompt: str | None = None,
     ) -> None:
         self.folder = folder
+        self.prompt = prompt
         self.rows: dict[Key, Row] = {}
         self.adapted: list[str] = []  # what a server did not take, in earlier calls
         with writing(folder):
@@ -77,7 +80,7 @@ class Store:
                 self.regraded = _why(known.get("scoring", {}), given["scoring"])
             self.rows = {key: unscored(row) for key, row in self.rows.items()}
             write_rows(folder / "samples.jsonl", self.rows.values())
-        write_json(folder / "settings.json", given)
+        write_json(folder / "settings.json", {**given, "prompt": self.prompt})
 
     def _known(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         path = self.folder / "settings.json"
@@ -92,12 +95,9 @@ class Store:
             ) from error
         # 0.1 knew a run by the path that was typed
         own = ("model", "model_state") if settings.get("model") == THIS_RUN else ()
-        differing = [
-            f"{k}: {old.get(k)!r} there, {settings.get(k)!r} now"
-            for k in settings
-            if old.get(k) != settings[k] and k not in own
-        ]
-        if differing:
+        now = {key: value for key, value in settings.items() if key not in own}
+        names = (known.get("prompt"), self.prompt)
+        if differing := list(in_words(old, now, names)):
             raise InputError(
                 f"{self.folder} holds results of other settings, which are never mixed"
                 f" ({'; '.join(differing)}); pass another --out, or --no-resume to"
@@ -136,6 +136,40 @@ def _adapted(summary: Path) -> list[str]:
         return [str(notice) for notice in sampling.get("adapted", ())]
     except (ValueError, LookupError, TypeError, AttributeError):
         return []  # of another version, or torn: it is written anew
+
+
+def in_words(
+    there: Mapping[str, Any],
+    now: Mapping[str, Any],
+    prompts: tuple[str | None, str | None],
+) -> Iterator[str]:
+    """What of `now` is other than `there`; `prompts` are the names of both prompts."""
+    for key, value in now.items():
+        old = there.get(key)
+        if old == value:
+            continue
+        if key == "prompt":
+            yield _prompts(*prompts)
+        elif key == "model_state":
+            yield "the files of the model were changed since"
+        elif isinstance(old or {}, Mapping) and isinstance(value or {}, Mapping):
+            before, after = dict(old or {}), dict(value or {})
+            for inner in dict.fromkeys([*before, *after]):
+                if before.get(inner) != after.get(inner):
+                    told = (_told(side, inner) for side in (before, after))
+                    yield "{}: {} there, {} now".format(inner, *told)
+        else:
+            yield f"{key}: {old!r} there, {value!r} now"
+
+
+def _prompts(there: str | None, now: str | None) -> str:
+    if there and there == now:
+        return f"the text of the prompt {now} was changed since"
+    return f"prompt: {there or 'another'} there, {now or 'none'} now"
+
+
+def _told(settings: Mapping[str, Any], key: str) -> str:
+    return repr(settings[key]) if settings.get(key) is not None else "not stated"
 
 
 def _key(row: Row) -> Key:

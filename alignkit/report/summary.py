@@ -5,10 +5,12 @@ learning curve, what next.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignkit.recipe.schema import Pipeline
 from alignkit.report import findings, markdown
 from alignkit.report.figures import learning_curve
 from alignkit.report.markdown import escaped
@@ -75,7 +77,33 @@ def print_run(
     if figure is not None:
         where.append(f"learning curve: {figure}")
     say(console, "\n".join(where))
-    say(console, f"next: align eval NAME --model {model}")
+    for command in _commands(config, model):
+        say(console, f"next: {command}")
+
+
+def _commands(config: Config, model: Path) -> list[str]:
+    """`align eval …` of what the recipe measures, as much of it and by the same judges;
+    of a pipeline, what its last stage does.
+    """
+    if isinstance(config, Pipeline):
+        return _commands(list(config.stages.values())[-1], model)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, entry in config.evals.items():
+        stated = {"limit": entry.limit, "samples": entry.samples, "judge": entry.judge}
+        stated |= {"judge-tokens": entry.judge_tokens}
+        flags = [
+            text
+            for flag, value in stated.items()
+            if value is not None and (flag, value) != ("samples", 1)
+            for text in (f"--{flag}", str(value))
+        ]
+        groups.setdefault(tuple(flags), []).append(name)
+    groups = groups or {(): ["NAME"]}
+    words = [
+        ["align", "eval", *names, "--model", str(model), *flags]
+        for flags, names in groups.items()
+    ]
+    return [shlex.join(command) for command in words]
 
 
 def _rows(stages: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:

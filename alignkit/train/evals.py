@@ -18,10 +18,10 @@ from alignkit.evaluate import (
     EvalRequest,
     Planned,
     evaluate,
-    own_request,
     plan_eval,
 )
 from alignkit.evaluate.store import THIS_RUN
+from alignkit.evaluate.trained import of_entry
 from alignkit.models.shape import context
 from alignkit.recipe.schema import Policy, Stage, Stepped
 from alignkit.terminal import say
@@ -233,13 +233,7 @@ class TrainingEvals:
 
 def request(config: Stage, name: str, registry: Registry) -> EvalRequest:
     """What a recipe says of one of its evals."""
-    entry = config.evals[name]
-    given = {**entry.changes, "seed": config.seed}
-    if entry.reward is None:
-        return EvalRequest.of(registry.get("eval", name), **given)
-    reward = registry.get("reward", entry.reward.name)
-    del given["options"]  # those of a plugin
-    return own_request(name, reward, entry.reward.options, **given)
+    return of_entry(name, config.evals[name], config.seed, registry)
 
 
 def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
