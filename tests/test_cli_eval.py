@@ -89,7 +89,7 @@ def test_completions_of_another_api_are_not_taken_for_these(align):
         code, _, err = align("arithmetic", *at(server), "--limit", 2, "--api", "chat")
         assert (
             code == 2
-            and "api: not stated there, 'chat' now" in err
+            and "how: api not stated there, 'chat' now" in err
             and len(server.served) == 2
         )
 

@@ -119,7 +119,7 @@ def test_a_refusal_names_prompts_and_settings_not_hashes(run, align):
     assert align(*asked)[0] == 0
     other = ("--prompt", "arithmetic", "--set", "temperature=0")
     code, _, err = align(*asked, *other)
-    assert code == 2 and "temperature: 0.5 there, 0.0 now" in err
+    assert code == 2 and "sampling: temperature 0.5 there, 0.0 now" in err
     assert "plain.prompt there, arithmetic now" in err
     assert not re.search(r"[0-9a-f]{32}", err)
 

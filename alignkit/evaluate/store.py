@@ -157,7 +157,7 @@ def in_words(
             for inner in dict.fromkeys([*before, *after]):
                 if before.get(inner) != after.get(inner):
                     told = (_told(side, inner) for side in (before, after))
-                    yield "{}: {} there, {} now".format(inner, *told)
+                    yield "{}: {} {} there, {} now".format(key, inner, *told)
         else:
             yield f"{key}: {old!r} there, {value!r} now"
 
