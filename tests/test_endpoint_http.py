@@ -1,8 +1,13 @@
 """Requests to an endpoint that fails: a real server on 127.0.0.1 does each fault."""
 
 import asyncio
+import contextlib
+import gzip
 import logging
+import socket
+import threading
 import time
+import tracemalloc
 from contextlib import AbstractContextManager
 
 import pytest
@@ -362,3 +367,117 @@ def test_an_estimate_says_what_it_rests_on():
         50,
     ) and shown.dollars == pytest.approx(150 * 0.9e-6)
     assert "characters / 4" in str(shown)
+
+
+class Odd:
+    """A server that answers every request by what `answer(connection)` does."""
+
+    def __init__(self, answer):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
+        self.answer = answer
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self.listener.close()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(65536)
+                    self.answer(connection)
+
+
+def head(connection, *lines):
+    connection.sendall("\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode())
+
+
+def drips(connection):
+    head(connection, "Content-Length: 1000000")
+    for _ in range(200):
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+def drips_headers(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    for number in range(200):
+        connection.sendall(f"X-{number}: 1\r\n".encode())
+        time.sleep(0.05)
+
+
+def packs(megabytes, packing="gzip"):
+    packed = gzip.compress(b"[" + b" " * megabytes * 2**20 + b"]")
+
+    def answer(connection):
+        head(
+            connection,
+            f"Content-Encoding: {packing}",
+            f"Content-Length: {len(packed)}",
+        )
+        connection.sendall(packed)
+
+    return answer
+
+
+def never_ends(connection):
+    head(connection, "Transfer-Encoding: chunked")
+    chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    for _ in range(200):
+        connection.sendall(chunk)
+
+
+def nests(connection):
+    raw = b"[" * 500_000
+    head(connection, f"Content-Length: {len(raw)}")
+    connection.sendall(raw)
+
+
+ODD = {
+    "drips": drips,
+    "drips headers": drips_headers,
+    "bomb": packs(300),
+    "another packing": packs(1, "zstd"),
+    "never ends": never_ends,
+    "nests": nests,
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_no_server_holds_a_request_longer_or_fills_the_memory(kind):
+    tracemalloc.start()
+    try:
+        with Odd(ODD[kind]) as server:
+            endpoint = Endpoint(server.url, timeout=1.0, attempts=1, model="m")
+            start = time.monotonic()
+            assert endpoint.get("/models") is None
+            assert time.monotonic() - start < 20
+            outcome = endpoint.post("/chat/completions", bodies(1), content, print)
+            assert outcome.left or outcome.refused
+        assert tracemalloc.get_traced_memory()[1] < 400 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_packed_answer_is_read():
+    def answer(connection):
+        raw = gzip.compress(b'{"data": [{"id": "m"}]}')
+        head(connection, "Content-Encoding: gzip", f"Content-Length: {len(raw)}")
+        connection.sendall(raw)
+
+    with Odd(answer) as server:
+        assert Endpoint(server.url).get("/models") == {"data": [{"id": "m"}]}
+
+
+def test_a_server_is_asked_from_inside_a_running_loop():
+    async def inside():
+        return Endpoint(server.url).get("/models")
+
+    with OpenAIServer() as server:
+        assert asyncio.run(inside())["data"][0]["id"] == "m"

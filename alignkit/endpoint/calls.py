@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from alignkit.endpoint.bodies import parsed, told_error
 from alignkit.endpoint.connection import Connection
 from alignkit.endpoint.costs import Budget, Usage, usage_of
+from alignkit.endpoint.exchange import exchange
 from alignkit.endpoint.faults import BadAnswer, Fault, Refused, refusal
 from alignkit.errors import AlignError, InputError, WorkError
 
 if TYPE_CHECKING:
     import httpx
 
-# of one answer: an endpoint is not trusted with this machine's memory
-MAX_BYTES = 64 * 2**20
 MAX_SAID = 20_000  # of a refusal
 LONGEST_BACKOFF = 30.0  # seconds
 # requests given up in a row, with no answer between them, mean that the endpoint is
@@ -227,7 +226,9 @@ class Call(Generic[T]):
     ) -> tuple[T, Usage | None]:
         adaptation = self.connection.adaptation
         sent = adaptation.apply(body)
-        status, headers, raw = await self.exchange(client, sent)
+        status, headers, raw = await exchange(
+            self.connection, client, "POST", self.url, sent
+        )
         if status in (400, 422) and adaptation.apply(body) == sent:
             said = raw[:MAX_SAID].decode("utf-8", "replace")
             if adaptation.learn(sent, said):
@@ -260,33 +261,3 @@ class Call(Generic[T]):
         if fault.fatal and not self.error:
             self.stop(fault.fatal)
         return fault
-
-    async def exchange(
-        self, client: httpx.AsyncClient, body: Mapping[str, object]
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and content of one attempt."""
-        import httpx
-
-        timeout = self.connection.timeout
-        try:
-            async with (
-                # httpx's own limits never end a server that drips bytes
-                asyncio.timeout(timeout),
-                client.stream(
-                    "POST", self.url, json=body, params=self.connection.query
-                ) as response,
-            ):
-                raw = bytearray()
-                async for chunk in response.aiter_bytes():
-                    raw += chunk
-                    if len(raw) > MAX_BYTES:
-                        text = "the answer is larger than 64 MiB"
-                        raise Fault(text, passing=False, billed=True)
-        except TimeoutError:
-            raise Fault(f"no answer within {timeout:g} s", billed=True) from None
-        except httpx.RequestError as error:
-            kind = type(error).__name__
-            text = self.connection.shown(f"{kind}: {error}".removesuffix(": "))
-            billed = not isinstance(error, httpx.ConnectError)
-            raise Fault(text, billed=billed) from None
-        return response.status_code, response.headers, bytes(raw)

@@ -8,15 +8,24 @@ thread.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar
 
 from alignkit.endpoint.calls import Call, Refusal
 from alignkit.endpoint.connection import Connection
 from alignkit.endpoint.costs import Budget
+from alignkit.endpoint.exchange import exchange
+from alignkit.endpoint.faults import Fault
 from alignkit.errors import AlignError, WorkError
+
+# of what is no answer of a model, such as a list of models
+FETCH_LIMIT = 8 * 2**20  # bytes
+FETCH_WITHIN = 30.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +109,46 @@ class Endpoint(Connection):
 
     def get(self, path: str) -> Any | None:
         """The JSON at a path, or None when the server does not offer it."""
+        found = self.fetch("GET", path)
+        if found is None or found[0] != 200:
+            return None
+        try:
+            return json.loads(found[1])
+        except (ValueError, RecursionError):
+            return None
+
+    def fetch(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        within: float = FETCH_WITHIN,
+    ) -> tuple[int, bytes] | None:
+        """(status, content) of one attempt, or None without an answer within `within`
+        seconds and a few MiB.
+        """
+        # in a thread, as the caller may be inside a running loop
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(
+                asyncio.run, self._fetch(method, path, body, within)
+            ).result()
+
+    async def _fetch(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        within: float,
+    ) -> tuple[int, bytes] | None:
         import httpx
 
-        try:
-            with httpx.Client(**self.client_options()) as client:
-                response = client.get(self.base_url + path, params=self.query)
-                return response.json() if response.status_code == 200 else None
-        except (httpx.RequestError, ValueError, RecursionError):
-            return None
+        within = min(within, self.timeout)
+        url = self.base_url + path
+        async with httpx.AsyncClient(**self.client_options()) as client:
+            try:
+                status, _, content = await exchange(
+                    self, client, method, url, body, within=within, limit=FETCH_LIMIT
+                )
+            except Fault:
+                return None
+        return status, content

@@ -13,12 +13,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from alignkit.endpoint.http import Endpoint
 from alignkit.engines.openai import OpenAIEngine
 from alignkit.engines.vllm_start import (
     Limits,
@@ -152,13 +151,11 @@ class Server:
         )
 
     def _healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(
-                f"{self.base_url.removesuffix('/v1')}/health", timeout=5
-            ) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            return False
+        answer = self._root().fetch("GET", "/health", within=5)
+        return answer is not None and answer[0] == 200
+
+    def _root(self) -> Endpoint:
+        return Endpoint(self.base_url.removesuffix("/v1"), model=self.model)
 
     def _check_tokenizer(self) -> None:
         """The server reads prompts with the tokenizer that it opens, which must be the
@@ -170,13 +167,13 @@ class Server:
         text = "User: 1+2=?\n" + ours.decode(
             list(range(min(len(ours), 1000))), skip_special_tokens=True
         )
-        request = urllib.request.Request(
-            f"{self.base_url.removesuffix('/v1')}/tokenize",
-            json.dumps({"model": self.model, "prompt": text}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            theirs = json.load(answer)["tokens"]
+        body = {"model": self.model, "prompt": text}
+        answer = self._root().fetch("POST", "/tokenize", body, within=60)
+        if answer is None or answer[0] != 200:
+            raise WorkError(
+                f"the vLLM server for {self.model} does not tokenize; see {self.log}"
+            )
+        theirs = json.loads(answer[1])["tokens"]
         if theirs != ours(text)["input_ids"]:
             raise InputError(foreign_tokenizer(self.model, "a text gets other tokens"))
 
