@@ -236,9 +236,11 @@ def _cell(job: Job, metric: str) -> Text:
     text: str = "reused" if job.reused else job.status
     if job.status in ("running", "done", "collapsed"):
         logged = rows(job)
-        values = [row[metric] for row in logged if metric in row]
+        values = [v for row in logged if isinstance(v := row.get(metric), int | float)]
         if logged and job.status == "running":
-            text = f"step {logged[-1]['step']}" + (f"/{job.steps}" if job.steps else "")
+            text = f"step {logged[-1].get('step')}" + (
+                f"/{job.steps}" if job.steps else ""
+            )
         text += f"  {values[-1]:.3f}" if values else ""
     return Text(text, style=STYLES[job.status])
 

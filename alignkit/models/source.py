@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError, MissingError, first_line, listing
+from alignkit.run import files
 
 
 def resolve(path: str, revision: str | None = None) -> str:
@@ -75,14 +75,18 @@ def base_of(source: str, revision: str | None) -> tuple[str, str | None]:
     if not adapter.is_file() or (Path(source) / "config.json").is_file():
         return source, revision
     settings = read_json(adapter)
-    return resolve(settings["base_model_name_or_path"]), settings.get("revision")
+    return resolve(_base(adapter, settings)), settings.get("revision")
+
+
+def _base(adapter: Path, settings: dict[str, Any]) -> str:
+    base = settings.get("base_model_name_or_path")
+    if not isinstance(base, str):
+        raise InputError(f"{adapter} names no base_model_name_or_path")
+    return base
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is damaged: {error}") from error
+    return files.read_json(file)
 
 
 @contextmanager

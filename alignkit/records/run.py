@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from alignkit.errors import InputError
 from alignkit.recipe import tree, yaml
 from alignkit.records.rollouts import Rollouts, read_rollouts
 from alignkit.run import Run, read_rows
+from alignkit.run.files import read_json
 from alignkit.run.rows import Row
 
 
@@ -90,9 +90,9 @@ class Record:
         for path in sorted(self.folder.glob("evals/*@*/summary.json")):
             name, _, step = path.parent.name.rpartition("@")
             try:
-                summary = {**json.loads(path.read_text(encoding="utf-8"))}
+                summary = read_json(path)
                 evals.append(Eval(name, int(step), path.parent, summary))
-            except (ValueError, TypeError, OSError, RecursionError) as error:
+            except (InputError, ValueError) as error:
                 self.unread.append(f"{path}: {error}")
         return sorted(evals, key=lambda each: (each.name, each.step))
 

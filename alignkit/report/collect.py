@@ -12,6 +12,7 @@ from typing import Any
 from alignkit.errors import InputError, listing, nearest
 from alignkit.recipe.schema import walk
 from alignkit.report.runs import RunData, read_run
+from alignkit.run.files import read_json
 
 NOT_WHAT_VARIES = frozenset({"seed", "budget.tokens", "budget.seconds"})
 _SHOWN = 40  # characters of a setting in a variant's name
@@ -149,7 +150,7 @@ def _expand(paths: Sequence[Path]) -> tuple[_Listed, list[str]]:
 
 def _of_sweep(path: Path, listed: _Listed) -> list[str]:
     problems = []
-    sweep = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
+    sweep = read_json(path / "sweep.json")
     listed.base, listed.metric = (
         listed.base or sweep["base"],
         listed.metric or sweep["metric"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, TypeGuard
 from alignkit.errors import InputError, listing
 from alignkit.recipe import tree, yaml
 from alignkit.run import Run, read_rows
+from alignkit.run.files import read_json
 
 NOT_METRICS = frozenset({"step", "time", "seconds", "tokens"})
 _NUMBER = (int, float, type(None))
@@ -198,7 +198,7 @@ def read_run(folder: Path, *, collapsed: bool = False) -> RunData:
 def _read_eval(folder: Path) -> EvalResult:
     path = folder / "summary.json"
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path)
         name, step = folder.name.rsplit("@", 1)
         lacking = [
             key for key in ("n", "metric", "value", "provenance") if key not in summary

@@ -79,6 +79,25 @@ def _last_newline(file: BinaryIO, end: int) -> int:
     return 0
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, which may come from anywhere.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return {**json.loads(path.read_text(encoding="utf-8"), parse_int=integer)}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is damaged: {type(error).__name__}: {str(error)[:200]}"
+        ) from error
+
+
+def integer(digits: str) -> int | float:
+    """A whole number; infinity where no float could hold it."""
+    return int(digits) if len(digits) <= 300 else float(digits)
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The rows of a file; a torn last line is left out.
 
@@ -91,8 +110,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 break
             try:
-                rows.append({**json.loads(line)})
-            except (ValueError, TypeError) as error:
+                rows.append({**json.loads(line, parse_int=integer)})
+            except (ValueError, TypeError, RecursionError) as error:
                 raise InputError(
                     f"{path}:{number}: not a JSON line: {error}"
                 ) from error

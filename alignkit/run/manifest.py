@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import TypedDict
 
 from alignkit.errors import InputError
+from alignkit.run.files import read_json
 
 
 class Identity(TypedDict, total=False):
@@ -49,17 +49,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     from pydantic import ValidationError
 
     try:
-        manifest = {**json.loads(path.read_text(encoding="utf-8"))}
+        manifest = read_json(path)
         _shape().validate_python(manifest, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(
             f"{path} is damaged: {where}: {first['msg']}, given {first['input']!r:.60}"
-        ) from error
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} is damaged: {type(error).__name__}: {str(error)[:200]}"
         ) from error
     return manifest
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError, listing
 from alignkit.recipe import ABSENT, to_yaml
 from alignkit.run import Run, atomic_write, write_json
+from alignkit.run.files import read_json
 from alignkit.sweep.spec import Rule
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _read(folder: Path) -> Sweep:
             " sweep`"
         )
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = read_json(path)
         stop = [Rule.model_validate(rule) for rule in state.pop("stop")]
         jobs = [Job(**job) for job in state["jobs"]]
         return Sweep(folder=folder, **{**state, "stop": stop, "jobs": jobs})
@@ -250,7 +250,9 @@ def breaks(job: Job, rule: Rule, logged: Sequence[Mapping[str, Any]]) -> bool:
     """
     if rule.metric is not None:
         logs = [row[rule.metric] for row in logged if rule.metric in row]
-        return rule.broken_by([math.nan if v is None else float(v) for v in logs])
+        return rule.broken_by(
+            [float(v) if isinstance(v, int | float) else math.nan for v in logs]
+        )
     alarms = Run.open(_at_work(job)).manifest.get("alarms", [])
     return [rule.check, "stop"] in [[each["check"], each["level"]] for each in alarms]
 
