@@ -15,6 +15,7 @@ import pytest
 from servers import OpenAIServer, say
 
 from alignkit.cli import main
+from alignkit.cli.eval_results import left_open
 
 RIGHT = "</think> <answer>{}</answer>"
 
@@ -583,3 +584,20 @@ def test_the_eval_in_the_guide_runs_as_it_stands(align, tmp_path):
         code, out, err = align("contains", *at(server), *flags)
     assert code == 0, err
     assert json.loads(out)[0]["value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("reason", "repeats"),
+    [
+        ("host answered 503", True),
+        ("host answered 429", True),
+        ("no answer within 120 s (after 8 attempts)", True),
+        ("host answered 422", False),
+        ("cut by its limit of 16 tokens; raise it with --judge-tokens", False),
+        ("unreadable verdict", False),
+    ],
+)
+def test_repeating_is_advised_where_it_can_help(reason, repeats):
+    said = left_open(3, [{"judging": {"open": {reason: 2, "other": 1}}}])
+    assert f"3 judgements are left open, 2 of them: {reason}" in said
+    assert ("run the same command again" in said) == repeats

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit.cli.common import counts
 from alignkit.terminal import say
+
+# refusals that no repetition changes
+_LASTING = re.compile(r" answered 4(?!08|09|25|29)\d\d$")
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,6 +67,8 @@ def left_open(left: int, summaries: Sequence[Mapping[str, Any]]) -> str:
     said += f", {count} of them: {reason}"
     if reason.startswith("cut by"):
         return said
-    if reason.startswith("unreadable"):
+    if _LASTING.search(reason):
+        return f"{said}; it will say so again: another judge or server may help"
+    if reason.startswith("unreadable verdict"):
         return f"{said}; another judge or prompt may help (samples.jsonl has the texts)"
     return f"{said}; run the same command again to judge them"
