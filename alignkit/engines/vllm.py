@@ -200,14 +200,19 @@ class VLLMEngine:
         def done(index: int, output: RequestOutput) -> None:
             for request, choice, tokens in targets[index]:
                 logprobs = output.outputs[0].logprobs
+                single = logprobs is not None
                 if logprobs is None:
                     logprobs = output.prompt_logprobs[-len(tokens) :]
                 pairs = zip(logprobs, tokens, strict=True)
                 told = [at[token] for at, token in pairs]
-                ranks = [one.rank for one in told]
+                # of tokens that were asked for vLLM gives no ranks in the vocabulary
+                likeliest = (
+                    list(output.outputs[0].token_ids) == tokens
+                    if single
+                    else all(one.rank == 1 for one in told)
+                )
                 results[request][choice] = Likelihood(
-                    sum(one.logprob for one in told),
-                    None if None in ranks else set(ranks) == {1},
+                    sum(one.logprob for one in told), likeliest
                 )
 
         self._run(jobs, done)
