@@ -200,20 +200,15 @@ class VLLMEngine:
         def done(index: int, output: RequestOutput) -> None:
             for request, choice, tokens in targets[index]:
                 logprobs = output.outputs[0].logprobs
-                single = logprobs is not None
+                # of tokens that were asked for vLLM gives no ranks in the vocabulary
+                likeliest = list(output.outputs[0].token_ids) == tokens
                 if logprobs is None:
                     logprobs = output.prompt_logprobs[-len(tokens) :]
+                    ranked = zip(logprobs, tokens, strict=True)
+                    likeliest = all(at[token].rank == 1 for at, token in ranked)
                 pairs = zip(logprobs, tokens, strict=True)
-                told = [at[token] for at, token in pairs]
-                # of tokens that were asked for vLLM gives no ranks in the vocabulary
-                likeliest = (
-                    list(output.outputs[0].token_ids) == tokens
-                    if single
-                    else all(one.rank == 1 for one in told)
-                )
-                results[request][choice] = Likelihood(
-                    sum(one.logprob for one in told), likeliest
-                )
+                total = sum(at[token].logprob for at, token in pairs)
+                results[request][choice] = Likelihood(total, likeliest)
 
         self._run(jobs, done)
         return results
