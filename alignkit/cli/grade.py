@@ -21,7 +21,9 @@ from alignkit.cli.common import (
     progress,
     typed_rewards,
 )
+from alignkit.cli.grade_run import grade_run
 from alignkit.cli.sources import apart
+from alignkit.errors import InputError
 from alignkit.run import stopping
 from alignkit.terminal import echo, say
 
@@ -32,7 +34,7 @@ SHOWN = 10  # problems and disagreements that are printed
 
 
 @click.command("grade")
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE|RUN")
 @click.option(
     "--reward",
     "specs",
@@ -61,6 +63,11 @@ SHOWN = 10  # problems and disagreements that are printed
     metavar="LINE",
     help="Say how the row of this line was decided.",
 )
+@click.option(
+    "--disagreements",
+    is_flag=True,
+    help="Every row on which the rewards disagree, of a run with its text.",
+)
 @kit_option
 @allow_option
 @json_option
@@ -72,12 +79,23 @@ def grade(
     prompt_field: str,
     out: str | None,
     explain: int | None,
+    disagreements: bool,
     kit: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Grade stored outputs: the rows of FILE (.jsonl, .json, .csv, .tsv, .parquet),
-    with one or more rewards.
+    with one or more rewards; or all rollouts of a RUN, and what these rewards would have
+    made of its advantages.
     """
+    if disagreements and len(specs) < 2:
+        raise InputError("--disagreements: two rewards or more can disagree")
+    if Path(file).is_dir():
+        if out or explain or truth_field:
+            raise InputError(
+                f"{file} is a folder of a run: --out, --explain and --truth-field are"
+                " for files of rows"
+            )
+        return grade_run(Path(file), specs, kit, disagreements, as_json)
     from alignkit.data.files import count_lines, file_rows
     from alignkit.data.rows import read_conversations
     from alignkit.evaluate.grades import explain_row, summarize_grades
@@ -121,14 +139,14 @@ def grade(
     if as_json:
         print_json(summary)
     else:
-        show(summary, console())
+        show(summary, console(), None if disagreements else SHOWN)
     if summary["problems"]:
         return 2
     crashed = any("error" in entry["status"] for entry in summary["rewards"].values())
     return 1 if crashed else 0
 
 
-def show(summary: Mapping[str, Any], screen: Console) -> None:
+def show(summary: Mapping[str, Any], screen: Console, most: int | None = SHOWN) -> None:
     from rich.table import Table
 
     heads = ("reward", "value", "95 % interval", "n", "statuses", "ms p50, p99")
@@ -155,7 +173,7 @@ def show(summary: Mapping[str, Any], screen: Console) -> None:
     if len(summary["rewards"]) > 1:
         differing = summary["disagreements"]
         say(screen, f"the rewards disagree on {len(differing)} rows")
-        for row in differing[:SHOWN]:
+        for row in differing[:most]:
             said = [f"{name} {value}" for name, value in row.items() if name != "line"]
             say(screen, f"  line {row['line']}: {', '.join(said)}")
     problems = summary["problems"]
