@@ -30,7 +30,7 @@ ROWS = [
     ["provenance"],
     ["evaluate", "proofs", "checks"],
     ["train"],
-    ["conformance", "plan"],
+    ["conformance graders", "plan"],
     ["sweep", "report"],
     ["view", "notebook"],
     ["cli"],

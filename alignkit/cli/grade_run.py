@@ -56,18 +56,16 @@ def show(
 ) -> None:
     from rich.table import Table
 
-    heads = ["step", "rollouts", "differ"]
-    for label in labels:
-        heads += [label, "turned", "change"]
+    heads = ("step", "rollouts", "differ", "reward", "mean", "turned", "change")
     table = Table(*heads, box=None, pad_edge=False)
     for step in found["steps"]:
-        cells = [str(step[key]) for key in ("step", "n", "differ")]
+        place = [str(step[key]) for key in ("step", "n", "differ")]
         for label in labels:
             entry = step[label]
-            cells.append(f"{entry['mean']:.3f}")
-            cells.append(str(entry.get("turned", "-")))
-            cells.append(f"{entry['change']:.3f}" if "change" in entry else "-")
-        table.add_row(*cells)
+            turned = str(entry.get("turned", "-"))
+            change = f"{entry['change']:.3f}" if "change" in entry else "-"
+            table.add_row(*place, label, f"{entry['mean']:.3f}", turned, change)
+            place = ["", "", ""]
     screen.print(table)
     say(screen, f"the graders disagree on {found['differ']} of {found['rollouts']}")
     if found["no_advantages"]:

@@ -40,7 +40,7 @@ def by_step(
     graded: Sequence[GradedRow], labels: Sequence[str], how: Recomputed | None
 ) -> list[dict[str, Any]]:
     """For each step: rollouts, how many the graders do not agree on, and of each grader
-    the mean reward and, with `how`, the share of rollouts that its advantages would
+    the mean reward and, with `how`, the number of rollouts that its advantages would
     have pushed another way, and the mean change of an advantage.
     """
     whole = [each for each in graded if each.grades]
