@@ -30,7 +30,7 @@ ROWS = [
     ["provenance"],
     ["evaluate", "proofs", "checks"],
     ["train"],
-    ["conformance graders", "plan"],
+    ["conformance", "plan", "graders"],
     ["sweep", "report"],
     ["view", "notebook"],
     ["cli"],

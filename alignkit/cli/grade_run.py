@@ -80,8 +80,8 @@ def show(
     shown = found["disagreements"]
     for row in shown if whole else shown[:SHOWN]:
         said = [f"{label}: {row[label]}" for label in labels]
-        place = f"step {row['step']}, group {row['group']}, sample {row['sample']}"
-        say(screen, f"{place}: truth {row['truth']!r:.60}; {'; '.join(said)}")
+        where = f"step {row['step']}, group {row['group']}, sample {row['sample']}"
+        say(screen, f"{where}: truth {row['truth']!r:.60}; {'; '.join(said)}")
         if whole:
             say(screen, f"  {row['response']!r}")
     if not whole and len(shown) > SHOWN:
