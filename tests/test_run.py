@@ -179,7 +179,7 @@ def test_a_hostile_manifest_is_one_line_that_names_it(tmp_path: Path, kind: str)
     assert run.find_runs(tmp_path) == []
 
 
-@pytest.mark.parametrize("pid", [0, -1, 2**31, 10**400])
+@pytest.mark.parametrize("pid", [0, -1, 2**31, 10**200])
 def test_a_number_that_no_process_has_is_that_of_none(tmp_path: Path, pid: int):
     made = run.Run.create(tmp_path, "a")
     made.update(pid=pid)
