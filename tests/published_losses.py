@@ -99,6 +99,24 @@ def topr(batch, *, bound: float = 1.0):
     return -weight.unsqueeze(1) * column(batch) * batch.logps
 
 
+def dual_clip(batch, *, epsilon: float = 0.2, delta: float = 3.0):
+    """Ye et al., 2020, arXiv:1912.09729: a floor under bad tokens."""
+    values = clipped(batch, epsilon, epsilon)
+    floored = torch.min(values, -delta * column(batch))
+    return torch.where(column(batch) < 0, floored, values)
+
+
+def unbiased_kl(batch, *, beta: float = 0.04):
+    """DeepSeek-V3.2, arXiv:2512.02556: k3 by the ratio to the policy that sampled."""
+    return ratio(batch) * (beta * k3(batch) - column(batch))
+
+
+def unlikely_held(batch, *, epsilon: float = 0.2, alpha: float = 0.3):
+    """Yang et al., 2025, arXiv:2505.12929: unlikely tokens weigh less."""
+    weight = alpha * batch.logps.detach().exp() + 1 - alpha
+    return weight * clipped(batch, epsilon, epsilon)
+
+
 # -- preference losses -----------------------------------------------------------------
 
 
@@ -170,12 +188,47 @@ def orpo(batch, *, weight: float = 0.1):
     return -chosen - weight * F.logsigmoid(odds)
 
 
+def rpo(batch, *, beta: float = 0.1, alpha: float = 1.0):
+    """Pang et al., 2024, arXiv:2404.19733: DPO, and the chosen response learnt."""
+    return -F.logsigmoid(beta * margin(batch)) - alpha * per_token(batch)[0]
+
+
+def nca(batch, *, beta: float = 0.1):
+    """Chen et al., 2024, arXiv:2402.05369: each response against noise."""
+    chosen, rejected = (beta * gap for gap in ratios(batch))
+    noise = F.logsigmoid(-chosen) + F.logsigmoid(-rejected)
+    return -F.logsigmoid(chosen) - 0.5 * noise
+
+
+def sppo(batch, *, beta: float = 0.1):
+    """Wu et al., 2024, arXiv:2405.00675, with sure preferences."""
+    chosen, rejected = ratios(batch)
+    return (chosen - 0.5 / beta) ** 2 + (rejected + 0.5 / beta) ** 2
+
+
+def apo_down(batch, *, beta: float = 0.1):
+    """D'Oosterlinck et al., 2024, arXiv:2408.06266, beside APO-zero."""
+    chosen, _ = ratios(batch)
+    return (beta * chosen).sigmoid() + 1 - (beta * margin(batch)).sigmoid()
+
+
 # -- supervised losses -----------------------------------------------------------------
 
 
 def dft(batch):
     """Wu et al., 2025, arXiv:2508.05629: weighed by the probability, detached."""
     return -batch.logps.detach().exp() * batch.logps
+
+
+def focal(batch, *, gamma: float = 2.0):
+    """Lin et al., 2017, arXiv:1708.02002: what is known weighs less."""
+    unsure = -torch.expm1(batch.logps.clamp(max=-1e-6))
+    return -(unsure**gamma) * batch.logps
+
+
+def poly(batch, *, epsilon: float = 1.0):
+    """Leng et al., 2022, arXiv:2204.12511, Poly-1."""
+    return -batch.logps + epsilon * (1 - batch.logps.exp())
 
 
 PUBLISHED = [
@@ -188,6 +241,9 @@ PUBLISHED = [
     Loss("grpo_with_kl", grpo_with_kl, POLICY, reference="needed"),
     Loss("grpo_with_k2", grpo_with_k2, POLICY, reference="needed"),
     Loss("topr", topr, POLICY),
+    Loss("dual_clip", dual_clip, POLICY),
+    Loss("unbiased_kl", unbiased_kl, POLICY, reference="needed"),
+    Loss("unlikely_held", unlikely_held, POLICY),
     Loss("ipo", ipo, ("dpo",), normalize=()),
     Loss("hinge", hinge, ("dpo",), normalize=()),
     Loss("apo_zero", apo_zero, ("dpo",), normalize=()),
@@ -195,6 +251,12 @@ PUBLISHED = [
     Loss("dpop", dpop, ("dpo",), normalize=()),
     Loss("simpo", simpo, ("dpo",), normalize=(), reference="none"),
     Loss("orpo", orpo, ("dpo",), normalize=(), reference="none"),
+    Loss("rpo", rpo, ("dpo",), normalize=()),
+    Loss("nca", nca, ("dpo",), normalize=()),
+    Loss("sppo", sppo, ("dpo",), normalize=()),
+    Loss("apo_down", apo_down, ("dpo",), normalize=()),
+    Loss("focal", focal, ("sft",)),
+    Loss("poly", poly, ("sft",)),
     Loss("dft", dft, ("sft",), like={"loss_type": "dft"}),
 ]
 
@@ -278,6 +340,40 @@ def confident_dropped(batch, *, epsilon: float = 0.2):
     return clipped(batch, epsilon, epsilon) * (batch.logps.detach() < -0.01)
 
 
+def kl_by_advantage(batch, *, beta: float = 0.04):
+    return ratio(batch) * column(batch) * (beta * k3(batch) - 1)
+
+
+def kl_by_length(batch, *, beta: float = 0.04):
+    return clipped(batch, 0.2, 0.2) + beta * k3(batch) / batch.mask.sum(1, keepdim=True)
+
+
+def kl_without_gradient(batch, *, beta: float = 0.04):
+    return clipped(batch, 0.2, 0.2) + beta * k3(batch).detach()
+
+
+def sides_exchanged(batch, *, epsilon_low: float = 0.2, epsilon_high: float = 0.28):
+    return clipped(batch, epsilon_high, epsilon_low)
+
+
+def weights_exchanged(batch, *, low: float = 0.5, high: float = 0.8):
+    weight = ratio(batch).clamp(1 - high, 1 + low).detach()
+    return -weight * column(batch) * batch.logps
+
+
+def by_probability(batch, *, epsilon: float = 0.2):
+    return batch.logps.detach().exp() * clipped(batch, epsilon, epsilon)
+
+
+def later_more(batch, *, epsilon: float = 0.2):
+    places = torch.arange(batch.logps.shape[1]).to(batch.logps)
+    return (1 + places) * clipped(batch, epsilon, epsilon)
+
+
+def probabilities(batch):
+    return (batch.old_logps.exp() - batch.logps.exp()) * column(batch)
+
+
 def references_exchanged(batch, *, beta: float = 0.1):
     m = batch.chosen_logps - batch.rejected_logps
     m = m - (batch.ref_rejected_logps - batch.ref_chosen_logps)
@@ -301,6 +397,57 @@ def beta_ignored(batch, *, beta: float = 0.1):
     return -F.logsigmoid(0.1 * margin(batch))
 
 
+def beta_on_chosen(batch, *, beta: float = 0.1):
+    chosen, rejected = ratios(batch)
+    return -F.logsigmoid(beta * chosen - rejected)
+
+
+def beta_on_rejected(batch, *, beta: float = 0.1):
+    chosen, rejected = ratios(batch)
+    return -F.logsigmoid(chosen - beta * rejected)
+
+
+def first_token(batch, *, beta: float = 2.0):
+    chosen, rejected = batch.chosen_token_logps, batch.rejected_token_logps
+    return -F.logsigmoid(beta * (chosen[:, 0] - rejected[:, 0]))
+
+
+def rejected_learnt(batch, *, beta: float = 0.1, alpha: float = 1e-3):
+    return -F.logsigmoid(beta * margin(batch)) - alpha * per_token(batch)[1]
+
+
+def sure_dropped(batch):
+    return -batch.logps * (batch.logps < -0.1)
+
+
+def minus_p(batch):
+    return -batch.logps.exp()
+
+
+def squared(batch):
+    return batch.logps**2
+
+
+def clamped(batch):
+    return -batch.logps.clamp(min=-2.0)
+
+
+def rare_unlearnt(batch):
+    return torch.where(batch.logps > -2.0, -batch.logps, batch.logps)
+
+
+def idle_gamma(batch, *, gamma: float = 2.0):
+    return -batch.logps
+
+
+def by_entropy(batch):
+    return -batch.logps * batch.entropies
+
+
+def by_length(batch):
+    return -batch.logps / batch.mask.sum(1, keepdim=True).clamp(min=1)
+
+
 def focal_attached(batch):
     return -batch.logps.exp() * batch.logps
 
@@ -313,8 +460,12 @@ def policy(name: str, function: Callable[..., Any], check: str, **more: Any) -> 
     return Fault(name, Loss("planted", function, POLICY, **more), check)
 
 
-def pairs(name: str, function: Callable[..., Any], check: str) -> Fault:
-    return Fault(name, Loss("planted", function, ("dpo",), normalize=()), check)
+def pairs(name: str, function: Callable[..., Any], check: str, **more: Any) -> Fault:
+    return Fault(name, Loss("planted", function, ("dpo",), normalize=(), **more), check)
+
+
+def supervised(name: str, function: Callable[..., Any], check: str) -> Fault:
+    return Fault(name, Loss("planted", function, ("sft",)), check)
 
 
 def twin(name: str, function: Callable[..., Any]) -> Fault:
@@ -340,11 +491,31 @@ FAULTS = [
     policy("advantage on the last token only", last_token, "every token"),
     policy("tokens dropped by confidence", confident_dropped, "every token"),
     policy("fails without a reference", kl_sign, "old and reference"),
+    policy("KL times the advantage", kl_by_advantage, "divergence", **NEEDED),
+    policy("KL divided by the length", kl_by_length, "length once", **NEEDED),
+    policy("KL without gradient", kl_without_gradient, "divergence", **NEEDED),
+    policy("low and high clip exchanged", sides_exchanged, "sides of the clip"),
+    policy("weights' bounds exchanged", weights_exchanged, "sides of the clip"),
+    policy("tokens weighed by their probability", by_probability, "every token"),
+    policy("later tokens weigh more", later_more, "every token"),
+    policy("exp(logp) for logp", probabilities, "every token"),
     pairs("references exchanged", references_exchanged, "common shift"),
     pairs("sign missing", sign_missing, "off-policy direction"),
     pairs("reference missing", reference_missing, "references"),
     pairs("one reference missing", one_reference_missing, "references"),
     pairs("beta ignored", beta_ignored, "options"),
+    pairs("beta on the chosen side only", beta_on_chosen, "beta on both"),
+    pairs("beta on the rejected side only", beta_on_rejected, "beta on both"),
+    pairs("the first token only", first_token, "every token", reference="none"),
+    pairs("the rejected response learnt", rejected_learnt, "common shift"),
+    supervised("sure tokens dropped", sure_dropped, "every token"),
+    supervised("-p for -log p", minus_p, "every token"),
+    supervised("log p squared", squared, "every token"),
+    supervised("log p clamped", clamped, "every token"),
+    supervised("rare tokens unlearnt", rare_unlearnt, "every token"),
+    supervised("an SFT option that changes nothing", idle_gamma, "options"),
+    supervised("tokens weighed by their entropy", by_entropy, "every token"),
+    supervised("SFT length counted twice", by_length, "length once"),
     twin("undetached focal weight", focal_attached),
     twin("wrong power", focal_power),
 ]

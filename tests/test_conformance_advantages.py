@@ -89,6 +89,26 @@ def lower_is_better(rewards: Tensor, size: int) -> Tensor:
     return -std(rewards, size)
 
 
+def times_the_size(rewards: Tensor, size: int) -> Tensor:
+    return std(rewards, size) * size
+
+
+def times_std(rewards: Tensor, size: int) -> Tensor:
+    return grouped(lambda rows: centred(rows) * nanvar(rows).sqrt())(rewards, size)
+
+
+def large_eps(rewards: Tensor, size: int) -> Tensor:
+    return grouped(lambda rows: centred(rows) / (nanvar(rows).sqrt() + 1.0))(
+        rewards, size
+    )
+
+
+def below_the_best(rewards: Tensor, size: int) -> Tensor:
+    return grouped(
+        lambda rows: rows - rows.nan_to_num(-9.0).max(dim=1, keepdim=True).values
+    )(rewards, size)
+
+
 def outcomes(function: Function) -> dict[str, bool | None]:
     return {c.check: c.ok for c in check_advantage(Advantage("mine", function))}
 
@@ -101,6 +121,9 @@ def outcomes(function: Function) -> dict[str, bool | None]:
         (biased, "unbiased std"),
         (wrong_divisor, "baseline"),
         (lower_is_better, "direction"),
+        (times_the_size, "group size"),
+        (times_std, "scale"),
+        (large_eps, "scale"),
     ],
 )
 def test_a_planted_fault_fails(function: Function, check: str):
@@ -111,6 +134,13 @@ def test_what_counts_nan_as_0_is_noted():
     checks = outcomes(nan_as_zero)
     assert checks.pop("unscored") is None
     assert all(checks.values())
+
+
+def test_what_learns_from_one_side_of_its_baseline_only_is_noted():
+    """Learning from bad completions only is published, and so no fault."""
+    checks = outcomes(below_the_best)
+    assert checks.pop("both signs") is None
+    assert all(checks.values()), checks
 
 
 @pytest.mark.parametrize("function", [std, leave_one_out, raw, maximum_likelihood])

@@ -31,6 +31,8 @@ SIZES = (4, 2, 6)  # of groups
 _REWARDS = (0.2, 0.5, 0.0, 0.4, 1.0, 0.0, 0.0, 1.0, 0.3, 0.1, 0.8, 0.2)
 _SCALE = 1e3  # so large that what is added to a divisor does not count
 _SHIFT = 10.0
+_NEARLY = 0.95
+_REPEATS = 4  # of the rewards in one large group, where n - 1 is nearly n
 Function = Callable[[Tensor, int], Tensor]
 
 
@@ -60,7 +62,9 @@ def check_advantage(advantage: Advantage) -> list[Check]:
         result("direction", of_each_size(_rises_with_rewards)),
         result("unbiased std", of_each_size(_unbiased)),
         result("scale", of_each_size(_scale)),
+        result("group size", lambda: _group_size(function)),
         result("baseline", of_each_size(_baseline)),
+        result("both signs", lambda: _both_signs(function, max(SIZES))),
         result("unscored", of_each_size(_unscored)),
     ]
 
@@ -173,14 +177,57 @@ def _unbiased(function: Function, size: int) -> str | None:
 def _scale(function: Function, size: int) -> str | None:
     """Rewards in other units leave advantages as they are, or change them alike."""
     degree = _degree(function, size)
-    if degree in (0, 1):
+    if degree == 0:
+        plain, scaled = function(_rewards(), size), function(_rewards() * _SCALE, size)
+        share = float(plain.abs().max() / scaled.abs().max())
+        return unless(
+            share > _NEARLY,
+            f"rewards between 0 and 1 give {share:.2g} of the advantages that larger"
+            " ones give: what is added to the divisor outweighs it",
+        )
+    if degree == 1:
         return None
+    if degree > 1:
+        return (
+            f"advantages grow with the rewards to the power of {degree:g}: they are"
+            " multiplied by the deviation"
+        )
     if degree < 0:
         return (
             "rewards ten times as large give smaller advantages: they are divided by"
             " the variance, not by its root"
         )
     return Note("advantages follow the scale of the rewards by no power of it")
+
+
+def _group_size(function: Function) -> str | None:
+    """A group with every reward twice as often has the same advantages, but for n - 1 in
+    place of n.
+    """
+    rewards = _rewards().repeat(_REPEATS)
+    one = function(rewards, len(rewards)).abs().max()
+    both = function(rewards.repeat(2), 2 * len(rewards)).abs().max()
+    grown = float(both / one)
+    return unless(
+        not math.isfinite(grown) or _NEARLY < grown < 1 / _NEARLY,
+        f"in a group twice as large, with each reward twice, the advantages are"
+        f" {grown:.3g} times as large: the mean over sequences counts the group's size",
+    )
+
+
+def _both_signs(function: Function, size: int) -> str | None:
+    """Something is better than a baseline, and something worse."""
+    rewards = _rewards()
+    found = function(rewards, size)
+    if torch.allclose(function(rewards + _SHIFT, size), found + _SHIFT):
+        return None  # there is none
+    for sign, word in ((1, "above"), (-1, "below")):
+        if not (sign * found > 1e-9).any():
+            return Note(
+                f"no completion has an advantage {word} 0: it is learnt from one side"
+                " of the baseline only"
+            )
+    return None
 
 
 def _baseline(function: Function, size: int) -> str | None:

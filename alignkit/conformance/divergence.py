@@ -13,6 +13,8 @@ def divergence(loss: Loss) -> str | None:
     """Without an advantage a step brings the policy nearer to the reference, and the
     penalty is an estimate of the divergence from it.
     """
+    if wrong := _by_itself(loss):
+        return wrong
     for above in (0.5, -0.5):
         try:
             found = float(gradient(loss, tokens(), advantage=0.0, above=above).sum())
@@ -26,6 +28,34 @@ def divergence(loss: Loss) -> str | None:
                 " is the sign of the KL wrong?"
             )
     return _estimates(loss)
+
+
+def _by_itself(loss: Loss) -> str | None:
+    """What a reference adds has a gradient, which no advantage multiplies."""
+    added = {}
+    for advantage in (0.0, 1.0, -1.0):
+        far, near = (
+            batch(tokens(), advantage=advantage, above=above)[0] for above in (0.3, 0.0)
+        )
+        slopes = [
+            float(gradient(loss, tokens(), advantage=advantage, above=above).sum())
+            for above in (0.3, 0.0)
+        ]
+        values = [float(values_of(loss, of).sum().detach()) for of in (far, near)]
+        added[advantage] = slopes[0] - slopes[1]
+        if abs(values[0] - values[1]) > 1e-9 and abs(added[advantage]) <= ZERO:
+            return (
+                "the reference changes the value and not the gradient: the policy is not"
+                " held to it"
+            )
+    for advantage in (1.0, -1.0):
+        if abs(added[advantage] - added[0.0]) > 1e-9:
+            return (
+                f"the reference adds a gradient of {added[0.0]:.2g} without an"
+                f" advantage and of {added[advantage]:.2g} with one of {advantage:g}:"
+                " the penalty is multiplied by the advantage"
+            )
+    return None
 
 
 def _estimates(loss: Loss) -> str | None:

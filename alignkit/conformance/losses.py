@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterator, Sequence
 
 from alignkit.conformance import laboratory as tiny
-from alignkit.conformance import policy, preference, properties
+from alignkit.conformance import policy, preference, properties, supervised
 from alignkit.conformance.batches import kind_of, objective_of
 from alignkit.conformance.check import Check, needed, outcome, picklable
 from alignkit.conformance.definition import definition, gap
@@ -26,24 +26,7 @@ def check_loss(loss: Loss, laboratory: tiny.Laboratory) -> list[Check]:
     """
     if missing := needed(loss.function):
         return [Check("loss", loss.name, "options", None, missing)]
-    checks = [
-        outcome("loss", loss.name, name, functools.partial(test, loss))
-        for name, test in {
-            "picklable": lambda loss: picklable(loss.function),
-            "dtype": properties.dtype,
-            "finite": properties.finite,
-            "padding": properties.padding,
-            "direction": properties.direction,
-            "batch unchanged": properties.purity,
-        }.items()
-    ]
-    own = {"policy": policy.PROPERTIES, "preference": preference.PROPERTIES}
-    for name, check in own.get(kind_of(loss), {}).items():
-        test = functools.partial(check, loss)
-        checks.append(outcome("loss", loss.name, name, test))
-    if kind_of(loss) == "policy":
-        test = functools.partial(properties.scaling, loss)
-        checks.append(outcome("loss", loss.name, "advantages detached", test))
+    checks = by_itself(loss)
     if loss.like is not None:
         test = functools.partial(twin, loss, laboratory)
         checks.append(outcome("loss", loss.name, "twin", test))
@@ -57,6 +40,33 @@ def check_loss(loss: Loss, laboratory: tiny.Laboratory) -> list[Check]:
     # enough.
     for method in others:
         checks += _trained(loss, method, (loss.normalize or (None,))[0], laboratory)
+    return checks
+
+
+def by_itself(loss: Loss) -> list[Check]:
+    """The checks that need no trainer."""
+    checks = [
+        outcome("loss", loss.name, name, functools.partial(test, loss))
+        for name, test in {
+            "picklable": lambda loss: picklable(loss.function),
+            "dtype": properties.dtype,
+            "finite": properties.finite,
+            "padding": properties.padding,
+            "direction": properties.direction,
+            "batch unchanged": properties.purity,
+        }.items()
+    ]
+    own = {
+        "sft": supervised.PROPERTIES,
+        "policy": policy.PROPERTIES,
+        "preference": preference.PROPERTIES,
+    }
+    for name, check in own[kind_of(loss)].items():
+        test = functools.partial(check, loss)
+        checks.append(outcome("loss", loss.name, name, test))
+    if kind_of(loss) == "policy":
+        test = functools.partial(properties.scaling, loss)
+        checks.append(outcome("loss", loss.name, "advantages detached", test))
     return checks
 
 

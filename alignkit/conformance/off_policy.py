@@ -14,6 +14,8 @@ from torch import Tensor
 from alignkit.types import Loss, PolicyBatch
 
 ZERO = 1e-12
+# of tokens that the model is sure of, and of those that it is not
+LOGPS = (-0.001, -0.05, -0.5, -1.5, -4.0, -9.0)
 
 
 def batch(

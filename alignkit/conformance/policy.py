@@ -7,20 +7,28 @@ Shapes: B rows, T tokens. Every function returns what is wrong, or None.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from alignkit.conformance import weights
 from alignkit.conformance.check import Note, unless
 from alignkit.conformance.divergence import divergence
-from alignkit.conformance.off_policy import ZERO, batch, gradient, tokens, values_of
+from alignkit.conformance.off_policy import (
+    LOGPS,
+    ZERO,
+    batch,
+    gradient,
+    tokens,
+    values_of,
+)
 from alignkit.conformance.options import numeric_options
 from alignkit.types import Loss
 
-# of tokens that the model is sure of, and of those that it is not
-LOGPS = (-0.001, -0.05, -0.5, -1.5, -4.0, -9.0)
 # ratios by which a clip, and no soft gate, has left no gradient
 FAR_UP, FAR_DOWN = 8.0, 0.125
 
@@ -30,18 +38,24 @@ def _above(loss: Loss) -> float | None:
 
 
 def every_token(loss: Loss) -> str | None:
-    """On-policy no token of a response is left out, sure ones and unlikely ones."""
-    logps = torch.tensor([LOGPS], dtype=torch.float64)
-    for advantage in (1.0, -1.0):
-        found = gradient(loss, logps, advantage=advantage, above=_above(loss))
-        missing = int((found.abs() <= ZERO).sum())
-        if missing == logps.numel():
-            return None  # `direction` says so
-        if missing:
-            return (
-                f"{missing} of {logps.numel()} tokens of a response have no gradient"
-                " on-policy: the whole response was sampled"
-            )
+    """On-policy every token of a response weighs the same, sure ones and unlikely ones,
+    early ones and late ones.
+    """
+    sure, even = torch.tensor([LOGPS], dtype=torch.float64), tokens(len(LOGPS))
+    for what, logps in (("place", even), ("probability", sure)):
+        for sign in (1.0, -1.0):
+
+            def of(
+                options: Mapping[str, Any], logps: Tensor = logps, sign: float = sign
+            ) -> Tensor:
+                above = _above(loss)
+                found = gradient(
+                    loss, logps, advantage=sign, above=above, options=options
+                )
+                return -sign * found[0]
+
+            if wrong := weights.fault(loss, of, what):
+                return wrong
     return None
 
 
@@ -82,9 +96,14 @@ def recovery(loss: Loss) -> str | None:
     return None
 
 
-def _still(loss: Loss, advantage: float, ratio: float) -> bool:
+def _still(loss: Loss, advantage: float, ratio: float, **options: Any) -> bool:
     found = gradient(
-        loss, tokens(), advantage=advantage, ratio=ratio, above=_above(loss)
+        loss,
+        tokens(),
+        advantage=advantage,
+        ratio=ratio,
+        above=_above(loss),
+        options=options,
     )
     return float(found.abs().max()) <= ZERO
 
@@ -98,14 +117,18 @@ def both_sides(loss: Loss) -> str | None:
 
 
 def clip_range(loss: Loss) -> str | None:
-    """Where a loss clips, one of its options says so: 1 + option, 1 - option, or the
+    """Where an option moves the clip, it says where: 1 + option, 1 - option, or the
     option itself.
     """
-    known = numeric_options(loss.function)
     for advantage, far, sign in ((1.0, FAR_UP, 1), (-1.0, FAR_DOWN, -1)):
         if not _still(loss, advantage, far):
             continue
         edge = _edge(loss, advantage, far)
+        known = {
+            name: v
+            for name, v in numeric_options(loss.function).items()
+            if _edge(loss, advantage, far, **{name: type(v)(v * 0.9)}) != edge
+        }
         stated = {name: (1 + sign * v, v) for name, v in known.items()}
         if known and not any(
             math.isclose(edge, value, rel_tol=1e-4)
@@ -117,12 +140,44 @@ def clip_range(loss: Loss) -> str | None:
     return None
 
 
-def _edge(loss: Loss, advantage: float, far: float) -> float:
+def named_sides(loss: Loss) -> str | None:
+    """An option named after a side of the clip does nothing on the other."""
+    for name, value in numeric_options(loss.function).items():
+        words = set(name.split("_"))
+        high = bool(words & {"high", "upper"})
+        if high == bool(words & {"low", "lower"}):
+            continue
+        # where a bound of this option would lie on the other side, and beside it
+        bounds = (value, 1 - value) if high else (value, 1 + value)
+        ratios = [
+            bound + step * value
+            for bound in bounds
+            for step in (-0.05, 0.05)
+            if bound + step * value > 0 and (bound + step * value < 1) == high
+        ]
+        for ratio, advantage, factor in itertools.product(
+            ratios, (1.0, -1.0), (1.1, 1 / 1.1)
+        ):
+            given = {"advantage": advantage, "ratio": ratio, "above": _above(loss)}
+            other = {name: type(value)(value * factor)}
+            one = gradient(loss, tokens(), **given)
+            if not torch.allclose(
+                one, gradient(loss, tokens(), **given, options=other)
+            ):
+                side = "under" if high else "above"
+                return (
+                    f"the option {name} acts at a ratio of {ratio:.4g}, {side} 1: are"
+                    " the low and the high bound exchanged?"
+                )
+    return None
+
+
+def _edge(loss: Loss, advantage: float, far: float, **options: Any) -> float:
     """The ratio between 1 and `far` from which on nothing is learnt."""
     low, high = 0.0, math.log(far)
     for _ in range(60):
         middle = (low + high) / 2
-        if _still(loss, advantage, math.exp(middle)):
+        if _still(loss, advantage, math.exp(middle), **options):
             high = middle
         else:
             low = middle
@@ -133,15 +188,18 @@ def lengths(loss: Loss) -> str | None:
     """A token's value does not hang on how many there are: `normalize` divides."""
     if not loss.normalize or loss.depends_on_microbatch:
         return None
-    short, long = (
-        gradient(loss, tokens(count), advantage=1.0, above=_above(loss))[0, 0]
-        for count in (2, 6)
-    )
-    return unless(
-        math.isclose(float(short), float(long), rel_tol=1e-6),
-        f"a token of 6 weighs {float(long / short):.3g} of one of 2: the length is"
-        " counted here and again by `normalize`",
-    )
+    for advantage, above in ((1.0, _above(loss)), (0.0, 0.3)):
+        short, long = (
+            float(gradient(loss, tokens(n), advantage=advantage, above=above)[0, 0])
+            for n in (2, 6)
+        )
+        if not math.isclose(short, long, rel_tol=1e-6, abs_tol=ZERO):
+            return (
+                f"a token of 6 weighs {long:.3g}, one of 2 {short:.3g}, with an"
+                f" advantage of {advantage:g}: the length is counted here and again by"
+                " `normalize`"
+            )
+    return None
 
 
 def reference(loss: Loss) -> str | None:
@@ -223,6 +281,7 @@ PROPERTIES = {
     "recovery": recovery,
     "both sides clipped": both_sides,
     "clip range": clip_range,
+    "sides of the clip": named_sides,
     "length once": lengths,
     "old and reference": reference,
     "divergence": divergence,

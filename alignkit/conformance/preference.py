@@ -5,11 +5,13 @@ Shapes: B pairs. Every function returns what is wrong, or None.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from alignkit.conformance import weights
 from alignkit.conformance.check import Note, unless
 from alignkit.conformance.options import numeric_options
 from alignkit.types import Loss, PreferenceBatch
@@ -88,22 +90,83 @@ def references(loss: Loss) -> str | None:
 
 
 def shifts(loss: Loss) -> str | None:
-    """What policy and reference share cancels: only their ratio counts."""
+    """What policy and reference share cancels: only their ratio counts. Beside it a
+    likelihood may stand by itself, which the gaps do not change (RPO).
+    """
     if loss.reference == "none":
         return None
+    _, each = slopes(loss, GAPS[0])
+    for side, right in zip(SIDES, (1, -1), strict=True):
+        changes = [
+            float(values_of(loss, batch(gaps, 1.5, side)[0]).sum())
+            - float(values_of(loss, batch(gaps)[0]).sum())
+            for gaps in GAPS
+        ]
+        widest = max(changes, key=abs)
+        likelihood = (
+            max(changes) - min(changes) <= 1e-8
+            and right * widest < 0
+            and right * each[f"ref_{side}"] > 0
+        )
+        if abs(widest) > 1e-8 and not likelihood:
+            return (
+                f"the same added to policy and reference of the {side} response"
+                f" changes the loss by {widest:.3g}: are the references exchanged, or"
+                " is one of the wrong sign?"
+            )
+    return None
+
+
+def every_token(loss: Loss) -> str | None:
+    """Every token of a response counts, and none more than another."""
     for gaps in GAPS:
         for side in SIDES:
-            one, other = (
-                float(values_of(loss, batch(gaps, shift, side)[0]).sum())
-                for shift in (0.0, 1.5)
-            )
-            if abs(one - other) > 1e-8 * max(1.0, abs(one)):
-                return (
-                    f"the same added to policy and reference of the {side} response"
-                    f" changes the loss by {other - one:.3g}: are the references"
-                    " exchanged, or is one of the wrong sign?"
+
+            def of(
+                options: Mapping[str, Any],
+                gaps: tuple[float, float] = gaps,
+                side: str = side,
+            ) -> Tensor:
+                of, leaves = batch(gaps)
+                (found,) = torch.autograd.grad(
+                    values_of(loss, of, **options).sum(),
+                    leaves[side],
+                    allow_unused=True,
                 )
+                if found is None:
+                    return torch.zeros(1)
+                # the way of a whole response is another check's
+                return found[0] * found.sum().sign()
+
+            if wrong := weights.fault(loss, of, f"place in the {side} response"):
+                return wrong
     return None
+
+
+def both_by_beta(loss: Loss) -> str | None:
+    """`beta` weighs both responses: where neither has moved, how one weighs beside the
+    other does not follow from it.
+    """
+    value = numeric_options(loss.function).get("beta")
+    if value is None:
+        return None
+    parts = SIDES if loss.reference == "none" else ("ref_chosen", "ref_rejected")
+    shares = []
+    for beta in (value, value * 2):
+        _, each = slopes(loss, (0.0, 0.0), beta=type(value)(beta))
+        chosen, rejected = (abs(each[part]) for part in parts)
+        if chosen + rejected <= ZERO:
+            return None
+        shares.append(chosen / (chosen + rejected))
+    if abs(shares[0] - shares[1]) <= 1e-6:
+        return None
+    text = (
+        f"with twice the beta the chosen response has {shares[1]:.2g} of the gradient"
+        f" in place of {shares[0]:.2g}"
+    )
+    if loss.reference == "none":
+        return Note(f"{text}: a term beside the margin, or beta on one side only")
+    return f"{text}: is it on one side only?"
 
 
 def direction(loss: Loss) -> str | None:
@@ -147,6 +210,8 @@ PROPERTIES = {
     "references": references,
     "common shift": shifts,
     "off-policy direction": direction,
+    "every token": every_token,
     "both responses": both_responses,
+    "beta on both": both_by_beta,
     "options": options_change,
 }
