@@ -184,6 +184,52 @@ def test_weights_that_the_proven_row_does_not_feel_are_compared(
     assert proofs(home, folder)[claim]["outcome"] == "failed"
 
 
+@pytest.fixture
+def adapted(home) -> Any:
+    """A model with an adapter that is not zero, in half precision."""
+    from peft import LoraConfig, get_peft_model
+
+    model, _ = models.load(str(home / "tied"), dtype="bfloat16")
+    made = get_peft_model(
+        model,
+        LoraConfig(r=4, lora_alpha=8, modules_to_save=["embed_tokens"], **QUERY),
+    )
+    torch.manual_seed(0)
+    for name, weight in made.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    return made
+
+
+def test_an_adapter_that_is_lost_in_the_merge_is_found(adapted):
+    from copy import deepcopy
+
+    from alignkit.train.proving.merged import unequal
+
+    whole = deepcopy(adapted).merge_and_unload()
+    assert unequal(adapted, whole) == ([], "")
+    lost, note = unequal(adapted, deepcopy(adapted).unload())
+    assert {name.rsplit(".", 2)[1] for name in lost} == {"q_proj", "v_proj"}
+    assert "kept 0% of the adapter" in note
+    other = next(p for n, p in whole.named_parameters() if "mlp" in n)
+    with torch.no_grad():
+        other.mul_(1.1)
+    assert len(unequal(adapted, whole)[0]) == 1
+
+
+def test_an_adapter_too_small_for_the_precision_of_the_merge_is_noted(adapted):
+    from copy import deepcopy
+
+    from alignkit.train.proving.merged import unequal
+
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(1e-5)
+    wrong, note = unequal(adapted, deepcopy(adapted).merge_and_unload())
+    assert not wrong and "rounding kept" in note
+
+
 def test_going_on_from_weights_alone_is_refused(home):
     train = {"save_strategy": "steps", "save_steps": 1, "save_only_model": True}
     result = run(home, "sft", "tied", folder="only", train=train)

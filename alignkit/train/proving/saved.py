@@ -15,6 +15,7 @@ from alignkit.models.saving import fits_base, own_generation, write
 from alignkit.proofs import log_probs
 from alignkit.proofs.record import Finding
 from alignkit.run import writing
+from alignkit.train.proving import merged
 from alignkit.train.proving.batches import LONGEST, batch_of
 from alignkit.train.proving.rows import bare, sharded, still
 from alignkit.train.proving.subject import Subject
@@ -171,13 +172,15 @@ def _beside(subject: Subject, load: Callable[[], Any], what: str) -> Finding:
         )
         noise, dtype = log_probs.spread([padded], [live]), model.dtype
     other = load()
-    wrong = _unequal_weights(whole, other)
+    wrong, rounded = _unequal_weights(whole, other)
     device = _place(trainer, other)
     saved = log_probs.alone(other.to(device).eval(), ids.to(device), 1.0).cpu()
     del other
     value = log_probs.spread([saved], [live])
     tolerance = log_probs.allowed(noise, dtype, float(live.abs().max()))
-    note = "" if device == trainer.accelerator.device else f"computed on the {device}"
+    elsewhere = device != trainer.accelerator.device
+    notes = [f"computed on the {device}"] if elsewhere else []
+    note = "; ".join([*notes, *filter(None, [rounded])])
     fault = ""
     if not value <= tolerance:
         fault = f"{what} is another model than the one that was trained"
@@ -194,23 +197,24 @@ def _beside(subject: Subject, load: Callable[[], Any], what: str) -> Finding:
     )
 
 
-def _unequal_weights(live: Any, saved: Any) -> list[str]:
-    """Names of tensors that are not the live ones, to the bit. A merged adapter has none
-    of the live model's: its log-probs tell.
+def _unequal_weights(live: Any, saved: Any) -> tuple[list[str], str]:
+    """Names of tensors that are not the live ones, to the bit, or, where an adapter was
+    merged, to rounding; and a note.
     """
     from peft import PeftModel
 
     if isinstance(live, PeftModel) and not isinstance(saved, PeftModel):
-        return []
+        return merged.unequal(live, saved)
     known, read = live.state_dict(), saved.state_dict()
     trained = {n for n, weight in live.named_parameters() if weight.requires_grad}
     lacking = trained - read.keys()
-    return sorted(lacking) + [
+    differing = [
         name
         for name, tensor in read.items()
         if name not in known
         or not torch.equal(tensor.to(known[name]), known[name].detach())
     ]
+    return sorted(lacking) + differing, ""
 
 
 def _loaded(subject: Subject, source: str) -> Any:
