@@ -231,6 +231,14 @@ def poly(batch, *, epsilon: float = 1.0):
     return -batch.logps + epsilon * (1 - batch.logps.exp())
 
 
+def label_smoothed(batch, *, beta: float = 0.1, smoothing: float = 0.1):
+    """Mitchell, 2023: conservative DPO; refuses what is no share."""
+    if not 0 <= smoothing < 0.5:
+        raise ValueError(f"smoothing is {smoothing}; expected 0 to 0.5")
+    m = beta * margin(batch)
+    return -(1 - smoothing) * F.logsigmoid(m) - smoothing * F.logsigmoid(-m)
+
+
 PUBLISHED = [
     Loss("gspo", gspo, POLICY, normalize=()),
     Loss("cispo", cispo, POLICY),
@@ -252,6 +260,7 @@ PUBLISHED = [
     Loss("simpo", simpo, ("dpo",), normalize=(), reference="none"),
     Loss("orpo", orpo, ("dpo",), normalize=(), reference="none"),
     Loss("rpo", rpo, ("dpo",), normalize=()),
+    Loss("label_smoothed", label_smoothed, ("dpo",), normalize=()),
     Loss("nca", nca, ("dpo",), normalize=()),
     Loss("sppo", sppo, ("dpo",), normalize=()),
     Loss("apo_down", apo_down, ("dpo",), normalize=()),

@@ -26,7 +26,7 @@ from alignkit.conformance.off_policy import (
     tokens,
     values_of,
 )
-from alignkit.conformance.options import numeric_options
+from alignkit.conformance.options import numeric_options, read
 from alignkit.types import Loss
 
 # ratios by which a clip, and no soft gate, has left no gradient
@@ -252,7 +252,9 @@ def options_change(loss: Loss) -> str | None:
     """Every numeric option changes a value or a gradient somewhere."""
     for name, value in numeric_options(loss.function).items():
         others = (value * 2 + 0.05, value / 2, value + 1)
-        if not any(_differs(loss, {name: type(value)(other)}) for other in others):
+        if not any(
+            read(_differs, loss, {name: type(value)(other)}) for other in others
+        ):
             return f"the option {name} changes nothing"
     return None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignkit.conformance import weights
 from alignkit.conformance.check import Note, unless
-from alignkit.conformance.options import numeric_options
+from alignkit.conformance.options import numeric_options, read
 from alignkit.types import Loss, PreferenceBatch
 
 SIDES = ("chosen", "rejected")
@@ -201,9 +201,13 @@ def options_change(loss: Loss) -> str | None:
     for name, value in numeric_options(loss.function).items():
         others = [type(value)(v) for v in (value * 2 + 0.05, value / 2, value + 0.4)]
         pairs = [(gaps, other) for gaps in GAPS for other in others if other != value]
-        if all(slopes(loss, g) == slopes(loss, g, **{name: v}) for g, v in pairs):
+        if not any(read(_differs, loss, g, {name: v}) for g, v in pairs):
             return f"the option {name} changes nothing"
     return None
+
+
+def _differs(loss: Loss, gaps: tuple[float, float], options: Mapping[str, Any]) -> bool:
+    return slopes(loss, gaps) != slopes(loss, gaps, **options)
 
 
 PROPERTIES = {

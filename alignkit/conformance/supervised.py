@@ -15,7 +15,7 @@ from torch import Tensor
 from alignkit.conformance import weights
 from alignkit.conformance.check import unless
 from alignkit.conformance.off_policy import LOGPS, tokens
-from alignkit.conformance.options import numeric_options
+from alignkit.conformance.options import numeric_options, read
 from alignkit.types import Loss, SFTBatch
 
 ENTROPIES = (0.01, 0.2, 0.7, 1.0, 1.6, 3.0)
@@ -78,14 +78,17 @@ def options_change(loss: Loss) -> str | None:
     logps = torch.tensor([LOGPS], dtype=torch.float64)
     entropies = torch.tensor([ENTROPIES], dtype=torch.float64)
     plain = slopes(loss, logps, entropies, {})
+
+    def differs(options: Mapping[str, Any]) -> bool:
+        found = slopes(loss, logps, entropies, options)
+        return not all(
+            torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+            for one, other in zip(plain, found, strict=True)
+        )
+
     for name, value in numeric_options(loss.function).items():
         others = (type(value)(v) for v in (value * 2 + 0.05, value / 2, value + 1))
-        found = (slopes(loss, logps, entropies, {name: other}) for other in others)
-        if all(
-            torch.allclose(one, other, rtol=1e-9, atol=1e-12)
-            for each in found
-            for one, other in zip(plain, each, strict=True)
-        ):
+        if not any(read(differs, {name: other}) for other in others):
             return f"the option {name} changes nothing"
     return None
 

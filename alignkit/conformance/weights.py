@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignkit.conformance.check import Note
 from alignkit.conformance.off_policy import ZERO
-from alignkit.conformance.options import numeric_options
+from alignkit.conformance.options import REFUSED, numeric_options
 from alignkit.types import Loss
 
 # (T,) under these options of the plugin: above 0 where a step does what it should
@@ -60,8 +60,8 @@ def _switch(loss: Loss, weights: Weights) -> str | None:
         for off in OFF:
             try:
                 found = weights({name: type(value)(off)})
-            except (ValueError, ArithmeticError):
-                continue  # the plugin refuses this value
+            except REFUSED:
+                continue
             if float(found.abs().max()) > ZERO and _even(found):
                 return name
     return None
