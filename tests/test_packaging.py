@@ -160,7 +160,8 @@ def test_a_new_reward_in_a_folder_elsewhere_trains_against_the_wheel(
     tests = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(installed)},
+        # the kits of this process are the checkout's
+        env={**os.environ, "PYTHONPATH": str(installed), "ALIGN_MOUNTS": "{}"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -186,3 +187,35 @@ def test_a_new_reward_in_a_folder_elsewhere_trains_against_the_wheel(
     (folder,) = (tmp_path / "runs").iterdir()
     rollouts = (folder / "rollouts" / "step-000001.jsonl").read_text()
     assert '"short_answer"' in rollouts
+
+
+@pytest.mark.slow
+def test_methods_sweeps_and_checks_work_from_the_wheel_in_an_empty_folder(
+    installed: Path, tmp_path: Path
+):
+    def works(*arguments: str) -> str:
+        done = align(installed, tmp_path, *arguments)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    (tmp_path / "rows.jsonl").write_text('{"question": "1+1?", "truth": "2"}\n' * 8)
+    rows = [
+        "--set",
+        "data.train={dataset: jsonl, path: rows.jsonl}",
+        "--set",
+        "evals={}",
+    ]
+    mini = ["--with", "recipes/overlays/mini.yaml", *rows]
+    works("run", "recipes/expert_iteration_math.yaml", *mini, "--folder", "ei")
+    two = ["--set", "launch.processes=2", "--folder", "two"]
+    works("run", "recipes/grpo_math.yaml", *mini, *two)
+    (tmp_path / "sweep.yaml").write_text(
+        "base: grpo_math.yaml\nvariants: {a: {}, b: {train: {learning_rate: 1.0e-4}}}\n"
+        "metric: train/reward\n"
+    )
+    works("sweep", "sweep.yaml", *mini, "--out", "sweeps")
+    (sweep,) = (tmp_path / "sweeps").iterdir()
+    assert "train/reward" in works("compare", str(sweep), "--metric", "train/reward")
+    assert "0 stop" not in works("check", str(sweep))
+    works("plugins", "new", "reward", "short_answer")
+    works("plugins", "check", "short_answer", "--kit", ".")

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from alignkit.errors import InputError, RecipeError, nearest
-from alignkit.recipe import options, tree, yaml
+from alignkit.recipe import options, paths, tree, yaml
 from alignkit.recipe.schema.key import Count, Section
 
 Node = tree.Node
@@ -132,7 +132,11 @@ def read(
         elif bounds != (rule.check is None):
             needs = "either below or above" if rule.metric else "no bound"
             problems.append(f"{at['stop']}: stop: {rule} needs {needs}")
-    base = (path.resolve().parent / file.base).resolve()
+    homes = [path.resolve().parent, *paths.recipe_dirs()]
+    base = next(
+        (home / file.base for home in homes if (home / file.base).is_file()),
+        homes[0] / file.base,
+    ).resolve()
     if not base.is_file():
         close = nearest(base.name, [p.name for p in base.parent.glob("*.yaml")])
         problems.append(f"{at['base']}: base: there is no file {file.base}; {close}")
