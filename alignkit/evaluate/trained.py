@@ -19,8 +19,7 @@ from alignkit.recipe.schema.sections import Eval, Prompt
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
 
-# what a run says of how it is measured, beside maps of settings
-_SINGLE = ("prompt", "reasoning", "shots", "shots_from", "seed")
+_AMOUNTS = ("limit", "samples")  # how much is measured: only typed
 _MAPS = ("options", "data", "sampling")
 
 
@@ -132,13 +131,13 @@ def as_trained(
         how = f"{name}: {run.folder} did not measure it; the eval's own settings{taken}"
         return replace(typed, prompt=typed.prompt or prompt), how
     stated = {**entry.changes, "seed": run.seed}
-    theirs: dict[str, Any] = {key: stated.get(key) for key in (*_MAPS, *_SINGLE)}
+    theirs = {key: value for key, value in stated.items() if key not in _AMOUNTS}
     if entry.reward is not None:
         theirs["options"] = {}  # of the reward, which nothing typed changes
     merged: dict[str, Any] = {
         key: {**theirs[key], **getattr(typed, key)} for key in _MAPS
     }
-    for key in _SINGLE[:-1]:
+    for key in theirs.keys() - {*_MAPS, "seed"}:
         given = getattr(typed, key)
         merged[key] = theirs[key] if given is None else given
     merged["seed"] = run.seed if seed is None else seed

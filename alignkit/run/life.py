@@ -7,14 +7,13 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alignkit.errors import InputError, MissingError
+from alignkit.errors import InputError, MissingError, printable
 from alignkit.run.files import now
 from alignkit.run.locks import alive
 from alignkit.run.manifest import read_manifest
@@ -120,10 +119,8 @@ def beating(
             with writing, contextlib.suppress(InputError, MissingError):
                 said, mine = read_manifest(file), signs()
                 if any(said.get(name) != mine[name] for name in _WHO):
-                    sys.stderr.write(
-                        f"{file.parent} was taken over: this process ends\n"
-                    )
-                    sys.stderr.flush()
+                    told = printable(f"{file.parent} was taken over: this process ends")
+                    os.write(2, f"{told}\n".encode())
                     os._exit(1)
                 update(heartbeat=mine["heartbeat"])
 

@@ -139,11 +139,15 @@ def test_a_done_old_sweep_runs_nothing_again(with_start, tmp_path):
     assert files_of(folder / "runs") == before and len(before) == 4
 
 
+# as 0.1 measured runs, whatever their recipes say of their evals
+PUBLISHED = ("--set", "temperature=0.0", "--seed", 0)
+
+
 def test_an_old_run_answers_as_it_did(here, old_folder):
     old_folder("start")
     old_folder("grpo")
     for model, out in (("start/model", "new/start"), ("grpo", "new/grpo")):
-        asked = ("--model", model, "--limit", 8, "--out", out)
+        asked = ("--model", model, "--limit", 8, "--out", out, *PUBLISHED)
         code, _, err = here("eval", "arithmetic", *asked)
         assert code == 0, err
     answers = samples_of(Path("new/grpo/arithmetic@4"))
@@ -154,7 +158,7 @@ def test_an_old_run_answers_as_it_did(here, old_folder):
 def test_an_old_eval_keeps_its_completions(here, old_folder):
     old_folder("grpo")
     before = samples_of(old_folder("eval") / "arithmetic@4")
-    again = ("--model", "grpo", "--limit", 8, "--out", "eval")
+    again = ("--model", "grpo", "--limit", 8, "--out", "eval", *PUBLISHED)
     code, _, err = here("eval", "arithmetic", *again)
     assert code == 0, err
     assert "8 of 8 completions are kept" in err

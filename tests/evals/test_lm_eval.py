@@ -267,7 +267,7 @@ def test_a_killed_call_goes_on_and_other_examples_are_other_settings(
     assert (
         again["value"] == found["value"] and "5 of 12 completions are kept" in said[0]
     )
-    with pytest.raises(InputError, match="'shots': 1"):
+    with pytest.raises(InputError, match="shots not stated there, 1 now"):
         evaluate(planned("shown", data={"shots": 1}), tiny[0], tmp_path)
 
 
