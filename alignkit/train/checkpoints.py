@@ -197,7 +197,7 @@ class GoOnCallback(TrainerCallback):
         self.run = run
         self.trainer = trainer
         self.checkpoint: Path | None = None
-        self.seconds = 0.0  # of training, before this session
+        self.seconds = 0.0  # of training, before it was resumed
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Optimizer, schedule and weights are those of the checkpoint."""
