@@ -6,7 +6,7 @@ stored outputs, in one run, turn by turn.
 
 Items per second, p50 and p99 per item: the peers one item after the other in this process,
 alignkit's rewards in the worker pool (one worker per processor) and one by one. Each is the
-best of three turns after a warm-up; no verdict is remembered. The ratios at the end are what
+best of three turns after a warm-up, also of every worker; no verdict is remembered. The ratios at the end are what
 is promised.
 """
 
@@ -81,7 +81,7 @@ def pooled(reward: Callable[..., Score], rows: Rows) -> Figures:
     from alignkit.grading import Grader
 
     with Grader() as grader:  # a fresh one, so that nothing is remembered
-        grader.call(reward, [*rows[:50], ("", "5")], 5.0).result()
+        grader.call(reward, rows, 5.0).result()  # every worker has started and imported
         grader._cache.clear()
         started = time.perf_counter()
         graded = grader.call(reward, rows, 5.0).result()
