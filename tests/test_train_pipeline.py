@@ -11,7 +11,7 @@ from alignkit.cli import main
 from alignkit.data.datasets import Datasets
 from alignkit.errors import InputError
 from alignkit.run import Run
-from alignkit.train import pipeline
+from alignkit.train import branch, pipeline
 from alignkit.train.start import create_run
 
 TWO = """\
@@ -109,6 +109,86 @@ def test_stages_that_could_not_all_be_set_aside_are_not_passed_off_as_new(
     )
 
 
+@pytest.fixture
+def done(two, tmp_path):
+    """A run of the pipeline both of whose stages say that they are done."""
+    registry = plugins.load([kits.builtin()])
+    datasets = Datasets(registry)
+    loaded = recipe.load(two, registry=registry)
+    whole = create_run(loaded, registry, datasets, folder=tmp_path / "run")
+    for name, stage in loaded.stages.items():
+        inside = whole.folder / "stages" / name
+        settled = pipeline.resolved(stage, whole.folder, name)
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(recipe.to_yaml(settled))
+        stage = recipe.load(file, registry=registry)
+        begun = create_run(stage, registry, datasets, folder=inside)
+        (inside / "model").mkdir()
+        (inside / "model" / "model.safetensors").write_text(name)
+        begun.finish("done")
+    whole.finish("done")
+    return whole.folder
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stages", "anew"),
+    [
+        ("", "", ["sft", "grpo"], ""),
+        (
+            "tokens: 4",
+            "tokens: 5",
+            ["sft"],
+            "its recipe changed (generation.max_new_tokens)",
+        ),
+        ("drgrpo", "math", ["sft"], "rewards.drgrpo"),
+        ("rows", "", ["sft"], "rows of data.train changed"),
+        ("begun", "", ["sft"], "it is not done"),
+        (
+            "size: 16",
+            "size: 8",
+            None,
+            "stage sft: its recipe changed (data.train.size)",
+        ),
+        ("name: two", "seed: 3\nname: two", None, "(seed)"),
+    ],
+)
+def test_a_pipeline_keeps_the_first_stages_that_another_has_done_alike(
+    two, tmp_path, done, before, after, stages, anew
+):
+    registry = plugins.load([kits.builtin()])
+    if before == "rows":
+        (tmp_path / "rows.jsonl").write_text('{"question": "1=?", "truth": "1"}\n' * 4)
+    elif before == "begun":
+        Run.open(done / "stages" / "grpo").update(status="interrupted")
+    else:
+        two.write_text(two.read_text().replace(before, after, 1))
+    changed = recipe.load(two, registry=registry)
+    datasets = Datasets(registry)
+    if stages is None:
+        with pytest.raises(InputError, match="no stage to keep") as refused:
+            branch.kept_stages(str(done), changed, registry, datasets)
+        assert anew in str(refused.value)
+        return
+    lineage = branch.kept_stages(str(done), changed, registry, datasets)
+    assert lineage["stages"] == stages and anew in lineage["anew"]
+    begun = create_run(changed, registry, datasets, folder=tmp_path / "new")
+    branch.keep(lineage, begun)
+    for name in stages:
+        for file in (done / "stages" / name).rglob("*.*"):
+            copied = begun.folder / file.relative_to(done)
+            assert copied.read_bytes() == file.read_bytes()
+            assert copied.samefile(file) is (file.suffix == ".safetensors")
+
+
+def test_a_pipeline_keeps_nothing_of_another_kind_of_run(two, tmp_path, capsys, done):
+    single = done / "stages" / "sft"
+    assert align(two, "--from", single, "--out", tmp_path / "runs") == 2
+    assert align(tmp_path / "sft.yaml", "--from", done, "--out", tmp_path / "runs") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "this recipe is none" in said and f"--from {done}/stages/NAME" in said
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_only_leaves_the_rest_to_resume_and_from_runs_stages_anew(
@@ -136,6 +216,17 @@ def test_only_leaves_the_rest_to_resume_and_from_runs_stages_anew(
     )
     assert (folder / "stages/sft/manifest.json").read_text() == sft
     assert Run.open(folder).status == "done"
+
+    two.write_text(two.read_text().replace("tokens: 4", "tokens: 5"))
+    other = tmp_path / "other"
+    capsys.readouterr()
+    assert align(two, "--from", folder, "--folder", other) == 0
+    assert (other / "stages/sft/manifest.json").read_text() == sft
+    assert "sft kept of" in capsys.readouterr().out and Run.open(other).status == "done"
+    with pytest.raises(SystemExit) as left:
+        main(["compare", str(folder), str(other)])
+    told = capsys.readouterr()
+    assert left.value.code == 0 and "sft kept of" in " ".join(told.out.split())
 
     changed = json.loads(sft)
     changed["identity"]["parts"]["versions"]["trl"] = "0.1"

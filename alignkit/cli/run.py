@@ -66,8 +66,9 @@ from alignkit.terminal import say
     "--from",
     "first",
     metavar="RUN[@STEP]|STAGE",
-    help="Start from the weights of another run, at a checkpoint's step. With --resume,"
-    " of a pipeline: run this stage and all after it anew.",
+    help="Start from the weights of another run, at a checkpoint's step; of a pipeline:"
+    " keep its first stages that are the same here. With --resume, of a pipeline: run"
+    " this stage and all after it anew.",
 )
 @click.option("--only", metavar="STAGE", help="Of a pipeline: run this stage alone.")
 @click.option(
@@ -111,6 +112,8 @@ def run(
     from alignkit import plan as planning
     from alignkit.data.datasets import Datasets
     from alignkit.run import Run, stopping
+    from alignkit.run.manifest import told
+    from alignkit.train import branch
 
     if stage or join is not None:
         from alignkit.train.children import end_with_parent
@@ -131,12 +134,12 @@ def run(
     if resume is not None:
         Run.open(resume)  # says so when it is no run folder
         recipe = str(resume / "recipe.yaml")
-    lineage = None
+    earlier, lineage = None, None
     if first is not None and resume is None and _is_folder(first):
-        from alignkit.train.branch import origin
-
-        lineage, first = origin(first), None
-        sets = (*sets, f"model.path={json.dumps(lineage['weights'])}")
+        earlier, first = first, None
+        if not branch.is_pipeline(earlier):
+            lineage = branch.origin(earlier)
+            sets = (*sets, f"model.path={json.dumps(lineage['weights'])}")
     whole = not stage and join is None  # else another process speaks to the user
     loaded, registry = load_recipe(str(recipe), overlays, sets, kit, told=whole)
     if (first or only) and loaded.config.method != "pipeline":
@@ -145,6 +148,8 @@ def run(
             " another run to start from, --from gives the folder: RUN or RUN@STEP"
         )
     datasets = Datasets(registry)
+    if earlier is not None and lineage is None:
+        lineage = branch.kept_stages(earlier, loaded, registry, datasets)
     # a pipeline has planned its stages, a launcher its processes
     warnings: list[str] = []
     if whole:
@@ -169,6 +174,10 @@ def run(
     out_console = console(as_json)
     for text in warnings:
         say(out_console, f"warning: {text}")
+    if lineage is not None:
+        say(out_console, told(lineage))
+        if lineage.get("anew"):
+            say(out_console, f"run anew: {lineage['anew']}")
     outcome = start(loaded, registry, datasets, options, out_console)
     if outcome.interrupted:
         # the one that started this process says how to go on

@@ -13,6 +13,7 @@ from alignkit.report.collect import Collection
 from alignkit.report.proofs import waived
 from alignkit.report.results import Result, correct, results_of
 from alignkit.report.runs import RunData
+from alignkit.run.manifest import told
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def compare(
     notes = [
         *collection.notes,
         *_waived(collection),
+        *_lineage(collection),
         *_read_me(rows, chosen),
         *notes,
         *comparability.other_differences(runs),
@@ -185,6 +187,16 @@ def _read_me(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
             f"{listing(training)}: the mean over the last tenth of the logged values."
         )
     return notes
+
+
+def _lineage(collection: Collection) -> list[str]:
+    """Of runs that begin with another's work: which."""
+    return [
+        f"{variant.label} (seed {run.seed}): {told(run.manifest['lineage'])}."
+        for variant in collection.variants
+        for run in variant.runs
+        if "lineage" in run.manifest
+    ]
 
 
 def _waived(collection: Collection) -> list[str]:

@@ -19,6 +19,20 @@ class Identity(TypedDict, total=False):
     not_covered: list[str]
 
 
+class Lineage(TypedDict, total=False):
+    """The run that this one starts from (`--from`): from its `weights` at a step, or,
+    a pipeline, with its first `stages`; `anew` says why the next one is not kept.
+    """
+
+    run: str
+    name: str | None
+    fingerprint: str | None
+    step: int | None
+    weights: str
+    stages: list[str]
+    anew: str
+
+
 class Manifest(TypedDict, total=False):
     """The fields that alignkit reads back; a manifest may hold more."""
 
@@ -38,6 +52,15 @@ class Manifest(TypedDict, total=False):
     timings: dict[str, Any]
     training: dict[str, Any]
     resumed: list[str]
+    lineage: Lineage
+
+
+def told(lineage: Lineage) -> str:
+    """Where a run starts, in words."""
+    run, step = lineage.get("run", "another run"), lineage.get("step")
+    if "stages" in lineage:
+        return f"{', '.join(lineage['stages'])} kept of {run}"
+    return f"starts from {run}" + ("" if step is None else f" at step {step}")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

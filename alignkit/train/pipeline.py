@@ -51,7 +51,7 @@ def check(
             " --only"
         )
     if only is not None:
-        _resolved(recipe.stages[only], folder, only)
+        resolved(recipe.stages[only], folder, only)
     if first is None or folder is None:
         return
     for name in names[: names.index(first)]:
@@ -62,7 +62,7 @@ def check(
                 f"stage {name} comes before {first} and is not done; go on with {again}"
             )
         stage = recipe.stages[name]
-        stage = replace(stage, resolved=_resolved(stage, folder, name))
+        stage = replace(stage, resolved=resolved(stage, folder, name))
         now = provenance.of_run(stage, registry, datasets)
         if changed := provenance.changes(run.Run.open(inside).manifest, now):
             anew = kits.command(registry.kits, "run", folder / "recipe.yaml")
@@ -102,7 +102,7 @@ def execute(
         console.rule(f"stage {name}")
         file = folder.folder / "stages" / f"{name}.yaml"
         run.atomic_write(
-            file, to_yaml(_resolved(recipe.stages[name], folder.folder, name))
+            file, to_yaml(resolved(recipe.stages[name], folder.folder, name))
         )
         run_stage(name, file, inside, registry, folder.folder)
     if any(status(folder.folder / "stages" / name) != "done" for name in names):
@@ -129,10 +129,14 @@ def set_aside(recipe: Recipe, folder: Path, first: str) -> None:
                 )
 
 
-def _resolved(stage: Recipe, pipeline: Path | None, name: str) -> dict[str, Any]:
-    """The stage's recipe, with the run of an earlier stage in the place of `stage:…`."""
-    resolved = json.loads(json.dumps(stage.resolved))
-    path = resolved["model"].get("path") or ""
+def resolved(stage: Recipe, pipeline: Path | None, name: str) -> dict[str, Any]:
+    """The stage's recipe, with the run of an earlier stage in the place of `stage:…`.
+
+    Raises:
+        InputError: that stage is not done.
+    """
+    config: dict[str, Any] = json.loads(json.dumps(stage.resolved))
+    path = config["model"].get("path") or ""
     if path.startswith("stage:"):
         needed = path.removeprefix("stage:")
         before = pipeline / "stages" / needed if pipeline is not None else None
@@ -141,5 +145,5 @@ def _resolved(stage: Recipe, pipeline: Path | None, name: str) -> dict[str, Any]
                 f"stage {name} starts from stage {needed}, which is not done; run that"
                 " first"
             )
-        resolved["model"]["path"] = str(before.resolve())
-    return resolved
+        config["model"]["path"] = str(before.resolve())
+    return config

@@ -13,7 +13,7 @@ from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
 from alignkit.recipe.schema import ExpertIteration, Pipeline
 from alignkit.run import Run
 from alignkit.terminal import say
-from alignkit.train import iterate, launch, pipeline, training
+from alignkit.train import branch, iterate, launch, pipeline, training
 from alignkit.train.watchers import Watchers
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from alignkit.data.datasets import Datasets
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
+    from alignkit.run.manifest import Lineage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Options:
 
     `root` and `folder`: where its folder is made, exactly or below. `resume`: the run
     to go on with; `take_over`: also when it cannot be told whether its process lives.
-    `lineage`: the run whose weights it starts from. `first`, `only`: of a pipeline, the
+    `lineage`: the run whose weights it starts from, or whose stages are kept. `first`, `only`: of a pipeline, the
     stage from which all are run anew and the one stage to run.
 
     Of a process that another alignkit process started: `stage` says that it works on a
@@ -47,7 +48,7 @@ class Options:
     join: Path | None = None
     goes_on: bool = False
     take_over: bool = False
-    lineage: dict[str, Any] | None = None
+    lineage: Lineage | None = None
 
     @property
     def started_by_another(self) -> bool:
@@ -107,6 +108,7 @@ def _folder(
         run = create_run(recipe, registry, datasets, options.root, options.folder)
         if options.lineage is not None:
             run.update(lineage=options.lineage)
+            branch.keep(options.lineage, run)
         for note in run.manifest["identity"]["not_covered"]:
             say(console, f"its changes would not be seen: {note}")
         return run
