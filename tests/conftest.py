@@ -8,7 +8,7 @@ import platform
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -22,11 +22,13 @@ import pytest
 
 from alignkit import kits
 
-# A shell's background job has Ctrl-C ignored, and so would every process that a test
-# starts and interrupts.
+# A shell's background job has Ctrl-C ignored, what nohup starts a hangup, and so would
+# every process that a test starts and signals.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 kits.mount(kits.builtin())
 MOUNTS = os.environ["ALIGN_MOUNTS"]
+BUILTIN = f"{kits.__name__}.{kits.BUILTIN}"
 OLD = Path(__file__).parent / "data" / "v01"
 OLD_TIME = 1_750_000_000  # of the files there: 0.1 knew a model by its files' times
 
@@ -77,9 +79,18 @@ def old_folder(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture(autouse=True)
-def _own_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kits that a test mounts are not passed on to the next one."""
+def _own_mounts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kits that a test mounts are not passed on to the next one, nor is a copy of the
+    built-in one, whose modules would stand beside those that tests have imported.
+    """
     monkeypatch.setenv("ALIGN_MOUNTS", MOUNTS)
+    own = sys.modules[BUILTIN]
+    modules = {name: m for name, m in sys.modules.items() if name.startswith(BUILTIN)}
+    yield
+    if sys.modules[BUILTIN] is not own:
+        for name in [name for name in sys.modules if name.startswith(BUILTIN)]:
+            del sys.modules[name]
+        sys.modules.update(modules)
 
 
 @pytest.fixture(autouse=True)
