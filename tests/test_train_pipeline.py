@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from alignkit import kits, plugins, recipe
 from alignkit.cli import main
 from alignkit.data.datasets import Datasets
-from alignkit.errors import InputError
+from alignkit.errors import InputError, WorkError
 from alignkit.run import Run
-from alignkit.train import branch, pipeline
+from alignkit.train import branch, children, pipeline
 from alignkit.train.start import create_run
 
 TWO = """\
@@ -187,6 +188,24 @@ def test_a_pipeline_keeps_nothing_of_another_kind_of_run(two, tmp_path, capsys, 
     said = " ".join(capsys.readouterr().err.split())
     assert "this recipe is none" in said and f"--from {done}/stages/NAME" in said
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_work_that_is_done_is_done_although_its_process_aborts_at_exit(
+    tmp_path, monkeypatch, done
+):
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "aborts.py").write_text(
+        "import atexit, os\natexit.register(os.abort)\n"
+    )
+    monkeypatch.setenv("ALIGN_KITS", str(tmp_path))
+    registry = plugins.load([kits.builtin()])
+    run = ["plugins", "list"], registry, "stage a", tmp_path / "log.txt", tmp_path
+    ends = (
+        contextlib.nullcontext() if done else pytest.raises(WorkError, match="stage a")
+    )
+    with ends:
+        children.child(*run, done=lambda: done)
 
 
 @pytest.mark.slow

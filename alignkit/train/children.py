@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,14 +51,24 @@ def run_stage(
         f"stage {name}",
         inside / "log.txt",
         resume,
+        done=lambda: status(inside) == "done",
     )
 
 
 def child(
-    arguments: Sequence[str], registry: Registry, what: str, log: Path, resume: Path
+    arguments: Sequence[str],
+    registry: Registry,
+    what: str,
+    log: Path,
+    resume: Path,
+    *,
+    done: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run an align command in a process of its own, which has the kits that are mounted
     here, and imports nothing of the current folder. It ends when this process is killed.
+
+    `done`: whether its work is done, however it ended: libraries abort, and signals
+    kill, while the interpreter is torn down.
 
     Raises:
         WorkError: it failed. MissingError: it lacked something, such as room on the
@@ -69,6 +79,8 @@ def child(
     command = [sys.executable, "-P", "-m", "alignkit.cli", *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     code = wait(process)
+    if code and done():
+        return
     if code in (130, 143):
         raise KeyboardInterrupt
     if code:
