@@ -70,6 +70,23 @@ def test_advantages_come_again_from_the_stored_rewards(tmp_path, method, more):
     assert found["check"] < 1e-5
     lines = (tmp_path / "run/rollouts/step-000001.jsonl").open()
     assert any(json.loads(line)["advantage"] for line in lines)
+    # both files go on where they stand
+    kit = [
+        "--kit",
+        str(tmp_path / "kit"),
+        "--reward",
+        "letters",
+        "--reward",
+        "remainder",
+    ]
+    out = tmp_path / "graded.jsonl"
+    asked = ["grade", str(tmp_path / "run"), *kit, "--out", str(out), "--label", "4"]
+    for said in ("4 rows of", "16 rows were graded before"):
+        done = CliRunner().invoke(cli, asked)
+        assert done.exit_code == 0 and said in done.output, done.output
+    assert len(out.read_text().splitlines()) == 16
+    [first, *_] = map(json.loads, (tmp_path / "run/labels.jsonl").open())
+    assert first["place"].startswith("step ") and first["label"] is None
     # the decider graded anew is the run's own reward: nothing would have changed
     for step in found["steps"]:
         assert step["letters"]["turned"] == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,22 +12,22 @@ from alignkit.cli.common import (
     allow_option,
     console,
     counts,
-    hold,
     json_option,
     kit_option,
     load_registry,
     print_json,
-    progress,
     typed_rewards,
 )
-from alignkit.cli.grade_run import grade_run
+from alignkit.cli.grade_run import grade_run, regraded, show_steps
+from alignkit.cli.label import labelled, show_errors
 from alignkit.cli.sources import apart
 from alignkit.errors import InputError
-from alignkit.run import stopping
-from alignkit.terminal import echo, say
+from alignkit.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from alignkit.grading.stored import GradedRow
 
 SHOWN = 10  # problems and disagreements that are printed
 
@@ -68,6 +67,13 @@ SHOWN = 10  # problems and disagreements that are printed
     is_flag=True,
     help="Every row on which the rewards disagree, of a run with its text.",
 )
+@click.option(
+    "--label",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Draw N rows, let a person say which are right, and say by them how wrong each"
+    " reward is.",
+)
 @kit_option
 @allow_option
 @json_option
@@ -80,25 +86,31 @@ def grade(
     out: str | None,
     explain: int | None,
     disagreements: bool,
+    label: int | None,
     kit: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Grade stored outputs: the rows of FILE (.jsonl, .json, .csv, .tsv, .parquet),
     with one or more rewards; or all rollouts of a RUN, and what these rewards would have
     made of its advantages.
+
+    With --label the labels are kept beside FILE, in FILE.labels.jsonl, or in
+    RUN/labels.jsonl; a person goes on with them, in the terminal or with an editor, by
+    the same command.
     """
     if disagreements and len(specs) < 2:
         raise InputError("--disagreements: two rewards or more can disagree")
     if Path(file).is_dir():
-        if out or explain or truth_field:
+        if explain or truth_field:
             raise InputError(
-                f"{file} is a folder of a run: --out, --explain and --truth-field are"
-                " for files of rows"
+                f"{file} is a folder of a run: --explain and --truth-field are for files"
+                " of rows"
             )
-        return grade_run(Path(file), specs, kit, disagreements, as_json)
+        return grade_run(Path(file), specs, kit, disagreements, as_json, out, label)
     from alignkit.data.files import count_lines, file_rows
     from alignkit.data.rows import read_conversations
     from alignkit.evaluate.grades import explain_row, summarize_grades
+    from alignkit.graders import by_step
     from alignkit.grading import Grader, stored
 
     total = count_lines(Path(file))
@@ -109,41 +121,32 @@ def grade(
     rows = stored.gradable(read, fields, rewards.values())
     if out:
         apart(Path(out), file)
-    if out and explain is None:
-        hold(Path(out))
-    with Grader() as grader:
-        if explain is not None:
-            row = stored.row_at(file, rows, explain)
+    if explain is not None:
+        row = stored.row_at(file, rows, explain)
+        with Grader() as grader:
             [[graded]] = stored.regrade([row], rewards, grader, fields)
-            show_one(explain, explain_row(graded), as_json)
-            return 0
-        done = stored.graded_before(Path(out), rows, list(rewards)) if out else []
-        if done:
-            echo(f"{len(done)} rows were graded before", err=True)
-        started = time.perf_counter()
-        try:
-            with progress("grade") as report:
-                for batch in stored.regrade(rows, rewards, grader, fields):
-                    if out:
-                        stored.append_graded(Path(out), batch)
-                    done += batch
-                    report("rows", len(done), total)
-        except KeyboardInterrupt:
-            hint = "with --out FILE it could go on from here"
-            if out:
-                hint = "run the same command again to go on"
-            echo(f"interrupted after {len(done)} rows; {hint}", err=True)
-            return stopping.exit_code()
-        seconds = time.perf_counter() - started
+        show_one(explain, explain_row(graded), as_json)
+        return 0
+    done, seconds = regraded(rows, rewards, fields, out, total)
     summary = summarize_grades(file, list(rewards), done, seconds)
+    if all(type(each.stored.row.get("step")) is int for each in done):
+        summary["steps"] = by_step(done, list(rewards), None)
+    summary |= labelled(Path(file), done, rewards, fields, _line, label, as_json)
     if as_json:
         print_json(summary)
     else:
         show(summary, console(), None if disagreements else SHOWN)
+        if "steps" in summary and disagreements:
+            show_steps(summary["steps"], list(rewards), console())
+        show_errors(summary, console())
     if summary["problems"]:
         return 2
     crashed = any("error" in entry["status"] for entry in summary["rewards"].values())
     return 1 if crashed else 0
+
+
+def _line(row: GradedRow) -> str:
+    return f"line {row.stored.number}"
 
 
 def show(summary: Mapping[str, Any], screen: Console, most: int | None = SHOWN) -> None:

@@ -3,6 +3,6 @@ would have done to the advantages.
 """
 
 from alignkit.graders.advantages import Recomputed
-from alignkit.graders.differences import by_step, graded_run, summary
+from alignkit.graders.differences import by_step, place, rollouts, summary
 
-__all__ = ["Recomputed", "by_step", "graded_run", "summary"]
+__all__ = ["Recomputed", "by_step", "place", "rollouts", "summary"]

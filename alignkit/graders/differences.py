@@ -8,32 +8,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from alignkit.errors import InputError
 from alignkit.graders.advantages import Recomputed
 from alignkit.grading.bound import BoundReward
-from alignkit.grading.grader import Grader
-from alignkit.grading.stored import Fields, GradedRow, gradable, regrade
+from alignkit.grading.stored import Fields, GradedRow, StoredRow, gradable
 from alignkit.records import Record, browse
 from alignkit.run.rows import Row
 
 RIGHT = 1e-6  # an advantage beyond it, above or below 0, pushes
 
 
-def graded_run(
-    record: Record, rewards: Mapping[str, BoundReward], grader: Grader
-) -> Iterator[list[GradedRow]]:
-    """Batches of the rollouts in the order of training, with their new grades.
-
-    Raises:
-        InputError: the run has no rollouts.
-    """
-    if not browse.steps(record):
-        raise InputError(f"{record.folder} holds no rollouts ({record.method})")
+def rollouts(record: Record, rewards: Mapping[str, BoundReward]) -> Iterator[StoredRow]:
+    """The rollouts in the order of training, to be graded anew."""
     rows = enumerate(browse.rows(record), 1)
     numbered = ((n, f"rollout {n}", {**row}, "") for n, row in rows)
-    yield from regrade(
-        gradable(numbered, Fields(), rewards.values()), rewards, grader, Fields()
-    )
+    return gradable(numbered, Fields(), rewards.values())
+
+
+def place(row: GradedRow) -> str:
+    """Where a rollout stands in its run."""
+    step, group, sample = (row.stored.row[k] for k in ("step", "group", "sample"))
+    return f"step {step}, group {group}, sample {sample}"
 
 
 def by_step(
@@ -44,10 +38,11 @@ def by_step(
     have pushed another way, and the mean change of an advantage.
     """
     whole = [each for each in graded if each.grades]
+    whole.sort(key=lambda each: each.stored.row["step"])
     found = []
     for step, group in groupby(whole, key=lambda each: each.stored.row["step"]):
         rows = sorted(
-            group, key=lambda e: (e.stored.row["group"] or 0, e.stored.number)
+            group, key=lambda e: (e.stored.row.get("group") or 0, e.stored.number)
         )
         entry: dict[str, Any] = {"step": step, "n": len(rows)}
         entry["differ"] = sum(map(differ, rows))
@@ -120,7 +115,9 @@ def _rewards(rows: Sequence[Row], name: str) -> list[float]:
 
 def _size(rows: Sequence[Row]) -> int:
     """Completions of a group, where all groups are whole; else 0."""
-    sizes = {len(list(group)) for _, group in groupby(rows, lambda row: row["group"])}
+    sizes = {
+        len(list(group)) for _, group in groupby(rows, lambda row: row.get("group"))
+    }
     return sizes.pop() if len(sizes) == 1 else 0
 
 

@@ -106,6 +106,12 @@ def _field(row: Mapping[str, object], fields: Fields, name: str) -> str:
     }[name]
 
 
+def values_of(row: Mapping[str, Any], fields: Fields) -> tuple[Any, Any, Any]:
+    """The response, the truth and the prompt of a row."""
+    truth = row.get(_field(row, fields, "truth"))
+    return row.get(fields.response, ""), truth, row.get(fields.prompt)
+
+
 def regrade(
     rows: Iterable[StoredRow],
     rewards: Mapping[str, BoundReward],
@@ -118,9 +124,8 @@ def regrade(
     waiting: deque[tuple[list[StoredRow], dict[str, Grading]]] = deque()
     for batch in _batches(rows):
         good = [stored.row for stored in batch if not stored.problem]
-        responses = [row.get(fields.response, "") for row in good]
-        truths = [row.get(_field(row, fields, "truth")) for row in good]
-        prompts = [row.get(fields.prompt) for row in good]
+        values = [values_of(row, fields) for row in good]
+        responses, truths, prompts = ([each[n] for each in values] for n in range(3))
         metadatas = [row.get("metadata", {}) for row in good]
         started = {
             label: grader.submit(reward, responses, truths, prompts, metadatas)

@@ -10,6 +10,7 @@ from typing import Any
 from alignkit.errors import InputError, listing, nearest
 from alignkit.report import comparability
 from alignkit.report.collect import Collection
+from alignkit.report.labelled import gains
 from alignkit.report.proofs import waived
 from alignkit.report.results import Result, correct, results_of
 from alignkit.report.runs import RunData
@@ -106,6 +107,7 @@ def compare(
         *_lineage(collection),
         *_read_me(rows, chosen),
         *notes,
+        *(note for m in chosen for note in gains(m, finished, columns[m])),
         *comparability.other_differences(runs),
     ]
     return Comparison(

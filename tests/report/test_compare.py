@@ -565,3 +565,48 @@ def test_rewards_of_other_code_are_measured_differently(make, kind):
         in str(caught.value)
     )
     assert said in str(caught.value)
+
+
+def labelled(path, right, wrong):
+    """A sheet by which `math` was wrong on some of the 100 rows that it calls right."""
+    row = {"verdicts": {"math": True}, "population": 100, "time": None}
+    said = ["right"] * right + ["wrong"] * wrong
+    path.write_text(
+        "".join(
+            json.dumps({**row, "id": str(n), "label": label}) + "\n"
+            for n, label in enumerate(said)
+        )
+    )
+
+
+@pytest.mark.parametrize("beside", ["samples", "rollouts"])
+@pytest.mark.parametrize(("wrong", "words"), [(0, "exceeds"), (40, "does not exceed")])
+def test_it_is_said_whether_a_gain_exceeds_the_error_of_its_grader(
+    make, beside, wrong, words
+):
+    grader = {"grader": {"name": "math", "sha256": "1"}}
+    folders = [
+        make.run(name, 0, accuracy, recipe={"loss": {"name": name}}, provenance=grader)
+        for name, accuracy in (("a", 0.4), ("b", 0.6))
+    ]
+    eval_folder = folders[1] / "evals" / "math@20"
+    file = {
+        "samples": eval_folder / "samples.jsonl.labels.jsonl",
+        "rollouts": folders[1] / "labels.jsonl",
+    }[beside]
+    labelled(file, 100 - wrong, wrong)
+    notes = compare(collect(folders), [METRIC]).notes
+    [note] = [note for note in notes if "grader 'math'" in note]
+    assert f" {words} what errors" in note and "100 labels" in note
+    assert str(file) in note
+
+
+@pytest.mark.parametrize("content", ["", "[]\n", '{"id": 3}\n', "\x00"])
+def test_damaged_labels_cost_no_comparison(make, content):
+    grader = {"grader": {"name": "math", "sha256": "1"}}
+    folders = [
+        make.run(name, 0, recipe={"loss": {"name": name}}, provenance=grader)
+        for name in ("a", "b")
+    ]
+    (folders[0] / "labels.jsonl").write_text(content)
+    assert compare(collect(folders), [METRIC]).rows
