@@ -53,15 +53,11 @@ def _ask(file: Path, sheet: list[dict[str, Any]]) -> None:
     from alignkit.run import now, write_rows
 
     screen = console()
-    at = _next(sheet, 0)
-    whole = False
-    with _keyboard():
+    at, whole = _next(sheet, 0), False
+    with _keyboard(), contextlib.suppress(KeyboardInterrupt):
         while at < len(sheet):
             _show(screen, sheet, at, whole)
-            try:
-                key = os.read(sys.stdin.fileno(), 1).decode(errors="replace").lower()
-            except KeyboardInterrupt:
-                key = "q"
+            key = os.read(sys.stdin.fileno(), 1).decode(errors="replace").lower()
             whole = key == "m"
             if key in ("q", ""):
                 break
