@@ -54,6 +54,7 @@ _HOME = {
     "masked_normalize": "alignkit.functional",
     "breakdown": "alignkit.evaluate.summary",
     "read_file": "alignkit.data",
+    "read_messages": "alignkit.data.conversations",
     "read_rows": "alignkit.data",
     "runs": "alignkit.notebook",
     "truth_texts": "alignkit.grading.truths",

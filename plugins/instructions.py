@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from alignkit import DatasetSource, InputError, hookimpl, read_rows
+from alignkit import DatasetSource, InputError, hookimpl, read_messages, read_rows
 
 
 def load(
@@ -29,7 +29,11 @@ def load(
 def _row(row: dict[str, Any], number: int) -> dict[str, Any]:
     messages = row.get("messages")
     if isinstance(messages, list) and len(messages) > 1:
-        found = {"question": messages[0]["content"], "response": messages[1]["content"]}
+        try:
+            asked, said, *_ = read_messages(messages[:2])
+        except InputError as error:
+            raise InputError(f"instructions row {number}: {error}") from error
+        found = {"question": asked["content"], "response": said["content"]}
     else:
         found = {
             "question": row.get("question", row.get("prompt")),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Literal
 
-from alignkit import DatasetSource, InputError, hookimpl, read_rows
+from alignkit import DatasetSource, InputError, hookimpl, read_messages, read_rows
 
 
 def load(
@@ -40,14 +40,15 @@ def _answers(rows: Any, turns: str) -> Iterator[dict[str, Any]]:
                 f"SmolTalk row {number}: expected a list of `messages`, got"
                 f" {sorted(row)}"
             )
+        try:
+            messages = read_messages(messages)
+        except InputError as error:
+            raise InputError(f"SmolTalk row {number}: {error}") from error
         answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i]
         for i in answers if turns == "each" else answers[-1:]:
-            prompt = [
-                {"role": m["role"], "content": m["content"]} for m in messages[:i]
-            ]
             yield {
                 "id": f"smoltalk-{number - 1}-{i}",
-                "prompt": prompt,
+                "prompt": messages[:i],
                 "response": messages[i]["content"],
             }
 

@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from alignkit import DatasetSource, InputError, hookimpl, read_rows
+from alignkit import DatasetSource, InputError, hookimpl, read_messages, read_rows
 
 _SPLITS = {"train": "train_prefs", "test": "test_prefs"}
 
@@ -26,11 +26,12 @@ def load(*, split: str = "train", path: str | None = None) -> list[dict[str, Any
 
 
 def _row(row: dict[str, Any], number: int) -> dict[str, Any]:
-    question, best = (
-        row.get("prompt", row.get("question")),
-        row.get("chosen", row.get("reference")),
-    )
-    chosen = _text(best)
+    question = row.get("prompt", row.get("question"))
+    try:
+        earlier, chosen = _side(row.get("chosen", row.get("reference")))
+        _, rejected = _side(row.get("rejected"))
+    except InputError as error:
+        raise InputError(f"UltraFeedback row {number}: {error}") from error
     if not isinstance(question, str) or not isinstance(chosen, str):
         raise InputError(
             f"UltraFeedback row {number}: expected `prompt` and `chosen`, got"
@@ -38,17 +39,17 @@ def _row(row: dict[str, Any], number: int) -> dict[str, Any]:
         )
     found = {"id": f"ultrafeedback-{number - 1}", "question": question, "truth": chosen}
     found |= {"chosen": chosen, "response": chosen, "reference": chosen}
-    if isinstance(best, list) and len(best) > 2:
-        found["prompt"] = [
-            {"role": m["role"], "content": m["content"]} for m in best[:-1]
-        ]
-    rejected = _text(row.get("rejected"))
+    if len(earlier) > 1:
+        found["prompt"] = earlier
     return found | ({"rejected": rejected} if isinstance(rejected, str) else {})
 
 
-def _text(answer: Any) -> Any:
-    """The last message of a conversation, or the text itself."""
-    return answer[-1].get("content") if isinstance(answer, list) and answer else answer
+def _side(answer: Any) -> tuple[list[dict[str, str]], Any]:
+    """The messages before the answer, where it is a conversation, and its text."""
+    if not isinstance(answer, list) or not answer:
+        return [], answer
+    *earlier, last = read_messages(answer)
+    return earlier, last["content"]
 
 
 @hookimpl

@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from alignkit import kits, plugins
 from alignkit.cli import main
 from alignkit.data import json_text, read_rows
 from alignkit.data.conversations import flattened
@@ -225,6 +226,62 @@ def test_what_is_no_text_of_a_conversation_is_refused_by_its_line(
     row = {**chat(TALK), "tools": [{"name": "add"}]}
     with pytest.raises(InputError, match="has `tools`"):
         flattened(row)
+
+
+ANSWER = {"role": "assistant", "content": "2"}
+QUESTION = {"role": "user", "content": "1+1?"}
+
+
+@pytest.mark.parametrize(
+    ("more", "prompt"),
+    [
+        ({}, {"prompt": [QUESTION], "question": "1+1?"}),
+        ({"prompt": "1+1?"}, {"prompt": "1+1?"}),
+        ({"question": "1+1?"}, {"question": "1+1?"}),
+    ],
+)
+def test_a_preference_of_messages_becomes_texts(more, prompt):
+    other = {"role": "assistant", "content": "3", "reasoning_content": "hm"}
+    row = {"chosen": [QUESTION, ANSWER], "rejected": [QUESTION, other], "id": 4, **more}
+    texts = {"chosen": "2", "rejected": "<think>\nhm\n</think>\n\n3", "id": 4}
+    assert flattened(row) == {**texts, **prompt}
+    explicit = {"prompt": [QUESTION], "chosen": [ANSWER], "rejected": [ANSWER]}
+    assert flattened(explicit) == {"prompt": [QUESTION], "chosen": "2", "rejected": "2"}
+
+
+def test_several_turns_before_a_preference_are_its_prompt():
+    before = [QUESTION, ANSWER, {"role": "user", "content": "Sure?"}]
+    row = {"prompt": "1+1?", "chosen": [*before, ANSWER], "rejected": [*before, ANSWER]}
+    assert flattened(row) == {"prompt": before, "chosen": "2", "rejected": "2"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "says"),
+    [
+        ([QUESTION, ANSWER], [{**QUESTION, "content": "x"}, ANSWER], "other questions"),
+        ([QUESTION], [ANSWER], "`chosen` does not end with an answer"),
+        ([], [ANSWER], "`chosen` does not end with an answer"),
+        (
+            [ANSWER],
+            [{**ANSWER, "tool_calls": CALL}],
+            "`rejected`: message 1 has `tool_",
+        ),
+    ],
+)
+def test_sides_of_a_preference_that_cannot_be_texts_are_refused(chosen, rejected, says):
+    with pytest.raises(InputError, match=says):
+        flattened({"chosen": chosen, "rejected": rejected})
+
+
+@pytest.mark.parametrize("dataset", ["smoltalk", "instructions", "ultrafeedback"])
+def test_data_sets_of_conversations_drop_no_tool_call(tmp_path, dataset):
+    registry = plugins.load([kits.builtin()])
+    talk = [QUESTION, {**ANSWER, "tool_calls": CALL}]
+    row = {"messages": talk, "prompt": "1+1?", "chosen": talk, "rejected": talk}
+    (tmp_path / "rows.jsonl").write_text(lines([row]))
+    load = registry.get("dataset", dataset).value.load
+    with pytest.raises(InputError, match="row 1: message 2 has `tool_calls`"):
+        list(load(path=str(tmp_path / "rows.jsonl")))
 
 
 def test_conversations_are_graded_split_and_measured(align, tmp_path):

@@ -37,13 +37,14 @@ def flattened(row: dict[str, Any]) -> dict[str, Any]:
         InputError: what cannot be read as text: a tool's call, an image, an unknown
             role. It names the message.
     """
+    row = _preference(row)
     name = next((name for name in COLUMNS if isinstance(row.get(name), list)), None)
     asked = any(row.get(column) is not None for column in QUESTION_OR_PROMPT)
     answered = any(row.get(column) is not None for column in ("response", "chosen"))
     if name is None or (asked and answered):
         return row
     _refuse_tools(row)
-    messages = [_message(entry, n) for n, entry in enumerate(row[name], 1)]
+    messages = read_messages(row[name])
     others = {key: value for key, value in row.items() if key != name}
     if messages and isinstance(row.get("system"), str) and row["system"].strip():
         if messages[0]["role"] != "system":
@@ -63,6 +64,46 @@ def flattened(row: dict[str, Any]) -> dict[str, Any]:
             _thought(row[name][-1]), messages[-1]["content"]
         )
     return found
+
+
+def read_messages(entries: Sequence[object]) -> list[dict[str, str]]:
+    """The messages of a conversation, each with `role` and `content`, as texts.
+
+    Raises:
+        InputError: see `flattened`.
+    """
+    return [_message(entry, number) for number, entry in enumerate(entries, 1)]
+
+
+def _preference(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with texts in the place of a `chosen` and a `rejected` that are lists of
+    messages; what stands in both before the answer is the prompt.
+
+    Raises:
+        InputError: a side does not end with an answer, or their questions differ.
+    """
+    sides = {n: row[n] for n in ("chosen", "rejected") if isinstance(row.get(n), list)}
+    if not sides:
+        return row
+    _refuse_tools(row)
+    answers: dict[str, str] = {}
+    asked: list[dict[str, str]] | None = None
+    for name, entries in sides.items():
+        try:
+            messages = read_messages(entries)
+        except InputError as error:
+            raise InputError(f"`{name}`: {error}") from error
+        if not messages or messages[-1]["role"] != "assistant":
+            raise InputError(f"`{name}` does not end with an answer of the assistant")
+        if asked is not None and asked != messages[:-1]:
+            raise InputError("`chosen` and `rejected` answer other questions")
+        asked = messages[:-1]
+        answers[name] = with_thought(_thought(entries[-1]), messages[-1]["content"])
+    # with the question alone the row's own column says all
+    if not asked or (len(asked) == 1 and any(row.get(c) for c in QUESTION_OR_PROMPT)):
+        return {**row, **answers}
+    one = {"question": asked[0]["content"]} if len(asked) == 1 else {}
+    return {**one, **row, **answers, "prompt": asked}
 
 
 def _refuse_tools(row: Mapping[str, Any]) -> None:
