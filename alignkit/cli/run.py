@@ -194,7 +194,7 @@ def run(
     elif not stage and done.writes:
         from alignkit.report import summary
 
-        summary.print_run(done, loaded.config, evals, out_console)
+        summary.print_run(done, loaded, evals, registry.kits, warnings, out_console)
     return 0
 
 

@@ -1,16 +1,15 @@
-"""Figures of a comparison and of a run."""
+"""Figures of a comparison."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alignkit.report import looks
 from alignkit.report.collect import Collection, Variant
 from alignkit.report.curves import Curve, curve, logged_points, window
-from alignkit.report.runs import RunData
 from alignkit.report.tables import FORCED
 
 if TYPE_CHECKING:
@@ -70,7 +69,6 @@ def curves(
     *,
     columns: int,
     warning: str = "",
-    caption: str | None = None,
 ) -> Figure:
     """One panel per (metric, axis), the axis `step`, `tokens` or `seconds`; panels
     without data are left out.
@@ -108,41 +106,9 @@ def curves(
             axes.set_ylabel(looks.label(metric))
     for axes in grid.flat[len(data) :]:
         figure.delaxes(axes)
-    if caption is None:
-        caption = _curves_caption(variants, [metric for metric, _ in data])
+    caption = _curves_caption(variants, [metric for metric, _ in data])
     looks.caption(figure, caption, warning)
     return figure
-
-
-def learning_curve(
-    stages: Mapping[str, Sequence[Mapping[str, Any]]], stem: Path
-) -> Path | None:
-    """Reward, loss and the first eval over the steps of all stages, one after another,
-    as `<stem>.png`; None where nothing was logged. `stages` holds their metrics.jsonl.
-    """
-    rows: list[Mapping[str, Any]] = []
-    spans: dict[str, tuple[int, int]] = {}
-    for stage, logged in stages.items():
-        start = max((row["step"] for row in rows), default=0)
-        rows += [{**row, "step": start + row["step"]} for row in logged]
-        spans[stage] = (start, max((row["step"] for row in rows), default=0))
-    names = sorted({name for row in rows for name in row})
-    evals = [n for n in names if n.startswith("eval/") and n.count("/") == 2]
-    metrics = [n for n in ("train/reward", "train/loss", *evals[:1]) if n in names]
-    run = Variant("", [RunData(stem.parent, {}, {}, rows, [])])
-    with looks.style():
-        figure = curves(
-            [run], [(name, "step") for name in metrics], columns=3, caption=""
-        )
-        for axes in figure.axes if len(stages) > 1 else []:
-            for stage, (start, end) in spans.items():
-                axes.axvline(end, color="#CCCCCC", linewidth=1)
-                place = ((start + end) / 2, 1.02)
-                where = axes.get_xaxis_transform()
-                axes.text(*place, stage, ha="center", transform=where)
-        if not figure.axes:
-            return None
-        return looks.save(figure, stem, ("png",))[0]
 
 
 def final(comparison: Comparison, metric: str) -> Figure:

@@ -179,7 +179,7 @@ def read_run(folder: Path, *, collapsed: bool = False) -> RunData:
         # What a pipeline made is the model of its last stage.
         folder = folder / "stages" / list(recipe["stages"])[-1]
     evals = [
-        _read_eval(summary.parent)
+        read_eval(summary.parent)
         for summary in sorted(folder.glob("evals/*@*/summary.json"))
     ]
     for name in {result.name for result in evals}:
@@ -195,7 +195,12 @@ def read_run(folder: Path, *, collapsed: bool = False) -> RunData:
     return RunData(run.folder, recipe, run.manifest, rows, evals)
 
 
-def _read_eval(folder: Path) -> EvalResult:
+def read_eval(folder: Path) -> EvalResult:
+    """One eval.
+
+    Raises:
+        InputError: it is damaged, or nothing in it is scored.
+    """
     path = folder / "summary.json"
     try:
         summary = read_json(path)

@@ -178,36 +178,3 @@ def test_a_forced_comparison_is_marked_in_its_figures(make):
 def test_a_name_is_drawn_as_it_is_and_not_as_a_formula(make, tmp_path):
     collection = collect([make.run("a$x^{$"), make.run("b", recipe={"x": 1})])
     assert figures.write_all(collection, compare(collection), tmp_path)
-
-
-def test_a_learning_curve_goes_on_from_stage_to_stage(tmp_path, monkeypatch):
-    first = [{"step": n, "train/loss": 3 - n, "eval/m/accuracy": n / 4} for n in (1, 2)]
-    second = [{"step": n, "train/reward": n / 9, "train/loss": 0.5} for n in range(4)]
-    drawn = []
-    monkeypatch.setattr(
-        figures.looks, "save", lambda figure, *_: [drawn.append(figure)]
-    )
-    figures.learning_curve({"sft": first, "grpo": second}, tmp_path / "learning_curve")
-    by_label = {axes.get_ylabel(): axes for axes in drawn[0].axes}
-    steps = {name: list(a.lines[0].get_xdata()) for name, a in by_label.items()}
-    assert steps == {
-        "training reward": [2, 3, 4, 5],
-        "loss": [1, 2, 3, 4, 5],
-        "m: accuracy": [1, 2],
-    }
-    ends = [line.get_xdata()[0] for line in by_label["loss"].lines[1:]]
-    assert ends == [2, 5]
-    assert [text.get_text() for text in by_label["loss"].texts] == ["sft", "grpo"]
-    assert not drawn[0].legends
-
-
-def test_a_run_that_logged_nothing_has_no_learning_curve(tmp_path):
-    assert figures.learning_curve({"sft": []}, tmp_path / "learning_curve") is None
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_learning_curve_is_one_png(tmp_path):
-    rows = [{"step": 1, "train/loss": 1.0}, {"step": 2, "train/loss": 0.5}]
-    path = figures.learning_curve({"sft": rows}, tmp_path / "learning_curve")
-    assert path == tmp_path / "learning_curve.png"
-    assert list(tmp_path.iterdir()) == [path]
