@@ -85,7 +85,7 @@ def _settings(recipe: Recipe) -> list[str]:
         for key, origin in stage.origins.items()
         if origin.kind != "default"
         and key != "description"
-        and not isinstance(_leaf(stage.resolved, key), dict)
+        and not ((value := _leaf(stage.resolved, key)) and isinstance(value, dict))
     ]
     if not recipe.stages:
         table = markdown.table(("key", "value", "stated at"), [r[1:] for r in rows])
