@@ -124,10 +124,12 @@ def _write(collection: Collection, found: Comparison, out: Path) -> list[Path]:
 
 def _print(found: Comparison, style: str) -> None:
     from alignkit.report import tables
+    from alignkit.report.screen import shown
 
     screen = console()
     if style == "table" and screen.is_terminal:
-        screen.print(tables.terminal(found, screen.width))
+        for part in shown(found, screen.width):
+            screen.print(part)
         for note in tables.notes(found):
             forced = note.startswith("FORCED")
             screen.print(f"· {note}", style="bold red" if forced else "dim")

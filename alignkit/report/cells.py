@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alignkit.errors import printable
@@ -81,15 +80,6 @@ def brackets(interval: Interval | None, sign: bool = False) -> str:
     if interval is None:
         return ""
     return f"[{number(interval.low, sign)}, {number(interval.high, sign)}]"
-
-
-def short_keys(keys: Sequence[str]) -> list[str]:
-    """The last words of dotted keys, as many as tell them apart."""
-    for words in range(1, 1 + max((key.count(".") + 1 for key in keys), default=0)):
-        short = [".".join(key.split(".")[-words:]) for key in keys]
-        if len(set(short)) == len(keys):
-            return short
-    return list(keys)
 
 
 def short_metric(metric: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from alignkit.report import looks
 from alignkit.report.collect import Collection, Variant
 from alignkit.report.curves import Curve, curve, logged_points, window
-from alignkit.report.tables import FORCED
+from alignkit.report.screen import FORCED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""One comparison as a table: terminal, Markdown, CSV, JSON, LaTeX. One row per variant."""
+"""One comparison as a table: Markdown, CSV, JSON, LaTeX. One row per variant."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from alignkit.errors import printable
 from alignkit.report import cells
 from alignkit.report import markdown as marked
 from alignkit.report.cells import latex_escaped
+from alignkit.report.screen import FORCED
 from alignkit.terminal import as_json as json_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from alignkit.report.comparison import Comparison, Row
     from alignkit.report.results import Result
 
-FOLDED = 4  # more settings than this stand in one column of the terminal's table
-FORCED = "NOT COMPARABLE: measured differently"
 # of one metric in the CSV
 FIELDS = (
     "value",
@@ -40,54 +37,6 @@ FIELDS = (
     "verdict",
     "detectable",
 )
-
-
-def terminal(comparison: Comparison, width: int = 120) -> Table:
-    """The table for `rich`; intervals are broken over lines only where the terminal is
-    narrow.
-    """
-    from rich import box
-    from rich.table import Table
-
-    wide, folded = width >= 100, len(comparison.columns) > FOLDED
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    if comparison.forced:
-        table.title = FORCED
-    table.title_style = "bold red"
-    columns = ["what differs"]
-    if not folded:
-        columns = cells.short_keys(comparison.columns)
-    for column in ["variant", *columns]:
-        table.add_column(column, overflow="fold")
-    table.add_column("seeds", justify="right")
-    for metric in comparison.metrics:
-        name = cells.short_metric(metric)
-        table.add_column(name, justify="right", no_wrap=wide)
-        table.add_column("difference", justify="right", no_wrap=wide)
-        table.add_column("p", justify="right", no_wrap=True)
-        table.add_column("verdict", no_wrap=wide)
-    for row in comparison.rows:
-        texts = _terminal_row(row, comparison, folded)
-        table.add_row(*texts, style="bold" if row.base else None)
-    return table
-
-
-def _terminal_row(row: Row, comparison: Comparison, folded: bool) -> Iterator[str]:
-    yield printable(row.label) + ("\n(base)" if row.base else "")
-    if folded:
-        settings = row.differs.items()
-        yield "\n".join(f"{key}: {cells.setting(value)}" for key, value in settings)
-    else:
-        yield from cells.settings(row, comparison)
-    yield cells.seeds(row)
-    for metric in comparison.metrics:
-        value, interval, difference, around, p, verdict, smallest = cells.result_cells(
-            row.results.get(metric)
-        )
-        yield f"{value}\n{interval}".rstrip("\n")
-        yield f"{difference}\n{around}".rstrip("\n")
-        yield p
-        yield verdict + (f"\n(detects {smallest})" if smallest != "-" else "")
 
 
 def markdown(comparison: Comparison) -> str:

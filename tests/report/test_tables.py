@@ -27,14 +27,6 @@ def forced(make):
     return compare(collect(runs), force=True)
 
 
-def render(table, width):
-    from rich.console import Console
-
-    screen = Console(width=width, file=io.StringIO())
-    screen.print(table)
-    return screen.file.getvalue()
-
-
 def test_markdown_has_a_row_per_variant_and_a_column_per_difference(found):
     lines = [
         line for line in tables.markdown(found).splitlines() if line.startswith("|")
@@ -106,32 +98,6 @@ def test_markdown_escapes_pipes_and_tags(make):
 )
 def test_a_forced_comparison_is_marked_in_every_file(forced, write):
     assert "measured differently" in write(forced) and "prompt" in write(forced)
-
-
-def test_a_forced_comparison_is_marked_on_the_terminal(forced):
-    assert "NOT COMPARABLE" in render(tables.terminal(forced), 120)
-
-
-@pytest.mark.parametrize("width", [80, 120])
-def test_the_terminal_table_fits_its_width_and_shows_every_variant(make, width):
-    text = render(
-        tables.terminal(compare(collect(make.ablation(seeds=(0, 1)))), width), width
-    )
-    assert max(map(len, text.splitlines())) <= width
-    assert all(
-        word in text.replace("\n", "") for word in ("sequence", "higher", "(base)")
-    )
-
-
-def test_many_settings_are_folded_into_one_column(make):
-    settings = {f"setting_{number}": number for number in range(6)}
-    text = render(
-        tables.terminal(
-            compare(collect([make.run("a"), make.run("b", recipe=settings)]))
-        ),
-        120,
-    )
-    assert "what differs" in text and "setting_5: 5" in text
 
 
 def test_missing_numbers_and_tiny_p_values_are_shown_as_such():
