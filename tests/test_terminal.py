@@ -144,6 +144,14 @@ def test_progress_shows_names_as_they_stand(text, screen):
     assert obeyed(shown(screen)) <= {"\r"}
 
 
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_spinner_shows_its_text_as_it_stands_and_only_on_a_terminal(text, screen):
+    with terminal.waiting(screen, text):
+        pass
+    assert obeyed(shown(screen)) <= {"\r"}
+    assert bool(shown(screen)) is screen.is_terminal
+
+
 @pytest.mark.parametrize("text", [*HOSTILE, "é 漢 \U0001f600", 'q"\\\n\t'])
 def test_json_keeps_every_character_and_shows_none_that_is_obeyed(text, capsys):
     terminal.print_json({text: [text]})

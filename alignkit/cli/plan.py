@@ -12,6 +12,7 @@ from alignkit.cli.common import (
     recipe_options,
 )
 from alignkit.cli.plan_shown import show
+from alignkit.terminal import waiting
 
 
 @click.command()
@@ -37,7 +38,8 @@ def plan(
     from alignkit import plan as planning
 
     loaded, registry = load_recipe(recipe, overlays, sets, kit)
-    plans = planning.plan(loaded, registry, estimates=True)
+    with waiting(console(as_json), "planning"):
+        plans = planning.plan(loaded, registry, estimates=True)
     if as_json:
         places = {key: str(origin) for key, origin in loaded.origins.items()}
         print_json(

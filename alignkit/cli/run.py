@@ -16,7 +16,7 @@ from alignkit.cli.common import (
     print_json,
 )
 from alignkit.errors import InputError
-from alignkit.terminal import say
+from alignkit.terminal import say, waiting
 
 
 @click.command()
@@ -153,7 +153,8 @@ def run(
     # a pipeline has planned its stages, a launcher its processes
     warnings: list[str] = []
     if whole:
-        plans = planning.plan(loaded, registry, datasets)
+        with waiting(console(as_json), "planning"):
+            plans = planning.plan(loaded, registry, datasets)
         planning.require(plans, loaded, overlays)
         warnings = [f"{p.name}: {text}" for p in plans for text in p.warnings]
 

@@ -53,7 +53,9 @@ def print_alarms(reports: Sequence[Report], folder: Path, screen: Console) -> No
     passed = sum(len(report.passed) for report in reports)
     alarms = [finding for report in reports for finding in report.alarms]
     notes = sum(len(report.findings) for report in reports) - len(alarms)
-    told = [f"{passed} passed"] + [f"{len(alarms)} alarms"] * bool(alarms)
+    told = [f"{passed} passed"] + [
+        f"{len(alarms)} alarm{'s' * (len(alarms) > 1)}"
+    ] * bool(alarms)
     told += [f"{notes} to note"] * bool(notes)
     say(screen, f"checks: {', '.join(told)} (align check {folder})")
     for finding in alarms:

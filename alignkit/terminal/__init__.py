@@ -42,6 +42,15 @@ def mark(screen: Console, word: str, style: str, text: str) -> None:
     screen.print(line, soft_wrap=True)
 
 
+@contextmanager
+def waiting(screen: Console, text: str) -> Iterator[None]:
+    """A spinner on a terminal, for what shows nothing by itself; elsewhere nothing."""
+    from rich.text import Text
+
+    with screen.status(Text(printable(text))):
+        yield
+
+
 def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
     """A line without style, also for programs to read."""
     import click

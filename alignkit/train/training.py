@@ -17,7 +17,7 @@ from alignkit.models.shape import context
 from alignkit.proofs.record import Proofs
 from alignkit.recipe.schema import Policy, Sampled, Stepped
 from alignkit.run import Run, eval_summaries, stopping
-from alignkit.terminal import say
+from alignkit.terminal import say, waiting
 from alignkit.train import tracking
 from alignkit.train.arguments import arguments
 from alignkit.train.callbacks import (
@@ -97,9 +97,11 @@ def prepared(
         grader = None
         if isinstance(config, Policy):
             grader = closing.enter_context(Grader())
-        yield _prepare(
-            recipe, registry, datasets, console, folder, watchers, progress, grader
-        )
+        with waiting(console, "loading model and data"):
+            training = _prepare(
+                recipe, registry, datasets, console, folder, watchers, progress, grader
+            )
+        yield training
 
 
 @dataclass(frozen=True)
@@ -277,8 +279,7 @@ def _model(config: Stepped, folder: Run, args: Any) -> tuple[Any, Any]:
     """The model and its tokenizer; what they are goes into the manifest."""
     stated = config.model
     if stated.build is not None:
-        # TRL finds the reference model and vLLM its weights by path, so a built model
-        # is saved first.
+        # TRL finds the reference model, vLLM its weights, by path: it is saved first.
         start = folder.folder / "start"
         with args.main_process_first():
             if not start.is_dir():
