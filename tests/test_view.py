@@ -454,6 +454,75 @@ def test_pages_fit_their_width_and_have_no_serious_barrier(
 
 
 @browser_only
+@pytest.mark.parametrize("value", [3.0, 0.1 + 0.2, 1e12, -7.5, 0.0])
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_numbers_that_never_change_are_drawn_as_they_are(
+    root, server, page, value, right
+):
+    """A flat curve is a curve, and nothing but wrong responses is no blue map."""
+    run = Made(root / "healthy", "grpo")
+    for row in run.metrics:
+        row["train/response_length"] = value
+    run.every(reward=right, status="ok" if right else "wrong")
+    shutil.rmtree(run.folder)
+    run.folder.mkdir()
+    run.write()
+    page.open(f"{server}#/run?id=healthy")
+    page.until("document.querySelectorAll('figure canvas').length >= 6")
+    page.until("document.querySelector('canvas.heat')?.width > 0")
+    page.page.wait_for_timeout(100)
+    dots = "[...document.querySelector('canvas.heat').getContext('2d')"
+    red, _, blue, _ = page.page.evaluate(f"() => {dots}.getImageData(4, 4, 1, 1).data]")
+    assert (blue > red) is bool(right)
+
+
+@browser_only
+def test_tables_are_walked_by_keys(server, page):
+    page.open(server)
+    for key, place in (("j", 0), ("j", 1), ("k", 0), ("k", 1)):
+        page.page.keyboard.press(key)
+        page.until(
+            f"[...document.querySelectorAll('tbody a')].indexOf(document.activeElement)"
+            f" === {place}"
+        )
+    page.page.keyboard.press("Enter")
+    page.until("location.hash.startsWith('#/run')")
+
+
+@browser_only
+def test_the_recipes_of_two_runs_stand_against_each_other(root, server, page):
+    text = json.dumps({"method": "grpo", "seed": 77, "name": HOSTILE[:60]})
+    (root / "hostile" / "recipe.yaml").write_text(text)
+    page.page.goto(f"{server}#/run?id=healthy&tab=recipe")
+    page.until("document.querySelectorAll('#other option').length === 2")
+    page.page.select_option("#other", "hostile")
+    page.until("document.querySelector('table.differences')")
+    rows = page.page.locator("table.differences tbody tr").all_inner_texts()
+    assert [r.split("\t")[-1] for r in rows if r.startswith("seed\t")] == ["77"]
+    assert page.page.evaluate("window.hacked") is None
+    page.page.select_option("#other", "")
+    page.until("!document.querySelector('table.differences')")
+
+
+@browser_only
+def test_two_evals_say_what_their_responses_are_like(root, server, page):
+    run = Made(root / "healthy", "grpo")
+    for step, response in ((0, "</think> so it is"), (60, f"\\boxed{{4}} {HOSTILE}")):
+        said = {"response": response, "reward": 1.0}
+        samples = [new_row({**sample, **said}) for sample in run.samples]
+        file = root / "healthy" / "evals" / f"quiz@{step}" / "samples.jsonl"
+        file.unlink()
+        append_rows(file, samples)
+    place = "name=quiz%4060&base=healthy&base_name=quiz%400"
+    page.open(f"{server}#/eval?id=healthy&run=healthy&{place}")
+    page.until("document.querySelector('table.traits')")
+    rows = page.page.locator("table.traits tbody tr").all_inner_texts()
+    assert "empty thinking\t100 %\t0 %" in rows and "a box\t0 %\t100 %" in rows
+    assert sum(row.startswith("“") for row in rows) == 5
+    assert page.page.evaluate("window.hacked") is None
+
+
+@browser_only
 def test_a_sweep_shows_its_runs_with_their_alarms(root, tmp_path_factory, page):
     folder = tmp_path_factory.mktemp("sweep")
     for variant in ("good", "dead"):
@@ -502,6 +571,7 @@ def test_a_sweep_shows_its_runs_with_their_alarms(root, tmp_path_factory, page):
         if "dead" in r.inner_text().split("\t")[0]
     ]
     assert "stop: The reward is dead: 0 for every response" in line.inner_text()
+    assert "to do: " in line.inner_text()
     made.shutdown()
     made.server_close()
 

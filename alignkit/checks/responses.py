@@ -159,14 +159,15 @@ def _features(record: Record, indices: NDArray[Any]) -> dict[str, NDArray[Any]]:
         found[f"responses of at most {low:.0f} tokens"] = lengths <= low
         found[f"responses of at least {high:.0f} tokens"] = lengths >= high
     found["responses cut at max_new_tokens"] = rollouts.array("cut")[indices]
-    grams = [set(_grams(text)) for text in texts]
-    counts = Counter(gram for each in grams for gram in each)
+    phrases = [set(grams(text)) for text in texts]
+    counts = Counter(gram for each in phrases for gram in each)
     for gram, _ in counts.most_common(FREQUENT):
-        found[f"“{' '.join(gram)}”"] = np.array([gram in each for each in grams])
+        found[f"“{' '.join(gram)}”"] = np.array([gram in each for each in phrases])
     return found
 
 
-def _grams(text: str) -> list[tuple[str, ...]]:
+def grams(text: str) -> list[tuple[str, ...]]:
+    """Three words side by side, in lower case; tags count as words."""
     words = re.findall(r"[^\W\d_]+|</?\w+>", text.lower())[:400]
     return list(zip(words, words[1:], words[2:], strict=False))
 

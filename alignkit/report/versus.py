@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from alignkit.errors import InputError
 from alignkit.records import Eval
+from alignkit.report.traits import Trait, traits
 from alignkit.run.rows import Row
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Versus:
     still_right: list[Pair]
     difference: Difference
     alone: int  # questions that one side alone has
+    traits: list[Trait]  # of the first samples of all common questions
 
 
 def versus(base: Eval, other: Eval) -> Versus:
@@ -59,6 +61,7 @@ def versus(base: Eval, other: Eval) -> Versus:
         still_right=those(True, True),
         difference=stats.compare(*means),
         alone=len(sides[0].keys() ^ sides[1].keys()),
+        traits=traits([a for a, _ in pairs], [b for _, b in pairs]),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from alignkit import checks, records
 from alignkit.errors import InputError
 from alignkit.proofs.record import read_proofs
+from alignkit.recipe import ABSENT, diff_resolved
 from alignkit.records import Record, browse
 from alignkit.report import sentences
 from alignkit.report.versus import Pair, versus
@@ -54,6 +55,7 @@ class Library(Folders):
             "question": self.question,
             "eval": self.eval,
             "versus": self.versus,
+            "differences": self.differences,
             "sweep": self.sweep,
             "stamp": self.stamp,
         }
@@ -192,8 +194,18 @@ class Library(Folders):
             "counts": {side: len(pairs) for side, pairs in sides.items()},
             "pairs": {side: list(map(_pair, p[:PAIRS])) for side, p in sides.items()},
             "alone": compared.alone,
+            "traits": compared.traits,
             "says": sentences.of_versus(before, other, compared),
         }
+
+    def differences(self, id: str, other: str) -> list[dict[str, Any]]:
+        """The settings in which two stages' recipes differ: key, here, there."""
+        sides = [self._record(each).recipe for each in (id, other)]
+        return [
+            {"key": d.key} | {n: None if v is ABSENT else v for n, v in values.items()}
+            for d in diff_resolved(*sides)
+            for values in ({"here": d.a, "there": d.b},)
+        ]
 
     def sweep(self, id: str) -> dict[str, Any]:
         """A sweep's own comparison, and what the checks say of its jobs."""

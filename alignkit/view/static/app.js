@@ -6,7 +6,7 @@ const exported = document.getElementById("answers");
 const answers = exported && JSON.parse(exported.textContent);
 const CHARTS = ["train/reward", "train/loss", "train/nll", "validation/loss", "train/entropy", "train/response_length",
   "train/truncated", "train/groups_without_variance", "train/grad_norm", "train/kl", "train/rewards/margins", "train/rewards/accuracies"];
-const KEYS = [["← →", "step"], ["j k", "group"], ["h l", "response"], ["w", "next wrong response"], ["d", "next group without signal"],
+const KEYS = [["← →", "step"], ["j k", "group; in a table the next link, Enter follows it"], ["h l", "response"], ["w", "next wrong response"], ["d", "next group without signal"],
   ["n p", "next, previous finding's row"], ["Enter", "response at full width, and back"], ["/", "search questions"], ["f", "filter runs"],
   ["q", "this question across the steps"], ["c", "compare evals"], ["m", "mathematics"], ["r", "raw text"], ["y", "copy the link"],
   ["g", "all runs"], ["?", "these keys"]];
@@ -198,7 +198,7 @@ function RunPage({ tick }) {
     <main><div class="tabs" role="group" aria-label="views">${["run", "settings", "recipe", "log"].map((name) => html`<button aria-pressed=${tab === name} onClick=${() => go({ tab: name })}>${name}</button>`)}</div>
     ${run.error && html`<p class="error"><${Shown} text=${run.error} /></p>`}
     ${!stage ? html`<p>No stage of this run has begun.</p>` : tab === "settings" ? html`<${Settings} stage=${stage} tick=${tick} />`
-      : tab === "recipe" ? html`<h2>changes to what it extends</h2><${Text} text=${run.diff || "none"} label="changes" /><h2>resolved recipe</h2><${Text} text=${run.recipe} label="recipe" />`
+      : tab === "recipe" ? html`<${Differences} run=${run} stage=${stage} /><h2>changes to what it extends</h2><${Text} text=${run.diff || "none"} label="changes" /><h2>resolved recipe</h2><${Text} text=${run.recipe} label="recipe" />`
       : tab === "log" ? html`<${Text} text=${run.log || "empty"} label="log" />` : html`<${Main} run=${run} stage=${stage} reports=${reports} tick=${tick} ready=${ready} setReady=${setReady} />`}</main>`;
 }
 function Main({ run, stage, reports, tick, ready, setReady }) {
@@ -270,7 +270,7 @@ function Chart({ name, series, step }) {
     const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "10px system-ui", size: 34 };
     plot.current = new uPlot({
       width: node.clientWidth || 240, height: 120, legend: { show: false },
-      scales: { x: { time: false }, y: { range: (_, low, high) => (low === high ? [low - 0.5, high + 0.5] : [low - 0.05 * (high - low), high + 0.05 * (high - low)]) } },
+      scales: { x: { time: false }, y: { range: (_, low, high) => (high - low < 1e-9 * Math.max(1, Math.abs(high)) ? [low - 0.5, high + 0.5] : [low - 0.05 * (high - low), high + 0.05 * (high - low)]) } },
       axes: [{ ...axis, size: 22 }, axis], cursor: { sync: { key: "steps" }, drag: { x: false, y: false } },
       series: [{}, { stroke: colour("--accent"), width: 0, points: { show: true, size: 3, fill: colour("--accent") }, paths: () => null }, { stroke: colour("--accent"), width: 2, points: { show: values.length < 3 }, spanGaps: true }],
       hooks: { draw: [(u) => { if (mark.current === undefined) return; const x = u.valToPos(mark.current, "x", true); u.ctx.fillStyle = colour("--wrong"); u.ctx.fillRect(x, u.bbox.top, 2, u.bbox.height); }] },
@@ -309,12 +309,13 @@ function Heat({ heat, step }) {
     const parse = (variable) => ink.getPropertyValue(variable).trim().match(/\w\w/g).map((part) => parseInt(part, 16));
     const high = parse("--right"), low = parse("--wrong"), edge = ink.getPropertyValue("--select").trim();
     const means = heat.map(([, , mean]) => mean).filter((mean) => mean !== null);
-    const least = Math.min(...means), most = Math.max(...means);
+    // rewards from 0 to 1 keep their place, so that nothing but wrong responses is no blue map
+    const least = Math.min(0, ...means), most = Math.max(1, ...means);
     pen.scale(scale, scale);
     columns.forEach((cells, x) => {
       for (let y = 0; y < rows; y += 1) {
         const cell = cells[Math.floor((y * cells.length) / rows)];
-        const share = cell.mean === null ? 0 : most > least ? (cell.mean - least) / (most - least) : 1;
+        const share = cell.mean === null ? 0 : (cell.mean - least) / (most - least);
         pen.fillStyle = `rgb(${high.map((part, place) => Math.round(share * part + (1 - share) * low[place])).join(",")})`;
         pen.fillRect(x * w, y * h, Math.max(1, w - (w > 4 ? 1 : 0)), h - (h > 4 ? 1 : 0));
         if (cell.equal && w > 4 && h > 4) { pen.strokeStyle = edge; pen.strokeRect(x * w + 1, y * h + 1, w - 3, h - 3); }
@@ -407,7 +408,7 @@ function EvalPage() {
     ${compared.value && base !== undefined && html`<p class="says"><${Shown} text=${compared.value.says} /></p>
       <div class="tabs" role="group" aria-label="questions">${Object.entries(compared.value.counts).map(([each, count]) => html`<button aria-pressed=${side === each} onClick=${() => go({ side: each })}>${each} <span class="dim">${count}</span></button>`)}</div>
       <div class="scroll"><table><thead><tr><th>question</th><th>truth</th><th>before</th><th>after</th></tr></thead><tbody>${(compared.value.pairs[side] ?? []).map((pair) => html`<tr>
-        <td class="mono"><${Shown} text=${short(pair.question, 200)} /></td><td class="mono"><${Shown} text=${short(asText(pair.truth), 60)} /></td><${Changed} before=${pair.before} after=${pair.after} /></tr>`)}</tbody></table></div>`}
+        <td class="mono"><${Shown} text=${short(pair.question, 200)} /></td><td class="mono"><${Shown} text=${short(asText(pair.truth), 60)} /></td><${Changed} before=${pair.before} after=${pair.after} /></tr>`)}</tbody></table></div><${Traits} traits=${compared.value.traits} />`}
     ${alone.value && base === undefined && html`<p class="says">${alone.value.metric} ${fixed(alone.value.value)} <span class="dim">(95 % ${fixed(alone.value.low)} to ${fixed(alone.value.high)}, ${alone.value.n} questions)</span></p>
       <div class="tabs" role="group" aria-label="rows">${["all", "right", "wrong"].map((each) => html`<button aria-pressed=${(state.now.rows ?? "all") === each} onClick=${() => go({ rows: each })}>${each}</button>`)}</div>
       <div class="scroll"><table><thead><tr><th>question</th><th>truth</th><th>status</th><th>response</th></tr></thead><tbody>${alone.value.samples.filter((row) => (state.now.rows ?? "all") === "all" || (row.status === "ok") === (state.now.rows === "right")).map((row) => html`<tr>
@@ -430,6 +431,25 @@ function Settings({ stage, tick }) {
     <h2>proofs</h2><div class="scroll"><table><thead><tr><th>claim</th><th>outcome</th><th>measured</th><th>allowed</th><th></th></tr></thead><tbody>${value.proofs.map((proof) => html`<tr><td><${Shown} text=${proof.says} /></td><td class=${proof.outcome === "failed" ? "stop" : ""}>${proof.outcome}</td>
       <td class="mono">${proof.value === null ? "" : `${digits(proof.value)} ${proof.unit}`}</td><td class="mono">${proof.tolerance === null ? "" : digits(proof.tolerance)}</td><td><${Shown} text=${[proof.fault, proof.why, proof.note].filter(Boolean).join("; ")} /></td></tr>`)}</tbody></table></div>`;
 }
+// The recipe of a stage against that of another run's stage of the same name, else its last.
+function Differences({ run, stage }) {
+  const { value: all } = useAsk("runs", {});
+  const chosen = state.now.other ?? "";
+  const { value: other } = useAsk("run", chosen && !answers ? { id: chosen } : null);
+  const there = other && (other.stages.find((each) => each.label === stage.label) ?? other.stages[other.stages.length - 1]);
+  const { value, error } = useAsk("differences", there ? { id: stage.id, other: there.id } : null);
+  if (answers) return null;
+  const others = (all?.runs ?? []).filter((each) => each.id !== run.id && each.kind === "run");
+  return html`<h2>against another run</h2><label>run <select id="other" value=${chosen} onChange=${(e) => go({ other: e.target.value })}><option value="">choose a run</option>${others.map((each) => html`<option value=${each.id}><${Plain} text=${clean(`${each.name ?? ""} ${each.folder}`)} /></option>`)}</select></label>
+    ${error && html`<${Failed} error=${error} />`}
+    ${chosen && value && (value.length === 0 ? html`<p>The recipes are the same.</p>` : html`<div class="scroll"><table class="differences"><thead><tr><th>setting</th><th>here</th><th>there</th></tr></thead><tbody>${value.map((each) => html`<tr><td class="mono"><${Shown} text=${each.key} /></td>
+      <td class="mono"><${Shown} text=${each.here === null ? "–" : asText(each.here)} /></td><td class="mono"><${Shown} text=${each.there === null ? "–" : asText(each.there)} /></td></tr>`)}</tbody></table></div>`)}`;
+}
+function Traits({ traits }) {
+  const told = (name, value) => (name.startsWith("tokens") ? digits(value) : `${(100 * value).toFixed(0)} %`);
+  return html`<h2>what the responses are like</h2><div class="scroll"><table class="traits"><thead><tr><th></th><th>before</th><th>after</th></tr></thead><tbody>${traits.map(([name, before, after]) => html`<tr><td><${Shown} text=${name} /></td>
+    <td class="mono">${told(name, before)}</td><td class="mono">${told(name, after)}</td></tr>`)}</tbody></table></div>`;
+}
 function SweepPage({ tick }) {
   const id = state.now.id ?? ".";
   const { value, error } = useAsk("sweep", { id }, tick);
@@ -439,7 +459,7 @@ function SweepPage({ tick }) {
   const alarms = (run) => (reports ?? []).filter((r) => r.id === run || r.id.startsWith(`${run}/`)).flatMap((r) => r.findings).filter((f) => f.level !== "note");
   return html`<${Head} title=${`sweep ${id}`} /><main>${value.compare ? html`<${Compared} compare=${value.compare} />` : html`<p>Not compared yet: <code>align compare</code> on this folder.</p>`}
     <h2>runs</h2><div class="scroll"><table><thead><tr><th>variant</th><th>seed</th><th>status</th><th>alarms</th></tr></thead><tbody>${value.jobs.map((job) => html`<tr><td><${Link} to=${{ page: "run", id: job.id }}><${Shown} text=${job.variant} /></${Link}></td><td>${job.seed}</td>
-      <td><${Shown} text=${[job.status, job.note].filter(Boolean).join(": ")} /></td><td>${alarms(job.id).map((f) => html`<div class=${f.level}>${f.level}: <${Shown} text=${f.title} /></div>`)}</td></tr>`)}</tbody></table></div></main>`;
+      <td><${Shown} text=${[job.status, job.note].filter(Boolean).join(": ")} /></td><td>${alarms(job.id).map((f) => html`<div class=${f.level}>${f.level}: <${Shown} text=${f.title} /></div><div class="dim">to do: <${Shown} text=${f.cure} /></div>`)}</td></tr>`)}</tbody></table></div></main>`;
 }
 function Compared({ compare }) {
   return html`${compare.forced.map((text) => html`<p class="error">measured differently: <${Shown} text=${text} /></p>`)}${compare.metrics.map((metric) => {
@@ -511,6 +531,12 @@ const rollouts = {
   r: () => go({ raw: state.now.raw === "1" ? "" : "1" }),
   q: () => go({ page: "question", id: state.now.id, stage: state.now.stage, run: state.stage, text: state.here.question }),
 };
+// In tables of runs the keys of groups go from link to link; Enter follows one.
+function along(by) {
+  const links = [...document.querySelectorAll("tbody a")], place = links.indexOf(document.activeElement);
+  links[place < 0 ? (by > 0 ? 0 : links.length - 1) : (place + by + links.length) % links.length]?.focus();
+}
+const tables = { j: () => along(1), k: () => along(-1) };
 const anywhere = {
   "?": help,
   g: () => !answers && go({ page: "runs" }),
@@ -525,7 +551,7 @@ addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
   if (event.key === "Enter" && event.target !== document.body) return; // a button or link takes it
   const onRun = state.now.page === "run" && state.here && (state.now.tab ?? "run") === "run";
-  const action = anywhere[event.key] ?? (onRun ? rollouts[event.key] : undefined);
+  const action = anywhere[event.key] ?? (onRun ? rollouts : tables)[event.key];
   if (action && !document.querySelector("dialog")) { event.preventDefault(); action(); } else if (action === help) help();
 });
 
