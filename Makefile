@@ -4,7 +4,7 @@ export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install browser vendor quickstart test test-slow test-all test-vllm test-gpu lint format bench torture gpu clean
+.PHONY: install browser screenshots vendor quickstart test test-slow test-all test-vllm test-gpu lint format bench torture gpu clean
 
 install: .venv/.installed
 
@@ -44,6 +44,9 @@ test-vllm: $(if $(filter .venv-vllm/%,$(VLLM_PYTHON)),.venv-vllm/.installed)  ##
 
 browser:  ## the browser that the tests of `align view` drive, from Debian's packages
 	command -v chromium >/dev/null || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
+
+screenshots: install browser  ## the pictures of docs/look.md and README.md, from real runs made for them; 3 minutes
+	$(BIN)/python docs/screenshots.py build/pictures
 
 vendor:  ## bundle the browser libraries of `align view` anew, with their licences and hashes
 	cd vendor && npm ci --silent && node bundle.mjs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import sys
 from pathlib import Path
 
@@ -57,3 +58,18 @@ def test_what_cannot_be_compared_is_refused_as_by_the_command(folder):
     (folder / "b" / "recipe.yaml").write_text("name: made\nmethod: grpo\nseed: [\n")
     with pytest.raises(alignkit.InputError):
         alignkit.compare(folder / "a", folder / "b")
+
+
+def test_the_notebook_of_the_docs_runs(folder, capsys):
+    pytest.importorskip("pandas")
+    path = Path(__file__).parents[1] / "docs" / "notebook.ipynb"
+    cells = json.loads(path.read_text())["cells"]
+    assert all(cell.get("outputs", []) == [] for cell in cells)
+    names: dict = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            source = "".join(cell["source"])
+            source = source.replace('RUNS = "runs"', f"RUNS = {str(folder)!r}")
+            exec(compile(source, str(path), "exec"), names)
+    said = capsys.readouterr().out
+    assert "quiz@60 0.8 500" in said and "ok" in said

@@ -218,7 +218,12 @@ class Library(Folders):
             | {"id": self._id(folder / "runs" / f"{job['variant']}-seed{job['seed']}")}
             for job in state.get("jobs", [])
         ]
-        return {"compare": compared, "jobs": jobs, "variants": state.get("variants")}
+        return {
+            "name": self._line(folder)["name"],
+            "compare": compared,
+            "jobs": jobs,
+            "variants": state.get("variants"),
+        }
 
     def stamp(self, id: str) -> list[Any]:
         """What changes when a run's files do."""

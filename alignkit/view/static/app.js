@@ -405,10 +405,10 @@ function EvalPage() {
   const side = state.now.side ?? "fixed";
   return html`<${Head} title=${`eval ${name}`}><${Link} to=${{ page: "run", id: state.now.id }}>back to the run</${Link}></${Head}><main>
     ${error && html`<${Failed} error=${error} />`}
-    ${compared.value && base !== undefined && html`<p class="says"><${Shown} text=${compared.value.says} /></p>
+    ${compared.value && base !== undefined && html`<p class="says"><${Shown} text=${compared.value.says} /></p><${Traits} traits=${compared.value.traits} /><h2>questions</h2>
       <div class="tabs" role="group" aria-label="questions">${Object.entries(compared.value.counts).map(([each, count]) => html`<button aria-pressed=${side === each} onClick=${() => go({ side: each })}>${each} <span class="dim">${count}</span></button>`)}</div>
       <div class="scroll"><table><thead><tr><th>question</th><th>truth</th><th>before</th><th>after</th></tr></thead><tbody>${(compared.value.pairs[side] ?? []).map((pair) => html`<tr>
-        <td class="mono"><${Shown} text=${short(pair.question, 200)} /></td><td class="mono"><${Shown} text=${short(asText(pair.truth), 60)} /></td><${Changed} before=${pair.before} after=${pair.after} /></tr>`)}</tbody></table></div><${Traits} traits=${compared.value.traits} />`}
+        <td class="mono"><${Shown} text=${short(pair.question, 200)} /></td><td class="mono"><${Shown} text=${short(asText(pair.truth), 60)} /></td><${Changed} before=${pair.before} after=${pair.after} /></tr>`)}</tbody></table></div>`}
     ${alone.value && base === undefined && html`<p class="says">${alone.value.metric} ${fixed(alone.value.value)} <span class="dim">(95 % ${fixed(alone.value.low)} to ${fixed(alone.value.high)}, ${alone.value.n} questions)</span></p>
       <div class="tabs" role="group" aria-label="rows">${["all", "right", "wrong"].map((each) => html`<button aria-pressed=${(state.now.rows ?? "all") === each} onClick=${() => go({ rows: each })}>${each}</button>`)}</div>
       <div class="scroll"><table><thead><tr><th>question</th><th>truth</th><th>status</th><th>response</th></tr></thead><tbody>${alone.value.samples.filter((row) => (state.now.rows ?? "all") === "all" || (row.status === "ok") === (state.now.rows === "right")).map((row) => html`<tr>
@@ -457,7 +457,7 @@ function SweepPage({ tick }) {
   if (error) return html`<${Head} title=${id} /><main><${Failed} error=${error} /></main>`;
   if (!value) return html`<p class="dim">reading…</p>`;
   const alarms = (run) => (reports ?? []).filter((r) => r.id === run || r.id.startsWith(`${run}/`)).flatMap((r) => r.findings).filter((f) => f.level !== "note");
-  return html`<${Head} title=${`sweep ${id}`} /><main>${value.compare ? html`<${Compared} compare=${value.compare} />` : html`<p>Not compared yet: <code>align compare</code> on this folder.</p>`}
+  return html`<${Head} title=${`sweep ${value.name ?? id}`} /><main>${value.compare ? html`<${Compared} compare=${value.compare} />` : html`<p>Not compared yet: <code>align compare</code> on this folder.</p>`}
     <h2>runs</h2><div class="scroll"><table><thead><tr><th>variant</th><th>seed</th><th>status</th><th>alarms</th></tr></thead><tbody>${value.jobs.map((job) => html`<tr><td><${Link} to=${{ page: "run", id: job.id }}><${Shown} text=${job.variant} /></${Link}></td><td>${job.seed}</td>
       <td><${Shown} text=${[job.status, job.note].filter(Boolean).join(": ")} /></td><td>${alarms(job.id).map((f) => html`<div class=${f.level}>${f.level}: <${Shown} text=${f.title} /></div><div class="dim">to do: <${Shown} text=${f.cure} /></div>`)}</td></tr>`)}</tbody></table></div></main>`;
 }
