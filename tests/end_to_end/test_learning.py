@@ -12,7 +12,7 @@ from itertools import accumulate
 
 import pytest
 
-from alignkit import kits, plugins, recipe
+from alignkit import checks, kits, plugins, recipe, records
 from alignkit.cli import main
 from alignkit.data import load_rows
 from alignkit.recipe import to_yaml
@@ -94,6 +94,14 @@ def accuracies(folder):
     ]
 
 
+def healthy(folder):
+    """No check accuses a run that does what it should, nor any of its stages."""
+    reports = [checks.examine(record) for record in records.read(folder)]
+    assert reports and sum(len(report.passed) for report in reports) >= len(reports)
+    alarms = [(r.stage, f.title, f.evidence) for r in reports for f in r.alarms]
+    assert alarms == []
+
+
 def ends(folder, key, rows=8):
     """The mean of a metric over the first and over the last logged rows."""
     values = [row[key] for row in Run.open(folder).metrics() if key in row]
@@ -153,6 +161,7 @@ def test_a_pipeline_improves_at_every_stage(tmp_path, seed):
     assert after_grpo > after_expert_iteration + 0.02 and after_grpo > 0.85
     report = (folder / "report.md").read_text()
     assert all(f"{value:.3f}" in report for value in found)
+    healthy(folder)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -165,6 +174,7 @@ def test_rloo_raises_the_reward(sft, tmp_path, seed):
     print("seed", seed, "reward", reward, "accuracy", accuracy)
     assert reward[1] > reward[0] + 0.25
     assert accuracy[1] > accuracy[0] + 0.25
+    healthy(tmp_path / "rloo")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -178,3 +188,23 @@ def test_dpo_raises_the_chosen_over_the_rejected(sft, pairs, tmp_path, seed):
     print("seed", seed, "margin", margin, "accuracy", accuracy)
     assert margin[1] > margin[0] + 0.5
     assert accuracy[1] > accuracy[0] + 0.25
+    healthy(tmp_path / "dpo")
+
+
+KINDS = {
+    "off-policy": {"loss": {"name": "grpo_clip"}, "train": {"num_iterations": 2}},
+    "lora": {"model": {"lora": {"r": 8}}, "train": {"learning_rate": 3e-3}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_check_accuses_another_kind_of_healthy_run(sft, tmp_path, kind):
+    change = {**KINDS[kind]}
+    grpo = {**RLOO, "method": "grpo", "loss": {"name": "grpo_clip"}}
+    grpo |= {"advantage": {"name": "group", "scale": "none"}}
+    grpo["train"] = {**RLOO["train"], "max_steps": 40, **change.pop("train")}
+    grpo["model"] = {"path": sft, **change.pop("model", {})}
+    align({**grpo, **change}, tmp_path / kind)
+    before, after = accuracies(tmp_path / kind)
+    assert after > before + 0.1
+    healthy(tmp_path / kind)

@@ -9,6 +9,8 @@ import json
 import pytest
 from commands import align
 
+from alignkit import checks, records
+
 GRPO = """
 name: tiny_{method}
 method: {method}
@@ -65,6 +67,13 @@ def test_five_steps_of_grpo_sample_from_the_current_weights(grpo):
     # ... but vLLM moved with them.
     assert differences(rows)
     assert max(differences(rows)) < ROUNDING
+
+
+def test_no_check_accuses_a_healthy_run(grpo):
+    _, folder, _ = grpo
+    (record,) = records.read(folder)
+    report = checks.examine(record)
+    assert report.passed and report.alarms == []
 
 
 def test_evals_in_training_are_answered_by_the_trainers_vllm_with_the_weights_of_that_step(
