@@ -3,6 +3,7 @@ reward_model:PATH`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 from alignkit import InputError, Judge, hookimpl
@@ -20,11 +21,11 @@ def create(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         network = AutoModelForSequenceClassification.from_pretrained(
-            model, dtype="auto"
+            model, trust_remote_code=False, dtype="auto"
         ).eval()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnpicklingError) as error:
         raise InputError(
             f"judge 'reward_model': {model} cannot be loaded: {error}"
         ) from error

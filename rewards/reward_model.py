@@ -4,6 +4,7 @@ transformers.
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 from alignkit import InputError, MissingError, Reward, Score, hookimpl
@@ -15,11 +16,15 @@ def _loaded(model: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         net, info = AutoModelForSequenceClassification.from_pretrained(
-            model, num_labels=1, dtype="auto", output_loading_info=True
+            model,
+            trust_remote_code=False,
+            num_labels=1,
+            dtype="auto",
+            output_loading_info=True,
         )
-    except OSError as error:
+    except (OSError, ValueError, UnpicklingError) as error:
         raise MissingError(
             f"the reward model {model!r} cannot be loaded: {error}"
         ) from error

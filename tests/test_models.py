@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -383,3 +384,69 @@ def test_a_model_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     models.save(model, tokenizer, tmp_path / "model")
     assert not left.exists()
     assert not (tmp_path / "model" / "stale.safetensors").exists()
+
+
+class Harm:
+    """What touches a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return (Path.touch, (self.file,))
+
+
+@pytest.mark.parametrize("harmful", [True, False])
+def test_weights_as_a_pickle_are_loaded_where_they_are_tensors_alone(
+    saved: Path, tmp_path: Path, harmful: bool
+):
+    from safetensors.torch import load_file
+
+    tensors = load_file(saved / "model.safetensors")
+    (saved / "model.safetensors").unlink()
+    more = {"extra": Harm(tmp_path / "touched")} if harmful else {}
+    torch.save({**tensors, **more}, saved / "pytorch_model.bin")
+    if not harmful:
+        assert models.load(str(saved))[0].num_parameters() > 0
+        return
+    with pytest.raises(InputError, match="pickle that holds more than tensors") as said:
+        models.load(str(saved))
+    assert str(saved) in str(said.value) and "weights_only" not in str(said.value)
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_of_a_model_is_never_run_nor_asked_for(saved: Path, file: str):
+    config = json.loads((saved / file).read_text())
+    kinds = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")
+    config |= {"auto_map": dict.fromkeys(kinds, "evil.Evil"), "model_type": "evil"}
+    if file == "tokenizer_config.json":
+        config |= {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+        config["tokenizer_class"] = "Evil"
+    (saved / file).write_text(json.dumps(config))
+    touched = saved / "touched"
+    (saved / "evil.py").write_text(
+        f"import pathlib\npathlib.Path({str(touched)!r}).touch()\nclass Evil: pass\n"
+    )
+    with pytest.raises(InputError, match="code of a model is never run"):
+        models.load(str(saved))
+    assert not touched.exists()
+
+
+def test_every_way_to_load_a_model_refuses_its_code():
+    """transformers asks at a terminal where it was not told."""
+    root = Path(models.__file__).parents[2]
+    ways = []
+    for folder in ("alignkit", "rewards", "evals", "plugins"):
+        for file in (root / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)
+                    and node.func.attr == "from_pretrained"
+                    and isinstance(node.func.value, ast.Name)
+                    and node.func.value.id not in ("PeftModel", "GenerationConfig")
+                ):
+                    ways.append((file.name, {k.arg for k in node.keywords}))
+    assert len(ways) >= 8
+    assert [w for w in ways if "trust_remote_code" not in w[1]] == []

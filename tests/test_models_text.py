@@ -180,3 +180,36 @@ def test_what_a_template_refuses_is_told_with_the_row():
 def test_without_a_template_messages_are_refused():
     with pytest.raises(InputError, match="no chat template"):
         text.prompt_ids(byte_level(), PROMPTS["chat"])
+
+
+NESTED = (
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x"
+)
+FAULTY = {
+    "endless": (NESTED, "not done after"),
+    "giant": ("{{ 'x' * 2000000 }}", "makes 2,000,000 characters"),
+    "divides": ("{{ 1 / 0 }}", "division by zero"),
+    "calls": ("{{ messages() }}", "not callable"),
+    "lacks": ("{{ messages[9].role }}", "no element 9"),
+    "reaches": ("{{ messages.__class__.__mro__ }}", "unsafe"),
+    "refuses": (
+        "{{ raise_exception('System role not supported') }}",
+        "System role not",
+    ),
+    "broken": ("{% for %}", "Expected an expression"),
+    "recurses": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_faulty_template_is_one_line_that_names_model_and_row(fault, monkeypatch):
+    monkeypatch.setattr(text, "RENDERING", 0.2)
+    template, words = FAULTY[fault]
+    tokenizer = byte_level()
+    tokenizer.chat_template, tokenizer.name_or_path = template, "a/model"
+    chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    with pytest.raises(InputError) as refused:
+        text.each([{}], lambda _: text.render_chat(tokenizer, chat), "training data")
+    said = str(refused.value)
+    assert "training data, row 0: the chat template of a/model" in said
+    assert words in said and "\n" not in said

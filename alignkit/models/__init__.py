@@ -95,6 +95,7 @@ def load(
     with explained(base, "the model"):
         model, info = AutoModelForCausalLM.from_pretrained(
             base,
+            trust_remote_code=False,
             revision=base_revision or "main",
             dtype=getattr(torch, dtype),
             attn_implementation=attention or None,
@@ -147,7 +148,9 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         # one (qwen2, phi3, …).
         generic = saved_class in ("PreTrainedTokenizerFast", "TokenizersBackend")
         loader = PreTrainedTokenizerFast if generic else AutoTokenizer
-        tokenizer = loader.from_pretrained(source, revision=revision or "main")
+        tokenizer = loader.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=False
+        )
     if tokenizer.eos_token is None:
         raise InputError(
             f"{path}: the tokenizer names no end token (eos_token), so no answer could"

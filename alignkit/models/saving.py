@@ -142,6 +142,7 @@ def _merged(model: PeftModel, adapter: Path) -> PreTrainedModel:
     base = model.active_peft_config
     whole = AutoModelForCausalLM.from_pretrained(
         base.base_model_name_or_path,
+        trust_remote_code=False,
         revision=base.revision or "main",
         dtype=model.dtype,
     )

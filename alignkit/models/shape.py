@@ -56,7 +56,9 @@ def configuration(
     source, revision = base_of(resolve(path, revision), revision)
     try:
         with explained(source, "its configuration"):
-            return AutoConfig.from_pretrained(source, revision=revision or "main")
+            return AutoConfig.from_pretrained(
+                source, revision=revision or "main", trust_remote_code=False
+            )
     except MissingError:
         return None
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from alignkit.errors import InputError, MissingError, first_line, listing
@@ -108,7 +109,19 @@ def explained(source: str, what: str) -> Iterator[None]:
             f" gave nothing ({first_line(error)}). Check the name, pass a folder, or"
             f" where there is a network: hf download {source}"
         ) from error
+    except UnpicklingError as error:
+        raise InputError(
+            f"{source}: {what} cannot be loaded: its weights are a pickle that holds"
+            " more than tensors, which could run anything here. Take weights in"
+            " safetensors"
+        ) from error
     except (ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"{source}: {what} cannot be loaded: it wants code of its own to be run"
+                " (auto_map), and code of a model is never run here. Take a model that"
+                " transformers knows"
+            ) from error
         raise InputError(
             f"{source}: {what} cannot be loaded: {first_line(error)}"
         ) from error

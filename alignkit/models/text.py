@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import InputError, first_line
+from alignkit.models.bounds import within
 
 if TYPE_CHECKING:
     from alignkit.types import Message
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 
 # Stands for a response where a template is tried; no template changes it.
 _ANSWER = "ANSWER"
+RENDERING = 5.0  # seconds that a template may take for one conversation
+LONGEST = 100_000  # characters that a template may add
+# What a template, which is a model's own code, may raise besides jinja's errors.
+_FAULTS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TimeoutError,
+    TypeError,
+    ValueError,
+)
 # Before a response, to see which tokens it has in the middle of a text.
 _ANCHORS = ("\n", ":", ">")
 
@@ -150,17 +164,22 @@ def _rendered(tokenizer: Any, messages: Sequence[Any], **how: bool) -> str:
             f" {tokenizer.name_or_path} has no chat template; use a text prompt"
         )
     options = vars(tokenizer).get("template_options", {})
+    asked = [dict(message) for message in messages]
+    where = f"the chat template of {tokenizer.name_or_path}"
     try:
-        text: str = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, **how, **options
-        )
-    except (TemplateError, ValueError) as error:
+        with within(RENDERING):
+            text: str = tokenizer.apply_chat_template(
+                asked, tokenize=False, **how, **options
+            )
+    except (TemplateError, *_FAULTS) as error:
         roles = ", ".join(str(message["role"]) for message in messages)
         raise InputError(
-            f"the chat template of {tokenizer.name_or_path} refuses messages of the"
-            f" roles {roles}: {first_line(error)}. Put what stands there into the"
-            " user's message, or take a model whose template takes it"
+            f"{where} refuses messages of the roles {roles}:"
+            f" {first_line(error) or type(error).__name__}. Put what stands there into"
+            " the user's message, or take a model whose template takes it"
         ) from error
+    if len(text) > LONGEST + 100 * sum(len(str(m["content"])) for m in messages):
+        raise InputError(f"{where} makes {len(text):,} characters of one conversation")
     return text
 
 

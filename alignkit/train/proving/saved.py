@@ -106,7 +106,7 @@ def _unequal_tensors(few: dict[str, Tensor], folder: Path) -> str:
 def _unequal_config(model: Any, folder: Path) -> str:
     from transformers import AutoConfig
 
-    saved = AutoConfig.from_pretrained(folder).to_dict()
+    saved = AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict()
     live = model.config.to_dict()
     # of what is told apart, none changes what the model computes
     told = {"_name_or_path", "transformers_version", "dtype", "architectures"}
