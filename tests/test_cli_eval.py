@@ -275,6 +275,18 @@ def test_wrong_flags_are_refused_before_anything_runs(
     assert "Traceback" not in err and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/nowhere", "/dev/null"])
+def test_results_have_a_place_before_anything_is_asked(align, tmp_path, out):
+    (tmp_path / "file").write_text("")
+    place = tmp_path / out
+    with OpenAIServer(solve) as server:
+        asked = "arithmetic", "--limit", "3", *at(server), "--out", str(place)
+        code, _, err = align(*asked)
+        assert not server.served
+    assert code == 3 and f"cannot write {place}" in err and "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_an_endpoints_model_is_named_and_never_a_run_of_this_folder(align):
     with OpenAIServer(solve) as server:
         code, _, err = align("arithmetic", "--base-url", server.url)

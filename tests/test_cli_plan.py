@@ -81,3 +81,30 @@ def test_text_from_outside_breaks_no_line(planned):
     hostile = SMALL.replace("method: sft", 'method: sft\nname: "a[red]\\e]0;x\\ab"')
     _, lines = planned(hostile)
     assert not any("\x1b" in line or "\x07" in line for line in lines)
+
+
+GRPO = SMALL.replace("method: sft", "method: grpo").replace(
+    "learning_rate: 0.02", "num_generations: 2"
+)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("cache_implementation=nope", "train.cache_implementation: Invalid"),
+        (
+            "generation_kwargs={cache_implementation: nope}",
+            "generation_kwargs: Invalid",
+        ),
+        (
+            "generation_kwargs={repetition_penlty: 1.1}",
+            "repetition_penlty: transformers",
+        ),
+        ("generation_kwargs={no_repeat_ngram_size: 3}", ""),
+    ],
+)
+def test_what_transformers_refuses_of_generation_is_told(planned, setting, words):
+    recipe = f"{GRPO}rewards: {{math: {{}}}}\ngeneration: {{engine: transformers, max_new_tokens: 8}}\n"
+    code, lines = planned(recipe, "--set", f"train.{setting}")
+    assert code == (2 if words else 0)
+    assert not words or any(words in line for line in lines)

@@ -450,3 +450,17 @@ def test_every_way_to_load_a_model_refuses_its_code():
                     ways.append((file.name, {k.arg for k in node.keywords}))
     assert len(ways) >= 8
     assert [w for w in ways if "trust_remote_code" not in w[1]] == []
+
+
+def test_a_sweep_is_told_from_an_unfinished_run(saved: Path, tmp_path: Path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    for name in ("manifest.json", "recipe.yaml"):
+        (tmp_path / "sweep" / name).write_text("{}")
+    with pytest.raises(InputError, match=r"is a sweep; .* none has one yet"):
+        models.resolve(str(tmp_path / "sweep"))
+    run = tmp_path / "sweep" / "runs" / "a-seed0"
+    run.mkdir(parents=True)
+    saved.rename(run / "model")
+    with pytest.raises(InputError, match=rf"is a sweep; .*{run}"):
+        models.resolve(str(tmp_path / "sweep"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from alignkit.evaluate.engines import EngineChoice, slug, step_of
 from alignkit.evaluate.trained import Trained, as_trained, otherwise
 from alignkit.grading import Grader
 from alignkit.recipe import options
+from alignkit.run import writing
 
 if TYPE_CHECKING:
     from alignkit.plugins import Plugin, Registry
@@ -223,6 +225,7 @@ class Session:
             announce: told what is kept, what judging will cost.
             waiting: of a model, what is told the seconds that its server takes.
         """
+        _require_writable(self.root)
         stored = self.stored is not None
         how = {"api": self.choice.api, "dtype": self.choice.dtype}
         with Grader() as grader:
@@ -255,3 +258,14 @@ class Session:
         if self.stored is not None:
             return nullcontext()
         return closing(self.choice.open(model, folder / "serve.log", waiting))
+
+
+def _require_writable(root: Path) -> None:
+    """Results have a place before a model is loaded.
+
+    Raises:
+        MissingError: the folder cannot be made, or nothing can be written into it.
+    """
+    there = next(path for path in (root, *root.parents) if path.exists())
+    with writing(root), tempfile.TemporaryFile(dir=there) as file:
+        file.write(b"x")

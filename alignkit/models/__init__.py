@@ -24,6 +24,7 @@ from alignkit.models.tiny import (
     build_tokenizer,
 )
 from alignkit.recipe.trl import built
+from alignkit.terminal.libraries import no_bars
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -79,6 +80,7 @@ def load(
     from transformers.utils import is_flash_attn_2_available
 
     source = resolve(path, revision)
+    no_bars()
     cuda = cuda_available()
     if dtype not in DTYPES:
         raise InputError(f"model.dtype: {dtype!r} is unknown; {nearest(dtype, DTYPES)}")

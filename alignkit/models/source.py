@@ -48,6 +48,15 @@ def resolve(path: str, revision: str | None = None) -> str:
 
 def _of_run(run: Path) -> Path:
     """The final model of a run folder."""
+    if (run / "sweep.json").is_file():
+        models = sorted(str(p.parents[1]) for p in run.glob("runs/*/model/config.json"))
+        models += sorted(
+            str(p.parents[1]) for p in run.glob("runs/*/stages/*/model/config.json")
+        )
+        raise InputError(
+            f"{run} is a sweep; name the run whose model is meant:"
+            f" {listing(models, 5) or 'none has one yet'}"
+        )
     if (run / "model" / "config.json").is_file():
         return run / "model"
     stages = sorted(

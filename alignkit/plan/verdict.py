@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from alignkit.errors import InputError
+from alignkit.errors import InputError, first_line, nearest
 from alignkit.machine.gpus import cards
 from alignkit.models.shape import adapted, configuration, context
 from alignkit.recipe import rules
+from alignkit.recipe.schema import Policy
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -54,7 +55,28 @@ def faults(config: Stage, origin: Model, known: rules.Facts) -> list[str]:
         else:
             more = replace(known, modules=modules, adapts_head=head)
             problems = list(rules.check(config, more))
-    return [*map(told, problems), *refused]
+    return [*map(told, problems), *refused, *_generation(config)]
+
+
+def _generation(config: Stage) -> list[str]:
+    """What transformers refuses of the generation that TRL is told to do by it."""
+    if not isinstance(config, Policy) or config.generation.engine == "vllm":
+        return []
+    from transformers import GenerationConfig
+
+    stated = dict(config.train.get("generation_kwargs") or {})
+    place = "train.generation_kwargs"
+    if cache := config.train.get("cache_implementation"):
+        stated["cache_implementation"], place = cache, "train.cache_implementation"
+    try:
+        unknown = GenerationConfig().update(**stated)
+    except (ValueError, TypeError) as error:
+        return [f"{place}: {first_line(error)}"]
+    known = GenerationConfig().to_dict()
+    return [
+        f"{place}.{name}: transformers knows no such setting; {nearest(name, known)}"
+        for name in unknown
+    ]
 
 
 def told(problem: rules.Problem) -> str:

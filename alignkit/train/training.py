@@ -18,6 +18,7 @@ from alignkit.proofs.record import Proofs
 from alignkit.recipe.schema import Policy, Sampled, Stepped
 from alignkit.run import Run, eval_summaries, stopping
 from alignkit.terminal import say, waiting
+from alignkit.terminal.libraries import no_bars
 from alignkit.train import tracking
 from alignkit.train.arguments import arguments
 from alignkit.train.callbacks import (
@@ -158,7 +159,7 @@ def _prepare(
     config = recipe.stage
     assert isinstance(config, Stepped)
     transformers.set_seed(config.seed)
-    _no_bars()  # our own progress is shown instead
+    no_bars()
     engine = ""
     if isinstance(config, Sampled):
         engine = local_engine(config.generation.engine)
@@ -265,14 +266,6 @@ def _answers(config: Policy, datasets: Datasets) -> dict[str, Answers]:
         kinds[part]: Answers(datasets.rows(spec.stated, config.seed), spec.stated)
         for part, spec in config.data.parts().items()
     }
-
-
-def _no_bars() -> None:
-    import datasets
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
 
 
 def _model(config: Stepped, folder: Run, args: Any) -> tuple[Any, Any]:
