@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from alignkit.errors import InputError
 from alignkit.records import Record
 
 # `stop`: nothing more will be learnt, or what is learnt is wrong. `look`: likely a
@@ -86,7 +87,7 @@ def examine(record: Record, *, live: bool = False) -> Report:
             continue
         try:
             finding = each(record)
-        except Lacking as lacking:
+        except (Lacking, InputError) as lacking:  # no data, or data that are damaged
             report.unchecked[each.name] = str(lacking)
             continue
         if finding is None:

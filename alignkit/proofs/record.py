@@ -4,7 +4,6 @@ proofs.json.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alignkit.errors import InputError, WorkError
 from alignkit.recipe.claims import CLAIMS, When, claims
-from alignkit.run.files import write_json
+from alignkit.run.files import read_json, write_json
 
 if TYPE_CHECKING:
     from alignkit.run import Run
@@ -169,9 +168,8 @@ def read_proofs(folder: Path) -> list[Proof]:
     if not path.is_file():
         return []
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return [_read(row) for row in known["proofs"]]
-    except (ValueError, TypeError, KeyError) as error:
+        return [_read(row) for row in read_json(path)["proofs"]]
+    except (TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
 
 

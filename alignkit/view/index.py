@@ -76,7 +76,7 @@ class Index:
                 "INSERT INTO files (name, size) VALUES (?, 0)", (name,)
             )
             number = cursor.lastrowid
-        digits = re.findall(r"\d+", name)
+        digits = re.findall(r"\d{1,18}", name)
         at = int(digits[0]) if digits else 0
         place = start
         with path.open("rb") as file:
@@ -173,14 +173,20 @@ def _numbers(row: Row, at: int) -> tuple[Any, ...]:
         question = row["prompt"]
     reward = row["reward"]
     return (
-        row["step"] if isinstance(row["step"], int) else at,
-        row["group"] if isinstance(row["group"], int) else 0,
-        row["sample"] if isinstance(row["sample"], int) else 0,
-        reward if isinstance(reward, int | float) else None,
+        _whole(row["step"], at),
+        _whole(row["group"], 0),
+        _whole(row["sample"], 0),
+        reward if isinstance(reward, float) else _whole(reward, None),
         str(row["status"]),
         int(row["finish_reason"] == "length"),
         _text(question),
     )
+
+
+def _whole(value: Any, otherwise: int | None) -> int | None:
+    """A whole number that SQLite can hold."""
+    fits = isinstance(value, int) and abs(value) < 2**63
+    return value if fits else otherwise
 
 
 def _text(value: Any) -> str:

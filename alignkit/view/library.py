@@ -4,7 +4,7 @@ answer is plain data; every sentence in it is computed.
 
 from __future__ import annotations
 
-import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,6 +19,7 @@ from alignkit.records import Record, browse
 from alignkit.report import sentences
 from alignkit.report.versus import Pair, versus
 from alignkit.run import Run, find_runs
+from alignkit.run.files import read_json
 from alignkit.view.folders import Folders
 from alignkit.view.index import Index
 
@@ -115,7 +116,7 @@ class Library(Folders):
             "requested": requested if isinstance(requested, dict) else {},
             "effective": effective if isinstance(effective, dict) else {},
             "unproven": record.manifest.get("unproven", []),
-            "proofs": [asdict(proof) for proof in read_proofs(record.folder)],
+            "proofs": _proofs(record),
             "unread": record.unread,
         }
 
@@ -211,12 +212,13 @@ class Library(Folders):
         """A sweep's own comparison, and what the checks say of its jobs."""
         folder = self._folder(id)
         path = folder / "compare" / "compare.json"
-        compared = json.loads(_text_of(path)) if path.is_file() else None
-        state = json.loads(_text_of(folder / "sweep.json") or "{}")
+        compared = read_json(path) if path.is_file() else None
+        state = read_json(folder / "sweep.json")
         jobs = [
             {key: job.get(key) for key in ("variant", "seed", "status", "note")}
             | {"id": self._id(folder / "runs" / f"{job['variant']}-seed{job['seed']}")}
             for job in state.get("jobs", [])
+            if isinstance(job, dict)
         ]
         return {
             "name": self._line(folder)["name"],
@@ -248,6 +250,14 @@ class Library(Folders):
         return self._known[id][1]
 
 
+def _proofs(record: Record) -> list[dict[str, Any]]:
+    try:
+        return [asdict(proof) for proof in read_proofs(record.folder)]
+    except InputError as error:
+        record.unread.append(str(error))
+        return []
+
+
 def _pair(pair: Pair) -> dict[str, Any]:
     before, after = pair
     return {
@@ -265,7 +275,6 @@ def _text_of(path: Path) -> str:
 
 
 def _integer(name: str, text: str) -> int:
-    try:
+    if len(text) <= 18 and re.fullmatch(r"-?\d+", text, re.ASCII):
         return int(text)
-    except ValueError as error:
-        raise InputError(f"{name} is {text!r:.40}; expected a number") from error
+    raise InputError(f"{name} is {text!r:.40}; expected a number")
