@@ -56,6 +56,12 @@ class WorkError(AlignError):
     """The input was right and everything was there, but the work itself failed."""
 
 
+class StallError(AlignError):
+    """The work did not come back within its deadline; says where its stacks are."""
+
+    exit_code = 3
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` for the closest known name, or the list of what exists."""
     names = sorted(known)

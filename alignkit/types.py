@@ -220,7 +220,7 @@ class Callback:
     """Functions called during a run, by the process that writes its folder; any may be
     left out. A recipe lists callbacks under `callbacks:`.
 
-    `run_finished` gets the status: `done`, `failed` or `interrupted`.
+    `run_finished` gets the status: `done`, `failed`, `interrupted` or `stalled`.
     """
 
     name: str

@@ -35,6 +35,7 @@ STYLES = {
     "done": "green",
     "running": "cyan",
     "failed": "red",
+    "stalled": "red",
     "collapsed": "yellow",
     "waiting": "dim",
 }
@@ -150,11 +151,11 @@ def sweep(
         made.finish("interrupted")
         say(screen, f"interrupted; to go on: {again}")
         return stopping.exit_code()
-    lost = state.of("failed")
+    lost = state.of("failed") + state.of("stalled")
     made.finish("failed" if lost else "done")
     _report(state, screen, as_json)
     for job in lost:
-        say(screen, f"failed: {job.name}: {job.note}", style="red")
+        say(screen, f"{job.status}: {job.name}: {job.note}", style="red")
     if lost:
         say(screen, f"to try these again: {again}")
     return 1 if lost else 0

@@ -19,6 +19,7 @@ from typing import Any
 from alignkit import kits
 from alignkit.errors import AlignError
 from alignkit.grading.bound import call_sample
+from alignkit.run import stacks
 
 HEADER = struct.Struct("!Q")
 # seconds after the deadline at which the kernel ends a worker that nobody killed
@@ -40,6 +41,7 @@ def main(descriptor: int, memory: int) -> None:
     it is done.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stacks.answer()
     parent = os.getppid()
     connection = socket.socket(fileno=descriptor)
     functions: dict[bytes, tuple[Callable[..., Any], float]] = {}

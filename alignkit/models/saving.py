@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import MissingError
-from alignkit.run import writing
+from alignkit.run import deadlines, writing
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -75,7 +75,7 @@ def save(
     if partial.exists():  # of a process that was killed while saving
         shutil.rmtree(partial)
     try:
-        with writing(folder):
+        with deadlines.phase("save"), writing(folder):
             _save(model, tokenizer, partial)
             partial.rename(folder)
     except MissingError:

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alignkit.errors import AlignError, InputError, MissingError
-from alignkit.run import life, stopping
+from alignkit.errors import AlignError, InputError, MissingError, StallError
+from alignkit.run import life, stacks, stopping
 from alignkit.run.files import (
     LogFile,
     append_jsonl,
@@ -148,6 +148,7 @@ class Run:
             undo.pop_all()
         run._held = held
         times = [*run.manifest.get("resumed", []), now()]
+        stacks.forget(path)
         run.update(
             status="running",
             **life.signs(),
@@ -158,12 +159,12 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`running`, `done`, `failed`, `interrupted`, or `died` when its process is
-        gone without a word.
-        """
+        """`running`, `done`, `failed`, `interrupted`, `stalled`, or `died` without a word."""
         status = str(self.manifest.get("status"))
-        gone = status == "running" and life.lives(self.manifest) is False
-        return "died" if gone else status
+        if status != "running" or life.lives(self.manifest) is not False:
+            return status
+        # what held the interpreter could say no more
+        return "stalled" if stacks.left(self.folder) else "died"
 
     @property
     def model(self) -> Path:
@@ -271,9 +272,7 @@ class Run:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[Run]:
-        """Run the work inside: done, interrupted, or failed with the reason in manifest
-        and log.
-        """
+        """Run the work inside, and close with its status; manifest and log say why."""
         if not self.writes:
             yield self
             return
@@ -289,7 +288,8 @@ class Run:
             logging.getLogger("alignkit").error("the run failed: %s", error)
             # a full disk may not take even this: the run has then died
             with contextlib.suppress(MissingError):
-                self.finish("failed", error=str(error))
+                status = "stalled" if isinstance(error, StallError) else "failed"
+                self.finish(status, error=str(error))
             raise
         except Exception as error:
             logging.getLogger("alignkit").exception("the run failed")

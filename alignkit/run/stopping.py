@@ -51,6 +51,12 @@ def install() -> None:
     threading.Thread(target=_bound, args=(seen, wake), daemon=True).start()
 
 
+def ask() -> None:
+    """Ask this process to stop, from any of its threads, as by SIGTERM."""
+    if signal.getsignal(signal.SIGTERM) is _asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def asked() -> bool:
     """Whether this process is to stop."""
     return bool(_state.asked)

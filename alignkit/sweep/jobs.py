@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alignkit.recipe import Recipe
     from alignkit.sweep.check import Checked
 
-Status = Literal["waiting", "running", "done", "failed", "collapsed"]
+Status = Literal["waiting", "running", "done", "failed", "stalled", "collapsed"]
 
 
 @dataclass
@@ -143,7 +143,7 @@ def reopen(folder: Path, *, take_over: bool = False) -> tuple[Sweep, Run]:
     run = Run.reopen(folder, redo=True, take_over=take_over)
     sweep = _read(folder)
     for job in sweep.jobs:
-        if job.status in ("running", "failed"):
+        if job.status in ("running", "failed", "stalled"):
             job.status, job.note = "waiting", ""
     sweep.save()
     return sweep, run

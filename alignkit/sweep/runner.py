@@ -77,7 +77,7 @@ class Runner:
                     for j in self.sweep.jobs
                     if (j.variant, j.seed) == (self.sweep.base, job.seed)
                 )
-                if base.status in ("failed", "collapsed"):
+                if base.status in ("failed", "stalled", "collapsed"):
                     self._set(
                         job,
                         "failed",
@@ -122,7 +122,8 @@ class Runner:
             self._set(job, "waiting")
         # without a handle: `running` is a process of an earlier sweep, still at it
         elif status != "running":
-            self._set(job, "failed", self._why(job, code))
+            lost: jobs.Status = "stalled" if status == "stalled" else "failed"
+            self._set(job, lost, self._why(job, code))
 
     def _why(self, job: Job, code: int | None) -> str:
         """The run's own words, or the last line it wrote."""

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
 
 from alignkit.errors import InputError, MissingError
-from alignkit.run import checkpoints, write_json, writing
+from alignkit.run import checkpoints, deadlines, write_json, writing
 from alignkit.run.files import size
 from alignkit.train.resumed import seconds_logged, tokens_spent
 
@@ -37,6 +37,16 @@ _UNREADABLE = (
     AttributeError,
     EOFError,
 )
+
+
+def _on_cpu(storage: Any, location: str) -> Any:
+    """Each of several processes without a GPU loads to its device, which accelerate
+    calls `cpu:0`, and torch knows `cpu` alone.
+    """
+    return storage if location.startswith("cpu:") else None
+
+
+torch.serialization.register_package(100, lambda storage: None, _on_cpu)
 
 
 class WholeCheckpoints:
@@ -60,6 +70,10 @@ class WholeCheckpoints:
         return str(Path(folder) / checkpoints.ASIDE) if self._aside else folder
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with deadlines.phase("save"):
+            self._save_aside(model, trial)
+
+    def _save_aside(self, model: Any, trial: Any) -> None:
         home, step = Path(self.args.output_dir), self.state.global_step
         made = home / checkpoints.ASIDE / f"checkpoint-{step}"
         if self.accelerator.is_main_process:

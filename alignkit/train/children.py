@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignkit import kits
-from alignkit.errors import MissingError, WorkError
+from alignkit.errors import MissingError, StallError, WorkError
 from alignkit.run import Run, atomic_write, life
 
 if TYPE_CHECKING:
@@ -45,14 +45,19 @@ def run_stage(
         if begun
         else [str(file), "--folder", str(inside)]
     )
-    child(
-        ["run", "--stage", *where],
-        registry,
-        f"stage {name}",
-        inside / "log.txt",
-        resume,
-        done=lambda: status(inside) == "done",
-    )
+    try:
+        child(
+            ["run", "--stage", *where],
+            registry,
+            f"stage {name}",
+            inside / "log.txt",
+            resume,
+            done=lambda: status(inside) == "done",
+        )
+    except (WorkError, MissingError) as error:
+        if status(inside) == "stalled":
+            raise StallError(str(error)) from error
+        raise
 
 
 def child(

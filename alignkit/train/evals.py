@@ -24,6 +24,7 @@ from alignkit.evaluate.store import THIS_RUN
 from alignkit.evaluate.trained import of_entry
 from alignkit.models.shape import context
 from alignkit.recipe.schema import Policy, Stage, Stepped
+from alignkit.run import deadlines
 from alignkit.terminal import say
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class TrainingEvals:
 
     def run(self, name: str, step: int) -> None:
         """One eval. With several processes the first one evaluates and the others wait."""
-        with self._engine() as engine:
+        with deadlines.phase("eval", f"eval {name}"), self._engine() as engine:
             if self.run_folder.writes:
                 self._run(name, step, engine)
             self.trainer.accelerator.wait_for_everyone()

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from alignkit.errors import WorkError
-from alignkit.run import Run
+from alignkit.errors import StallError, WorkError
+from alignkit.run import Run, deadlines
 from alignkit.train.children import wait
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> None
 
     Raises:
         WorkError: one of them failed; its message is in the run's log.
+        StallError: one of them hung.
     """
     python = [sys.executable, "-P"]  # nothing of the current folder is imported
     command = [
@@ -46,6 +47,10 @@ def processes(count: int, run: Run, registry: Registry, *, resume: bool) -> None
         finished = Run.open(run.folder)
         if finished.manifest["status"] == "interrupted":
             raise KeyboardInterrupt
+        if finished.status == "stalled":
+            said = deadlines.text_of(run.folder)
+            finished.update(status="stalled", error=said)
+            raise StallError(said)
         if finished.manifest["status"] == "running":
             finished.finish(
                 "failed", error=f"the training processes ended with exit code {code}"

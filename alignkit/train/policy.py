@@ -40,7 +40,7 @@ class _Policy(StoppedRollouts):
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Tensor:
         started = time.perf_counter()
-        rewards = super()._calculate_rewards(  # type: ignore[misc]
+        rewards = super()._calculate_rewards(
             inputs, prompts, completions, completion_ids_list
         )
         self._spent(started)

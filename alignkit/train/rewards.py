@@ -138,6 +138,13 @@ class RewardBoard:
         self._batch = _Batch(step, kind, batch, grading)
         return batch
 
+    def seconds(self, count: int) -> float:
+        """What the workers may take for so many samples by their own deadlines, with
+        which ours shall not interfere.
+        """
+        pooled = [r.deadline for r in self.rewards if r.where == "pool"]
+        return count * sum(pooled)
+
     def _grade(
         self, reward: BoundReward, log_extra: LogExtra, log_metric: LogMetric
     ) -> list[float]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkit.errors import PluginError, WorkError
+from alignkit.run import deadlines
 from alignkit.train.checkpoints import WholeCheckpoints
 from alignkit.train.memory import Halving
 from alignkit.train.objective import Objective, Step, in_force
@@ -51,12 +52,18 @@ class Seam(WholeCheckpoints, Halving, Validation):
         if objective is not None:
             self.objective = objective.settled(self.method, self.args)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's; what is no other phase counts to the step."""
+        with deadlines.phase("forward_backward"):
+            return super().train(*args, **kwargs)  # type: ignore[misc]
+
     # -- one optimizer step ------------------------------------------------------------
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> Any:
         """Transformers calls this at the start of each optimizer step."""
+        deadlines.again()
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._window = len(samples)
         self._step_size = None

@@ -13,7 +13,7 @@ from alignkit.recipe import as_recipe, diff_against_parent, to_yaml
 from alignkit.recipe.schema import ExpertIteration, Pipeline
 from alignkit.run import Run
 from alignkit.terminal import say
-from alignkit.train import branch, iterate, launch, pipeline, training
+from alignkit.train import branch, iterate, launch, pipeline, stops, training
 from alignkit.train.watchers import Watchers
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _work(
         return None
     watchers = Watchers.of(recipe, registry, run)
     try:
-        with run.recorded():
+        with run.recorded(), stops.watched(recipe.stage, registry, run):
             return training.execute(
                 recipe,
                 registry,

@@ -12,6 +12,7 @@ import torch
 from transformers import StoppingCriteriaList
 
 from alignkit.engines.stopping import StopCriterion, StopStrings
+from alignkit.run import deadlines
 from alignkit.train.objective import Objective
 from alignkit.train.rollouts import Rollouts, own_tokens
 from alignkit.train.seam import Seam
@@ -66,7 +67,8 @@ class StoppedRollouts(Seam, Rollouts):
 
     def _generate(self, prompts: Any) -> Any:
         started = time.perf_counter()
-        generated = super()._generate(prompts)  # type: ignore[misc]
+        with deadlines.phase("generation"):
+            generated = super()._generate(prompts)  # type: ignore[misc]
         seconds = self._spent(started)
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["seconds/generation"].append(seconds)
@@ -87,6 +89,11 @@ class StoppedRollouts(Seam, Rollouts):
             for name in ("mean", "min", "max"):
                 metrics.pop(f"completions/{name}_terminated_length")
         return generated
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, *given: Any) -> Any:
+        more = self.board.seconds(len(prompts)) if self.board is not None else 0.0
+        with deadlines.phase("grading", more=more):
+            return super()._calculate_rewards(inputs, prompts, *given)  # type: ignore[misc]
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """TRL takes for cut off what no EOS ends, so also what a stop string ends: its

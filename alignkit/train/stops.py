@@ -1,16 +1,32 @@
-"""Training that is asked to stop: its step is finished, a checkpoint saved, then it
-stops.
+"""Training that is asked to stop, or hangs: its step is finished, a checkpoint saved,
+then it stops.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
 
-from alignkit.run import stopping
+from alignkit import kits
+from alignkit.run import Run, deadlines, stopping
+
+if TYPE_CHECKING:
+    from alignkit.plugins import Registry
+    from alignkit.recipe.schema import Stage
+
+
+def watched(
+    config: Stage, registry: Registry, run: Run
+) -> contextlib.AbstractContextManager[None]:
+    """The work inside is held to the deadlines of a recipe."""
+    launch = config.launch
+    again = kits.command(registry.kits, "run", "--resume", run.folder)
+    limits = launch.deadline_seconds, launch.grace_seconds
+    return deadlines.watched(run, *limits, again)
 
 
 class StopCallback(TrainerCallback):

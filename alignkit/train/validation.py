@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from alignkit.run import deadlines
 from alignkit.train.meters import Meters
 
 
@@ -37,7 +38,8 @@ class Validation(Meters):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's, with the loss over all rows or tokens."""
         self._weights, self._losses = {}, []
-        output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
+        with deadlines.phase("eval", "validation"):
+            output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
         names = [name for name in output.metrics if name.endswith("_loss")]
         if self._losses and names:
             output.metrics[names[0]] = self._over_processes(self._losses)

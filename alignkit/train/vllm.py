@@ -26,6 +26,7 @@ from alignkit.engines.weights import (
 from alignkit.errors import InputError, MissingError, asks_for
 from alignkit.machine.swap import swapped
 from alignkit.proofs import sync
+from alignkit.run import deadlines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,6 +170,10 @@ class SyncedGeneration(VLLMGeneration):
 
     def sync_weights(self) -> None:
         """Give vLLM the trainer's weights; every process must call it."""
+        with deadlines.phase("sync"):
+            self._sync()
+
+    def _sync(self) -> None:
         self.proven = False
         if self.mode == "server":
             super().sync_weights()

@@ -49,7 +49,8 @@ class Watchers:
                 callback.eval_finished(self.info, name, summary)
 
     def run_finished(self, status: str) -> None:
-        """The manifest holds the status: `done`, `failed` or `interrupted`."""
+        """The manifest holds the status: `done`, `failed`, `interrupted` or
+        `stalled`."""
         for callback in self.callbacks:
             if callback.run_finished is not None:
                 callback.run_finished(self.info, status)

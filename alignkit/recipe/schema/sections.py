@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from alignkit.recipe.schema.generation import SamplingChanges
 from alignkit.recipe.schema.key import Count, Key, PluginSection, Positive, Section
+from alignkit.run.deadlines import Phase
 from alignkit.types import Normalize
 
 
@@ -248,6 +249,12 @@ class Launch(Section):
     grace_seconds: Annotated[Positive, Key(identity=False, trains=False)] = 25.0
     """From SIGTERM, SIGINT or SIGHUP until training is broken off: to finish its step
     and save a checkpoint.
+    """
+    deadline_seconds: Annotated[
+        Positive | dict[Phase, Positive] | None, Key(identity=False, trains=False)
+    ] = None
+    """Seconds after which a phase counts as hanging, of all phases or by phase
+    (`{grading: 600}`); where unsaid it is learned from the phase's own times.
     """
 
 

@@ -193,7 +193,7 @@ function RunPage({ tick }) {
   const tab = state.now.tab ?? "run";
   return html`<${Head} title=${run.name ?? run.folder}>
       <span class="mono dim"><${Shown} text=${run.folder} /></span>
-      <span class=${run.status === "failed" || run.status === "died" ? "stop" : "dim"}>${run.status === "running" ? "● " : ""}<${Shown} text=${run.status} /> ${duration(run.seconds)}</span>
+      <span class=${["failed", "died", "stalled"].includes(run.status) ? "stop" : "dim"}>${run.status === "running" ? "● " : ""}<${Shown} text=${run.status} /> ${duration(run.seconds)}</span>
       <span class="dim">seed <${Shown} text=${run.seed ?? "–"} /></span></${Head}>
     <main><div class="tabs" role="group" aria-label="views">${["run", "settings", "recipe", "log"].map((name) => html`<button aria-pressed=${tab === name} onClick=${() => go({ tab: name })}>${name}</button>`)}</div>
     ${run.error && html`<p class="error"><${Shown} text=${run.error} /></p>`}
