@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import AlignError, InputError, WorkError, asks_for
 from alignkit.machine.gpus import cuda_available
+from alignkit.run.files import read_json
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -100,7 +100,7 @@ def lora_settings(adapter: Path) -> tuple[str, int]:
     Raises:
         InputError: it says what vLLM does not read and would silently compute without.
     """
-    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    settings = read_json(adapter / "adapter_config.json")
     if unread := [name for name in _UNREAD_BY_VLLM if settings.get(name)]:
         raise InputError(
             f"{adapter}: vLLM does not read {', '.join(unread)} of a LoRA adapter and"

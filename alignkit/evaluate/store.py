@@ -17,6 +17,7 @@ from typing import Any
 from alignkit.errors import InputError
 from alignkit.provenance import OLD, differences, is_old, measured_by
 from alignkit.run import append_rows, lock, read_rows, write_json, write_rows, writing
+from alignkit.run.files import read_json
 from alignkit.run.rows import Row, plain
 
 THIS_RUN = "this run"  # the model of evals in a run's folder, wherever that lies
@@ -87,9 +88,9 @@ class Store:
         if not path.is_file():
             return None
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
+            known = read_json(path)
             old = known["settings"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (InputError, KeyError) as error:
             raise InputError(
                 f"{path} is damaged; pass --no-resume to start anew, or another --out"
             ) from error
@@ -130,11 +131,9 @@ class Store:
 
 def _adapted(summary: Path) -> list[str]:
     try:
-        sampling = json.loads(summary.read_text(encoding="utf-8"))["provenance"][
-            "sampling"
-        ]
+        sampling = read_json(summary)["provenance"]["sampling"]
         return [str(notice) for notice in sampling.get("adapted", ())]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (InputError, LookupError, TypeError, AttributeError):
         return []  # of another version, or torn: it is written anew
 
 

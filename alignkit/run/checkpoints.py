@@ -9,14 +9,23 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from alignkit.run.files import write_json, writing
+from alignkit.errors import InputError
+from alignkit.run.files import read_json, write_json, writing
 
 ASIDE = ".writing"  # where one is made; it gets its name when it is whole
 MARKER = "whole.json"  # written last: the size of every file by its name
 STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 # What reading what is no checkpoint may come to.
-_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_DAMAGED = (
+    InputError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 _LONGEST_HEADER = 100_000_000  # bytes; what safetensors itself allows
 
 
@@ -55,14 +64,17 @@ def fault_of(folder: Path, *, marked: bool = True) -> str:
     try:
         return (marked and _missing(folder)) or _unreadable(folder)
     except _DAMAGED as error:
-        return f"{type(error).__name__}: {error}"
+        said = str(error)
+        return (
+            said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
+        )
 
 
 def _missing(folder: Path) -> str:
     marker = folder / MARKER
     if not marker.is_file():
         return f"it has no {MARKER}, which is written last"
-    sizes = json.loads(marker.read_text(encoding="utf-8"))
+    sizes = read_json(marker)
     for name, size in sizes.items():
         path = folder / name
         if not path.is_file():
@@ -74,7 +86,7 @@ def _missing(folder: Path) -> str:
 
 def _unreadable(folder: Path) -> str:
     # transformers writes it last
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    state = read_json(folder / STATE)
     if state["global_step"] != int(folder.name.rpartition("-")[2]):
         return f"{STATE} is of step {state['global_step']}"
     for path in sorted(folder.rglob("*.safetensors")):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
 from alignkit.errors import InputError
+from alignkit.run.files import read_json
 from alignkit.run.folder import Run
 
 
@@ -49,7 +49,7 @@ def eval_summaries(folder: Path) -> dict[str, Any]:
         folder.glob("evals/*@*/summary.json"),
         key=lambda p: int(p.parent.name.rpartition("@")[2]),
     ):
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path)
         entry = found.setdefault(summary["eval"], {"first": summary})
         entry["last"] = summary
     return found

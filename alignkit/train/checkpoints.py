@@ -5,7 +5,6 @@ gone on from without anything lost before.
 from __future__ import annotations
 
 import contextlib
-import json
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from transformers.trainer_pt_utils import safe_globals
 
 from alignkit.errors import InputError, MissingError
 from alignkit.run import checkpoints, deadlines, write_json, writing
-from alignkit.run.files import size
+from alignkit.run.files import read_json, size
 from alignkit.train.resumed import seconds_logged, tokens_spent
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ class WholeCheckpoints:
         file = checkpoint / "between_logs_0.json"
         if not file.is_file():
             return None
-        return int(json.loads(file.read_text(encoding="utf-8"))["rows"])
+        return int(read_json(file)["rows"])
 
     def go_on_logging(self, checkpoint: Path, run: Run) -> None:
         """Take up what was not logged when a checkpoint was written."""
@@ -165,7 +164,7 @@ class WholeCheckpoints:
             self._total_train_tokens = tokens_spent(run)
         if not file.is_file():  # of 0.1
             return
-        saved = json.loads(file.read_text(encoding="utf-8"))
+        saved = read_json(file)
         self._tr_loss = torch.full_like(self._tr_loss, saved["loss"])
         self._globalstep_last_logged = saved["logged"]
         for name, values in saved["metrics"].items():

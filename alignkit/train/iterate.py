@@ -7,7 +7,6 @@ it was.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import run
 from alignkit.recipe import to_yaml
 from alignkit.recipe.schema import ExpertIteration
+from alignkit.run.files import read_json
 from alignkit.terminal import say
 from alignkit.train.asking import revision_of
 from alignkit.train.children import child, run_stage, status
@@ -66,7 +66,7 @@ def execute(
                 folder.folder / "log.txt",
                 folder.folder,
             )
-        counts = json.loads((home / "sampled.json").read_text(encoding="utf-8"))
+        counts = read_json(home / "sampled.json")
         _line(console, iteration, counts)
         if counts["ei/kept"]:
             file = home / "sft.yaml"
