@@ -18,8 +18,9 @@ install: .venv/.installed
 quickstart: install  ## build a tiny model, train it with SFT and GRPO, show what changed
 	$(BIN)/align run recipes/quickstart.yaml
 
-test: install  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu" -n 2
+test: install  ## the fast tests; what fails beside a browser on two cores is tried once more alone
+	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu" -n 2 || \
+	  $(BIN)/python -m pytest -m "not slow and not vllm and not gpu" --last-failed --last-failed-no-failures none
 
 test-slow: install  ## only the slow ones; what fails beside another on two cores is tried once more alone
 	$(BIN)/python -m pytest -m "slow and not vllm and not gpu" -n 2 || \
