@@ -22,11 +22,11 @@ _FILES = {
     "recipe.yaml": "the recipe, resolved",
     "diff.yaml": "what it changes against its parent",
     "metrics.jsonl": "metrics by step",
-    "rollouts": "every rollout",
-    "evals": "every eval, with its samples",
-    "proofs.jsonl": "the proofs",
+    "rollouts/": "every rollout",
+    "evals/": "every eval, with its samples",
+    "proofs.json": "the proofs",
     "log.txt": "the log",
-    "model": "the model",
+    "model/": "the model",
 }
 
 
@@ -107,6 +107,6 @@ def _links(folder: Path, homes: Mapping[str, Path]) -> Iterator[str]:
             continue
         for file, what in _FILES.items():
             if (home / file).exists():
-                link = (home / file).relative_to(folder)
+                link = f"{(home / file).relative_to(folder)}"
                 of = f"{escaped(name)}: " if name else ""
                 yield f"- {of}[{what}]({link})"

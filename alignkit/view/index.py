@@ -6,6 +6,7 @@ grow while a run goes on; one that shrank (a resumed run) is read anew.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -61,9 +62,13 @@ class Index:
                     self._read(path, name, number, size)
 
     def _paths(self) -> Iterator[Path]:
+        """The files of rollouts; where a link leads out of the folder, none."""
+        home = self.folder.resolve()
+        inside = functools.cache(lambda path: path.resolve().is_relative_to(home))
         for pattern in ("rollouts/step-*.jsonl", "iterations/*/rollouts.jsonl"):
             for path in sorted(self.folder.glob(pattern)):
-                if path.resolve().is_relative_to(self.folder.resolve()):
+                # a folder is followed once for all that it holds
+                if inside(path.parent) and (not path.is_symlink() or inside(path)):
                     yield path
 
     def _forget(self, number: int, name: str) -> None:
