@@ -38,8 +38,14 @@ def print_reports(
             say(screen, f"    to do: {finding.cure}")
             if finding.rows:
                 say(screen, f"    rows: {listing(finding.rows)}")
+    unchecked: dict[str, list[str]] = {}
+    for report in reports:
         for name, needs in report.unchecked.items():
-            say(screen, f"  not checked: {name} needs {needs}", style="dim")
+            unchecked.setdefault(f"{name} needs {needs}", []).append(report.stage)
+    for text, stages in unchecked.items():
+        # of a sweep or a pipeline the same is said once
+        of = "" if len(reports) == 1 else f" ({len(stages)} of {len(reports)})"
+        say(screen, f"not checked{of}: {text}", style="dim")
     for text in unread:
         say(screen, f"not read: {text}", style="yellow")
     if not reports:
