@@ -5,11 +5,13 @@ with fixed random seeds.
 from __future__ import annotations
 
 import gc
+import warnings
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from alignkit.report import stats
+from alignkit.report import questions, stats
 from alignkit.report.intervals import mean_interval
 
 
@@ -197,3 +199,45 @@ def test_more_comparisons_need_a_larger_effect():
 def test_results_are_the_same_on_every_call():
     tables = simulate(np.random.default_rng(11))
     assert stats.compare(*tables, resamples=99) == stats.compare(*tables, resamples=99)
+
+
+@pytest.mark.parametrize("kind", ["binary", "means", "skewed", "ties"])
+@pytest.mark.parametrize("count", [2, 3, 10, 57, 400])
+def test_the_bootstrap_is_scipys_bca_with_the_acceleration_in_closed_form(kind, count):
+    rng = np.random.default_rng(count)
+    a, b = {
+        "binary": lambda: (rng.random((2, count)) < 0.4).astype(float),
+        "means": lambda: rng.random((2, count)),
+        "skewed": lambda: rng.exponential(size=(2, count)) ** 2,
+        "ties": lambda: rng.integers(0, 3, (2, count)) / 4,
+    }[kind]()
+    ours = questions.bootstrap(a, b, 999, 5)
+    if np.ptp(b - a) < 1e-9:
+        assert ours is None
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = scipy.stats.bootstrap(
+            (a, b),
+            lambda x, y, axis: (y - x).mean(axis=axis),
+            paired=True,
+            vectorized=True,
+            n_resamples=999,
+            method="BCa",
+            rng=np.random.default_rng(5),
+        ).confidence_interval
+    if np.isnan([theirs.low, theirs.high]).any():
+        assert ours is None
+    else:
+        assert (ours.low, ours.high) == pytest.approx(theirs, abs=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.02, 0.06])
+def test_the_normal_limit_says_what_the_permutations_say(monkeypatch, shift):
+    rng = np.random.default_rng(0)
+    a, b = rng.random((1, 600)), rng.random((1, 600)) + shift
+    name, exact = questions.question_test(a, b, 9999, 0)
+    monkeypatch.setattr(questions, "MANY", 100)
+    other, limit = questions.question_test(a, b, 9999, 0)
+    assert (name, other) == ("sign-flip permutation", "sign-flip, normal limit")
+    assert limit == pytest.approx(exact, abs=0.02)
