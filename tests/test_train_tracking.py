@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from made_runs import GROUPS, SIZE, STEPS, Made
 from transformers import TrainerCallback
 
 from alignkit.cli import cli
+from alignkit.train.tables import tables_of
 from alignkit.train.tracking import Tracker
 
 RECIPE = """
@@ -18,7 +21,7 @@ method: sft
 model: {build: {tokenizer: digits, max_length: 64}}
 data: {train: {dataset: arithmetic, split: train, size: 32}, prompt: arithmetic}
 train: {max_steps: 2, per_device_train_batch_size: 8, save_strategy: "no"}
-evals: {arithmetic: {limit: 4}}
+evals: {arithmetic: {limit: 4, before: true, every: 1}}
 track: [wandb, tensorboard]
 """
 
@@ -61,6 +64,38 @@ def test_a_tracker_sees_the_names_of_metrics_jsonl():
     }
 
 
+HOSTILE = "<script>1</script> \x1b]0;x\x07 \u202eabc"
+
+
+def test_the_tables_of_a_run_are_its_last_rollouts_and_its_findings(tmp_path: Path):
+    run = Made(tmp_path / "run", "grpo")
+    run.folder.mkdir()
+    run.every(reward=0.0, status="unparsed", advantage=0.0, response=HOSTILE * 200)
+    run.write()
+    tables = tables_of(run.folder)
+    columns, rows = tables["rollouts"]
+    assert len(rows) == GROUPS * SIZE and {row[0] for row in rows} == {STEPS}
+    response = rows[0][columns.index("response")]
+    assert len(response) < 2500 and not {"\x1b", "\x07", "\u202e"} & set(response)
+    assert rows[0][columns.index("reward")] == 0.0
+    columns, found = tables["findings"]
+    assert "dead_reward" in {row[columns.index("check")] for row in found}
+
+
+def test_a_run_without_rollouts_sends_no_empty_table(tmp_path: Path):
+    run = Made(tmp_path / "run", "sft")
+    run.folder.mkdir()
+    run.write()
+    assert "rollouts" not in tables_of(run.folder)
+
+
+def test_tables_that_cannot_be_made_cost_no_run(tmp_path: Path, caplog):
+    tracker = Tracker("wandb", Noted(), {}, tmp_path / "nowhere")
+    state = SimpleNamespace(is_world_process_zero=True)
+    tracker.on_train_end(None, state, None)
+    assert tracker.failed and "tracker wandb failed" in caplog.text
+
+
 @pytest.mark.slow
 def test_wandb_without_a_key_is_offline_and_tensorboard_gets_the_evals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,7 +112,9 @@ def test_wandb_without_a_key_is_offline_and_tensorboard_gets_the_evals(
     assert result.exit_code == 0, result.output
     assert "wandb sync" in result.output
     (folder,) = (tmp_path / "runs").iterdir()
-    assert list((folder / "wandb").glob("offline-run-*"))
+    [offline] = (folder / "wandb").glob("offline-run-*")
+    [findings] = (offline / "files/media/table").glob("findings_*.table.json")
+    assert "too few questions" in findings.read_text()  # of 4 questions
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     seen = set()

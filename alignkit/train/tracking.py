@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from alignkit.recipe.schema import Stage
 from alignkit.terminal import say
 from alignkit.train.callbacks import NAMES
+from alignkit.train.tables import send, tables_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,18 +44,26 @@ class Tracker(TrainerCallback):
     """
 
     def __init__(
-        self, name: str, inner: TrainerCallback, recipe: Mapping[str, Any]
+        self,
+        name: str,
+        inner: TrainerCallback,
+        recipe: Mapping[str, Any],
+        folder: Path | None = None,
     ) -> None:
         self.name = name
         self.inner = inner
         self.recipe = recipe
+        self.folder = folder
         self.failed = False
 
     def _call(self, event: str, *arguments: Any, **keywords: Any) -> None:
+        self._try(getattr(self.inner, event), *arguments, **keywords)
+
+    def _try(self, call: Callable[..., None], *arguments: Any, **keywords: Any) -> None:
         if self.failed:
             return
         try:
-            getattr(self.inner, event)(*arguments, **keywords)
+            call(*arguments, **keywords)
         except Exception as error:  # noqa: BLE001 - whatever a tracker raises, the training must go on
             self.failed = True
             log.warning(
@@ -102,12 +111,21 @@ class Tracker(TrainerCallback):
         }
         self._call("on_log", args, state, control, logs=logs, **rest)
 
-    def on_train_end(self, *arguments: Any, **keywords: Any) -> None:
-        """Close it."""
-        self._call("on_train_end", *arguments, **keywords)
+    def _tables(self, folder: Path) -> None:
+        send(self.name, tables_of(folder))
+
+    def on_train_end(
+        self, args: Any, state: Any, control: Any, **keywords: Any
+    ) -> None:
+        """The tables of the run's end, where this process writes; then close it."""
+        if self.folder is not None and state.is_world_process_zero:
+            self._try(self._tables, self.folder)
+        self._call("on_train_end", args, state, control, **keywords)
 
 
-def guard(trainer: Any, config: Stage, recipe: Mapping[str, Any]) -> list[Tracker]:
+def guard(
+    trainer: Any, config: Stage, recipe: Mapping[str, Any], folder: Path
+) -> list[Tracker]:
     """Put a Tracker before each tracker's callback of a trainer."""
     from transformers.integrations import get_reporting_integration_callbacks
 
@@ -117,7 +135,7 @@ def guard(trainer: Any, config: Stage, recipe: Mapping[str, Any]) -> list[Tracke
         (kind,) = get_reporting_integration_callbacks([name])
         for index, callback in enumerate(callbacks):
             if type(callback) is kind:
-                callbacks[index] = Tracker(name, callback, recipe)
+                callbacks[index] = Tracker(name, callback, recipe, folder)
                 found.append(callbacks[index])
     return found
 

@@ -209,7 +209,7 @@ def _prepare(
         folder,
         console,
         grader=grader,
-        trackers=tracking.guard(trainer, config, recipe.resolved),
+        trackers=tracking.guard(trainer, config, recipe.resolved, folder.folder),
         watchers=watchers,
     )
     subject = Subject(
