@@ -121,6 +121,8 @@ TABLES = {
     "cli/templates.py TEMPLATES",
     # columns of a row that say how it was graded
     "data/distill.py GRADES",
+    # fields of a row of rollouts
+    "train/tables.py ROLLOUT",
     # what the core itself hands to a dataset's function: the contract of its plugins
     "plugins/plugin.py CORE_ARGUMENTS",
     # what changes how long a run takes, not how fast it goes
