@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from made_runs import GROUPS, SIZE, STEPS, Made
 from transformers import TrainerCallback
 
 from alignkit.cli import cli
+from alignkit.train.direct import tracked
 from alignkit.train.tables import tables_of
 from alignkit.train.tracking import Tracker
 
@@ -94,6 +96,47 @@ def test_tables_that_cannot_be_made_cost_no_run(tmp_path: Path, caplog):
     state = SimpleNamespace(is_world_process_zero=True)
     tracker.on_train_end(None, state, None)
     assert tracker.failed and "tracker wandb failed" in caplog.text
+
+
+@pytest.fixture
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No settings of trackers but those that a test makes."""
+    for name in [n for n in os.environ if n.startswith(("WANDB_", "TENSORBOARD_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    before = set(os.environ)
+    yield
+    for name in set(os.environ) - before:
+        monkeypatch.delenv(name)
+
+
+def test_what_has_no_trainer_is_one_run_of_its_trackers(tmp_path: Path, clean: None):
+    run = Made(tmp_path / "run", "expert_iteration")
+    run.folder.mkdir()
+    run.write()
+    config = SimpleNamespace(track=["wandb", "tensorboard"], method="ei", name="n")
+    with tracked(config, {"seed": 1}, run.folder) as told:
+        told(0, {"eval/math/accuracy": 0.1})
+        told(1, {"ei/kept": 7, "eval/math/accuracy": 0.5})
+    [offline] = (run.folder / "wandb").glob("offline-run-*")
+    [written] = offline.glob("*.wandb")
+    assert b"ei/kept" in written.read_bytes() and (offline / "files/media").is_dir()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    [file] = (run.folder / "tensorboard").glob("events*")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    assert [e.step for e in events.Scalars("eval/math/accuracy")] == [0, 1]
+
+
+def test_a_tracker_that_cannot_begin_costs_no_iteration(tmp_path: Path, caplog):
+    config = SimpleNamespace(track=["trackio"], method="ei", name="n")
+    if importlib.util.find_spec("trackio"):
+        pytest.skip("trackio is installed here")
+    with tracked(config, {}, tmp_path) as told:
+        told(1, {"ei/kept": 7})
+    assert caplog.text.count("tracker trackio failed") == 1
 
 
 @pytest.mark.slow

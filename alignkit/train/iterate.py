@@ -19,6 +19,7 @@ from alignkit.run.files import read_json
 from alignkit.terminal import say
 from alignkit.train.asking import revision_of
 from alignkit.train.children import child, run_stage, status
+from alignkit.train.direct import tracked
 from alignkit.train.resumed import tokens_spent
 
 if TYPE_CHECKING:
@@ -45,56 +46,59 @@ def execute(
     model = _start(config, folder)
     # each iteration's row is written again from what the iteration left
     folder.write("metrics.jsonl", "")
-    for iteration in range(1, config.expert_iteration.iterations + 1):
-        # a recipe's paths are relative to its file
-        home = folder.folder.resolve() / "iterations" / f"{iteration:03d}"
-        if not (home / "sampled.json").is_file():
-            console.rule(f"iteration {iteration}: sample")
-            home.mkdir(parents=True, exist_ok=True)
-            arguments = [
-                "_sample",
-                str(folder.folder),
-                "--iteration",
-                str(iteration),
-                "--model",
-                str(model),
-            ]
-            child(
-                arguments,
-                registry,
-                f"sampling of iteration {iteration}",
-                folder.folder / "log.txt",
-                folder.folder,
-            )
-        counts = read_json(home / "sampled.json")
-        _line(console, iteration, counts)
-        if counts["ei/kept"]:
-            file = home / "sft.yaml"
-            run.atomic_write(
-                file,
-                to_yaml(_sft(recipe, home, iteration, str(model), counts["ei/kept"])),
-            )
-            if status(home / "sft") != "done":
-                console.rule(f"iteration {iteration}: train")
-                run_stage(
-                    f"iteration {iteration}",
-                    file,
-                    home / "sft",
+    with tracked(config, recipe.resolved, folder.folder) as told:
+        for iteration in range(1, config.expert_iteration.iterations + 1):
+            # a recipe's paths are relative to its file
+            home = folder.folder.resolve() / "iterations" / f"{iteration:03d}"
+            if not (home / "sampled.json").is_file():
+                console.rule(f"iteration {iteration}: sample")
+                home.mkdir(parents=True, exist_ok=True)
+                arguments = [
+                    "_sample",
+                    str(folder.folder),
+                    "--iteration",
+                    str(iteration),
+                    "--model",
+                    str(model),
+                ]
+                child(
+                    arguments,
                     registry,
+                    f"sampling of iteration {iteration}",
+                    folder.folder / "log.txt",
                     folder.folder,
                 )
-            model = home / "sft" / "model"
-        else:
-            log.warning(
-                "iteration %d kept no rollout; the model stays as it is", iteration
-            )
-            say(
-                console,
-                f"iteration {iteration} kept no rollout; the model stays as it is",
-            )
-        if iteration == 1:
-            _log(folder, 0, {}, folder.folder)
-        _log(folder, iteration, counts, home / "sft")
+            counts = read_json(home / "sampled.json")
+            _line(console, iteration, counts)
+            if counts["ei/kept"]:
+                file = home / "sft.yaml"
+                run.atomic_write(
+                    file,
+                    to_yaml(
+                        _sft(recipe, home, iteration, str(model), counts["ei/kept"])
+                    ),
+                )
+                if status(home / "sft") != "done":
+                    console.rule(f"iteration {iteration}: train")
+                    run_stage(
+                        f"iteration {iteration}",
+                        file,
+                        home / "sft",
+                        registry,
+                        folder.folder,
+                    )
+                model = home / "sft" / "model"
+            else:
+                log.warning(
+                    "iteration %d kept no rollout; the model stays as it is", iteration
+                )
+                say(
+                    console,
+                    f"iteration {iteration} kept no rollout; the model stays as it is",
+                )
+            if iteration == 1:
+                told(0, _log(folder, 0, {}, folder.folder))
+            told(iteration, _log(folder, iteration, counts, home / "sft"))
     _finish(config, folder, model)
     return run.eval_summaries(folder.folder)
 
@@ -176,8 +180,12 @@ def _sft(
     return found
 
 
-def _log(folder: run.Run, iteration: int, counts: dict[str, Any], source: Path) -> None:
-    """One row of metrics, and the iteration's evals under its number."""
+def _log(
+    folder: run.Run, iteration: int, counts: dict[str, Any], source: Path
+) -> dict[str, Any]:
+    """One row of metrics, which is given back, and the iteration's evals under its
+    number.
+    """
     numbers = {k: v for k, v in counts.items() if isinstance(v, int | float)}
     for name, entry in run.eval_summaries(source).items():
         summary = entry["first"] if iteration == 0 else entry["last"]
@@ -194,6 +202,7 @@ def _log(folder: run.Run, iteration: int, counts: dict[str, Any], source: Path) 
         if (source / "manifest.json").is_file():
             spent += tokens_spent(run.Run.open(source)) if iteration else 0
         folder.append_metrics({"step": iteration, "tokens": spent, **numbers})
+    return numbers
 
 
 def _line(console: Console, iteration: int, counts: dict[str, Any]) -> None:
