@@ -42,7 +42,9 @@ class Direct:
         if self.name == "wandb":
             import wandb
 
-            run = wandb.init(name=title, config={"recipe": dict(recipe)})
+            quiet = wandb.Settings(silent=True)
+            stated = {"recipe": dict(recipe)}
+            run = wandb.init(name=title, config=stated, settings=quiet)
             self._log = lambda step, numbers: run.log(dict(numbers), step=step)
             self._close = run.finish
         elif self.name == "trackio":

@@ -21,6 +21,7 @@ from alignkit.train.asking import revision_of
 from alignkit.train.children import child, run_stage, status
 from alignkit.train.direct import tracked
 from alignkit.train.resumed import tokens_spent
+from alignkit.train.tracking import say_how_to_sync
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,6 +100,7 @@ def execute(
             if iteration == 1:
                 told(0, _log(folder, 0, {}, folder.folder))
             told(iteration, _log(folder, iteration, counts, home / "sft"))
+    say_how_to_sync(console, config, folder.folder)
     _finish(config, folder, model)
     return run.eval_summaries(folder.folder)
 
