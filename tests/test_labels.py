@@ -193,6 +193,15 @@ def test_labels_of_other_verdicts_are_not_taken(rows, capsys):
     assert labels.sheet_of(rows).read_bytes() == before
 
 
+def test_a_sweep_is_no_run_to_grade(tmp_path, capsys):
+    (tmp_path / "runs" / "a-seed0").mkdir(parents=True)
+    (tmp_path / "sweep.json").write_text("{}")
+    assert align(asked(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert "is a sweep" in said and str(tmp_path / "runs" / "a-seed0") in said
+    assert not labels.sheet_of(tmp_path).exists()
+
+
 class Terminal:
     """`align` at a real terminal."""
 

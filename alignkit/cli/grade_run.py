@@ -11,7 +11,7 @@ import click
 
 from alignkit.cli.common import console, hold, load_registry, print_json, progress
 from alignkit.cli.label import labelled, show_errors
-from alignkit.errors import InputError
+from alignkit.errors import InputError, listing
 from alignkit.terminal import echo, say
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ def grade_run(
     from alignkit.grading.stored import Fields
     from alignkit.records import browse
 
+    if (folder / "sweep.json").is_file():
+        runs = [str(run) for run in sorted(folder.glob("runs/*")) if run.is_dir()]
+        raise InputError(
+            f"{folder} is a sweep; name one of its runs: {listing(runs, 5) or 'none yet'}"
+        )
     registry = load_registry(kit=kit)
     rewards = bind_specs(registry, specs)
     there = [each for each in records.read(folder) if browse.steps(each)]
