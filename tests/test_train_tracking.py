@@ -13,7 +13,7 @@ from made_runs import GROUPS, SIZE, STEPS, Made
 from transformers import TrainerCallback
 
 from alignkit.cli import cli
-from alignkit.train.direct import tracked
+from alignkit.train.direct import track_evals, tracked
 from alignkit.train.tables import tables_of
 from alignkit.train.tracking import Tracker
 
@@ -115,8 +115,8 @@ def test_what_has_no_trainer_is_one_run_of_its_trackers(tmp_path: Path, clean: N
     run = Made(tmp_path / "run", "expert_iteration")
     run.folder.mkdir()
     run.write()
-    config = SimpleNamespace(track=["wandb", "tensorboard"], method="ei", name="n")
-    with tracked(config, {"seed": 1}, run.folder) as told:
+    track = ["wandb", "tensorboard"]
+    with tracked(track, "n", "ei", {"seed": 1}, run.folder) as told:
         told(0, {"eval/math/accuracy": 0.1})
         told(1, {"ei/kept": 7, "eval/math/accuracy": 0.5})
     [offline] = (run.folder / "wandb").glob("offline-run-*")
@@ -131,12 +131,28 @@ def test_what_has_no_trainer_is_one_run_of_its_trackers(tmp_path: Path, clean: N
 
 
 def test_a_tracker_that_cannot_begin_costs_no_iteration(tmp_path: Path, caplog):
-    config = SimpleNamespace(track=["trackio"], method="ei", name="n")
     if importlib.util.find_spec("trackio"):
         pytest.skip("trackio is installed here")
-    with tracked(config, {}, tmp_path) as told:
+    with tracked(["trackio"], "n", "ei", {}, tmp_path) as told:
         told(1, {"ei/kept": 7})
     assert caplog.text.count("tracker trackio failed") == 1
+
+
+def test_evals_of_a_model_are_one_run_of_a_tracker(tmp_path: Path, clean: None):
+    summary = {"eval": "m", "metric": "accuracy", "value": 0.5, "n": 8, "step": 3}
+    summary |= {"low": 0.2, "high": 0.8, "provenance": {"model": "runs/a"}}
+    other = {**summary, "eval": "open", "value": None, "low": None, "high": None}
+    track_evals(["tensorboard"], [summary, other], tmp_path)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    [file] = (tmp_path / "tensorboard").glob("events*")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    [value] = events.Scalars("eval/m/accuracy")
+    assert (value.step, value.value) == (3, 0.5)
+    tags = set(events.Tags()["scalars"])
+    assert {"eval/m/accuracy/low", "eval/open/accuracy/n"} <= tags
+    assert "eval/open/accuracy" not in tags
 
 
 @pytest.mark.slow

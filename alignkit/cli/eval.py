@@ -88,6 +88,12 @@ ROOT = Path("runs")
     show_default=True,
     help="Go on with results already there.",
 )
+@click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["wandb", "trackio", "tensorboard"]),
+    help="Send the results to a tracker too (repeatable).",
+)
 @engine_options
 @judge_options
 @kit_option
@@ -102,8 +108,10 @@ def evaluate(
     """
     from alignkit.evaluate.session import Session, plan_all, plan_each, requests
     from alignkit.evaluate.trained import Trained
+    from alignkit.plan import machine
 
     _refuse_empty({**flags, "responses": responses}, models)
+    machine.require_trackers(flags["track"])
     registry = load_registry(kit=flags["kit"])
     config = judge_config(registry, evals, flags)
     choice = _choice(flags)
@@ -141,6 +149,11 @@ def evaluate(
             "interrupted; what is done is kept: run the same command again to go on"
         )
         return stopping.exit_code()
+    if flags["track"]:
+        from alignkit.train import direct, tracking
+
+        direct.track_evals(flags["track"], summaries, root)
+        tracking.say_how_to_sync(console(flags["as_json"]), flags["track"], root)
     if flags["as_json"]:
         print_json(summaries)
     else:

@@ -7,8 +7,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from alignkit.errors import MissingError
 from alignkit.machine import doctor, hub
 from alignkit.recipe.schema import Sampled, Stage
 
@@ -36,6 +38,18 @@ OPTIMIZER_PACKAGES = {
 TRACKERS = {"wandb": "wandb", "trackio": "trackio", "tensorboard": "tensorboard"}
 
 
+def require_trackers(track: Iterable[str]) -> None:
+    """Raises MissingError for those that are not installed."""
+    if absent := list(_trackers_missing(track)):
+        raise MissingError(*absent)
+
+
+def _trackers_missing(track: Iterable[str]) -> Iterator[str]:
+    for tracker in track:
+        if importlib.util.find_spec(TRACKERS[tracker]) is None:
+            yield f"track: {tracker} is not installed: pip install 'alignkit[{tracker}]'"
+
+
 def missing(config: Stage) -> list[str]:
     """What the recipe needs and this machine lacks, each with what installs or sets it."""
     found: list[str] = []
@@ -52,11 +66,7 @@ def missing(config: Stage) -> list[str]:
     for key, package, install in _packages(config):
         if importlib.util.find_spec(package) is None:
             found.append(f"{key} needs the package '{package}': pip install {install}")
-    for tracker in config.track:
-        if importlib.util.find_spec(TRACKERS[tracker]) is None:
-            found.append(
-                f"track: {tracker} is not installed: pip install 'alignkit[{tracker}]'"
-            )
+    found += _trackers_missing(config.track)
     for name in ("push_to_hub", "log_completions_hub_repo"):
         if config.train.get(name) and (
             "HF_HUB_OFFLINE" in os.environ or not hub.reachable()

@@ -1,14 +1,13 @@
-"""Trackers of what has no trainer of TRL's: one run for a whole expert iteration."""
+"""Trackers of what has no trainer of TRL's: an expert iteration, evals of a model."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alignkit.recipe.schema import Stage
 from alignkit.train.tables import send, tables_of
 from alignkit.train.tracking import prepare
 
@@ -33,9 +32,10 @@ class Direct:
         """Numbers by name."""
         self._try(self._log, step, numbers)
 
-    def close(self, folder: Path) -> None:
-        """The tables of the run's end, and its end."""
-        self._try(lambda: send(self.name, tables_of(folder)))
+    def close(self, folder: Path | None) -> None:
+        """The tables of the run in a folder, and the end."""
+        if folder is not None:
+            self._try(lambda: send(self.name, tables_of(folder)))
         self._try(self._close)
 
     def _open(self, title: str, recipe: Mapping[str, Any], folder: Path) -> None:
@@ -74,13 +74,23 @@ class Direct:
 
 @contextmanager
 def tracked(
-    config: Stage, recipe: Mapping[str, Any], folder: Path
+    track: Sequence[str],
+    title: str,
+    tag: str,
+    recipe: Mapping[str, Any],
+    folder: Path,
+    *,
+    tables: bool = True,
 ) -> Iterator[Callable[[int, Numbers], None]]:
-    """What the recipe's trackers are told through: a step and its numbers."""
-    prepare(config, folder)
-    trackers = [Direct(name) for name in config.track]
+    """What trackers are told through: a step and its numbers.
+
+    Args:
+        tag: of the run in wandb. tables: at the end those of the run in `folder`.
+    """
+    prepare(track, tag, folder)
+    trackers = [Direct(name) for name in track]
     for tracker in trackers:
-        tracker.open(config.name, recipe, folder)
+        tracker.open(title, recipe, folder)
 
     def told(step: int, numbers: Numbers) -> None:
         for tracker in trackers:
@@ -90,4 +100,27 @@ def tracked(
         yield told
     finally:
         for tracker in trackers:
-            tracker.close(folder)
+            tracker.close(folder if tables else None)
+
+
+def track_evals(
+    track: Sequence[str], summaries: Sequence[Mapping[str, Any]], folder: Path
+) -> None:
+    """The results of `align eval`: one run a model, with value, interval and n of each
+    eval at the model's step.
+    """
+    by_model: dict[str, list[Mapping[str, Any]]] = {}
+    for summary in summaries:
+        model = str(summary["provenance"].get("model"))
+        by_model.setdefault(model, []).append(summary)
+    for model, each in by_model.items():
+        provenance = {summary["eval"]: summary["provenance"] for summary in each}
+        with tracked(
+            track, f"eval {model}", "eval", provenance, folder, tables=False
+        ) as told:
+            for summary in each:
+                name = f"eval/{summary['eval']}/{summary['metric']}"
+                ends = {f"{name}/{end}": summary.get(end) for end in ("low", "high")}
+                numbers = {name: summary["value"], **ends, f"{name}/n": summary["n"]}
+                known = {k: v for k, v in numbers.items() if v is not None}
+                told(int(summary.get("step") or 0), known)

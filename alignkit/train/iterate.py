@@ -47,7 +47,8 @@ def execute(
     model = _start(config, folder)
     # each iteration's row is written again from what the iteration left
     folder.write("metrics.jsonl", "")
-    with tracked(config, recipe.resolved, folder.folder) as told:
+    about = config.track, config.name, config.method, recipe.resolved
+    with tracked(*about, folder.folder) as told:
         for iteration in range(1, config.expert_iteration.iterations + 1):
             # a recipe's paths are relative to its file
             home = folder.folder.resolve() / "iterations" / f"{iteration:03d}"
@@ -100,7 +101,7 @@ def execute(
             if iteration == 1:
                 told(0, _log(folder, 0, {}, folder.folder))
             told(iteration, _log(folder, iteration, counts, home / "sft"))
-    say_how_to_sync(console, config, folder.folder)
+    say_how_to_sync(console, config.track, folder.folder)
     _finish(config, folder, model)
     return run.eval_summaries(folder.folder)
 

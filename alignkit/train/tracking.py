@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def prepare(config: Stage, folder: Path) -> None:
+def prepare(track: Sequence[str], tag: str, folder: Path) -> None:
     """Tell the trackers where to write, and wandb to stay offline where it has no key."""
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
-    if "wandb" in config.track:
+    if "wandb" in track:
         os.environ.setdefault("WANDB_DIR", str(folder))
         os.environ.setdefault("WANDB_PROJECT", "alignkit")
-        os.environ.setdefault("WANDB_TAGS", config.method)
+        os.environ.setdefault("WANDB_TAGS", tag)
         notes = folder / "diff.yaml"
         if notes.is_file():
             os.environ.setdefault("WANDB_NOTES", notes.read_text(encoding="utf-8"))
@@ -140,12 +140,10 @@ def guard(
     return found
 
 
-def say_how_to_sync(console: Console, config: Stage, folder: Path) -> None:
+def say_how_to_sync(console: Console, track: Sequence[str], folder: Path) -> None:
     """The command that uploads an offline wandb run."""
     offline = (
-        sorted((folder / "wandb").glob("offline-run-*"))
-        if "wandb" in config.track
-        else []
+        sorted((folder / "wandb").glob("offline-run-*")) if "wandb" in track else []
     )
     for run in offline:
         say(console, f"wandb was offline; to upload: wandb sync {run}")

@@ -91,7 +91,7 @@ def prepared(
     config = recipe.stage
     assert isinstance(config, Stepped)
     with contextlib.ExitStack() as closing:
-        closing.callback(tracking.say_how_to_sync, console, config, folder.folder)
+        closing.callback(tracking.say_how_to_sync, console, config.track, folder.folder)
         progress = ProgressCallback(console, config.name)
         closing.callback(progress.close)
         # other methods grade in evals only, which make their own
@@ -163,7 +163,7 @@ def _prepare(
     engine = ""
     if isinstance(config, Sampled):
         engine = local_engine(config.generation.engine)
-    tracking.prepare(config, folder.folder)
+    tracking.prepare(config.track, config.method, folder.folder)
     # making TRL's config also joins the other training processes
     cuda = cuda_available()
     args = arguments(config, folder.folder, engine=engine, cuda=cuda)
