@@ -99,3 +99,10 @@ def test_rloo_with_a_penalty_in_the_reward_says_that_it_cannot(tmp_path):
     found = graded(tmp_path, "rloo", "loss: {name: trl}", beta=0.1)
     assert "KL" in found["no_advantages"] and found["check"] is None
     assert "turned" not in found["steps"][0]["letters"]
+
+
+def test_rollouts_of_0_1_that_name_no_step_are_graded(old_folder):
+    folder = old_folder("expert_iteration")
+    asked = ["grade", str(folder), "--reward", "exact_match", "--json"]
+    done = CliRunner().invoke(cli, asked, catch_exceptions=False)
+    assert done.exit_code == 0 and json.loads(done.stdout)["rollouts"] > 0

@@ -38,7 +38,9 @@ def by_step(
     have pushed another way, and the mean change of an advantage.
     """
     whole = [each for each in graded if each.grades]
-    whole.sort(key=lambda each: each.stored.row["step"])
+    # rows of 0.1's expert iteration name no step: they lie in order, and are one
+    if all(type(each.stored.row["step"]) is int for each in whole):
+        whole.sort(key=lambda each: each.stored.row["step"])
     found = []
     for step, group in groupby(whole, key=lambda each: each.stored.row["step"]):
         rows = sorted(
