@@ -19,7 +19,7 @@ ROOT = Path(alignkit.__file__).parent
 # Rows of docs/architecture.md, lowest first, each of one or more rooms; a module imports
 # only from rooms of lower rows and from its own room.
 ROWS = [
-    ["errors"],
+    ["errors", "json_text"],
     ["types benchmarks sampling thinking"],
     ["hookspecs kits plugins", "functional", "run", "machine", "terminal"],
     ["course"],
@@ -284,21 +284,21 @@ def test_modules_import_in_no_circle():
     assert not graph, sorted(graph)
 
 
-def test_files_of_json_are_read_by_one_bounded_reader():
-    """A file may come from anywhere: numbers of 5,000 digits, a thousand brackets, a
-    folder in its place. Kits lie beneath that reader and hold the same errors back.
-    """
-    readers = {"run/files.py", "kits/__init__.py"}
-    bare = []
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Call)
-                and ast.unparse(node.func) == "json.loads"
-                and (
-                    "read_text" in ast.unparse(node) or "_text_of" in ast.unparse(node)
-                )
-                and str(path.relative_to(ROOT)) not in readers
-            ):
-                bare.append(f"{path}:{node.lineno}")
-    assert bare == []
+# Where `json.loads` may stand: the one bounded reader, and what this process wrote.
+READS_JSON = {
+    "json_text.py": "the reader",
+    "endpoint/permits.py": "a variable that a parent process set",
+    "grading/worker.py": "an argument that the parent process wrote",
+    "kits/__init__.py": "a variable that a parent process set",
+    "train/pipeline.py": "a copy of what was just written",
+}
+
+
+def test_json_of_others_is_read_by_one_bounded_reader():
+    """It may come from anywhere: numbers of 5,000 digits, a thousand brackets."""
+    found = {
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        if re.search(r"\bjson\.loads?\(", path.read_text())
+    }
+    assert found == set(READS_JSON)

@@ -12,9 +12,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from alignkit import kits, plugins
+from alignkit import json_text, kits, plugins
 from alignkit.cli import main
-from alignkit.data import json_text, read_rows
+from alignkit.data import read_rows
 from alignkit.data.conversations import flattened
 from alignkit.data.files import file_rows, read_file
 from alignkit.errors import InputError

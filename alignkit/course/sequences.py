@@ -8,7 +8,6 @@ Padding is never read: it may hold anything, NaN too.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from alignkit import json_text
 from alignkit.functional import compute_entropy, dpo_loss, masked_normalize
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def get_packed_sft_dataset(
 
     before, _ = _split(template)
     lines = Path(dataset_path).read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
+    rows = [json_text.load(line) for line in lines if line.strip()]
     order = torch.randperm(len(rows)).tolist() if shuffle else range(len(rows))
     stream: list[int] = []
     for row in (rows[index] for index in order):

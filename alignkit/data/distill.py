@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from alignkit import json_text
 from alignkit.data import render
 from alignkit.data.batches import read_result
 from alignkit.data.form import Form
@@ -200,7 +201,7 @@ class Distillation:
             raise InputError(f"{path}: {error.strerror}") from error
         for line in filter(bytes.strip, lines):
             try:
-                row = json.loads(line)
+                row = json_text.load(line)
                 key = row["custom_id"]
                 kind, completion, usage = read_result(
                     self.client, row, self.sampling.stop
@@ -212,7 +213,7 @@ class Distillation:
                     limit = self.sampling.max_new_tokens
                     self.ledger.keep(key, limit, self.client.model, completion, usage)
                     self.ledger.budget.count(usage)
-            except (*WRONG_SHAPE, RecursionError):
+            except WRONG_SHAPE:
                 counts["unreadable"] += 1
         return counts
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from alignkit.data import json_text
-from alignkit.data.json_text import MAX_ROW, BadJson
+from alignkit import json_text
 from alignkit.data.rows import FileRow, Row, whole
 from alignkit.errors import InputError, MissingError
+from alignkit.json_text import MAX_ROW, BadJson
 
 _GZIP = b"\x1f\x8b"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

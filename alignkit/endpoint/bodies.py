@@ -4,10 +4,11 @@ mark, a stream of events put together, an error that calls itself a success.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from alignkit import json_text
 from alignkit.endpoint.faults import BadAnswer
+from alignkit.json_text import BadJson
 
 SHOWN = 200  # characters of a body that is no answer
 
@@ -22,8 +23,8 @@ def parsed(raw: bytes, content_type: str) -> Any:
     if content_type.startswith("text/event-stream") or text.startswith("data:"):
         return _joined(text)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return json_text.load(text)
+    except BadJson:
         kind = content_type.partition(";")[0] or "no content type"
         raise BadAnswer(f"no JSON ({kind}): {text[:SHOWN]!r}", final=True) from None
 
@@ -38,8 +39,8 @@ def _joined(text: str) -> Any:
         if not line.startswith("data:") or data in ("", "[DONE]"):
             continue
         try:
-            event = json.loads(data)
-        except (ValueError, RecursionError):
+            event = json_text.load(data)
+        except BadJson:
             raise BadAnswer(f"an event that is no JSON: {data[:SHOWN]!r}") from None
         if not isinstance(event, dict):
             raise BadAnswer(f"an event that is no object: {data[:SHOWN]!r}")

@@ -4,15 +4,16 @@ the work.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+from alignkit import json_text
 from alignkit.endpoint.connection import Connection
 from alignkit.errors import AlignError, InputError, MissingError, WorkError
+from alignkit.json_text import BadJson
 
 MAX_WAIT = 600.0  # seconds; a Retry-After beyond it ends the work instead of sleeping
 
@@ -159,8 +160,8 @@ def _said(raw: bytes) -> tuple[str, frozenset[str]]:
     """
     text = raw[:20000].decode("utf-8", "replace")
     try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
+        answer = json_text.load(text)
+    except BadJson:
         return text, frozenset()
     if isinstance(answer, list) and answer:
         answer = answer[0]

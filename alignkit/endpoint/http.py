@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar
 
+from alignkit import json_text
 from alignkit.endpoint.calls import Call, Refusal
 from alignkit.endpoint.connection import Connection
 from alignkit.endpoint.costs import Budget
 from alignkit.endpoint.exchange import exchange
 from alignkit.endpoint.faults import Fault
 from alignkit.errors import AlignError, WorkError
+from alignkit.json_text import BadJson
 
 # of what is no answer of a model, such as a list of models
 FETCH_LIMIT = 8 * 2**20  # bytes
@@ -113,8 +114,8 @@ class Endpoint(Connection):
         if found is None or found[0] != 200:
             return None
         try:
-            return json.loads(found[1])
-        except (ValueError, RecursionError):
+            return json_text.load(found[1])
+        except BadJson:
             return None
 
     def fetch(

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from alignkit import json_text
 from alignkit.endpoint.http import Endpoint
 from alignkit.engines.openai import OpenAIEngine
 from alignkit.engines.vllm_start import (
@@ -26,6 +27,7 @@ from alignkit.engines.vllm_start import (
     lora_settings,
 )
 from alignkit.errors import AlignError, InputError, WorkError, asks_for
+from alignkit.json_text import BadJson
 from alignkit.machine.gpus import cuda_available
 
 HOST = "127.0.0.1"
@@ -173,8 +175,14 @@ class Server:
             raise WorkError(
                 f"the vLLM server for {self.model} does not tokenize; see {self.log}"
             )
-        theirs = json.loads(answer[1])["tokens"]
-        if theirs != ours(text)["input_ids"]:
+        try:
+            theirs = json_text.load(answer[1])
+        except BadJson as error:
+            raise WorkError(
+                f"the vLLM server for {self.model} answers /tokenize with {error}; see"
+                f" {self.log}"
+            ) from error
+        if theirs.get("tokens") != ours(text)["input_ids"]:
             raise InputError(foreign_tokenizer(self.model, "a text gets other tokens"))
 
     def _failure(self, limits: Limits) -> AlignError:

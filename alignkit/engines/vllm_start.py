@@ -107,9 +107,14 @@ def lora_settings(adapter: Path) -> tuple[str, int]:
             " would answer as another model; use the transformers engine, or merge the"
             " adapter into its base"
         )
-    r = settings["r"]
+    base, r = settings.get("base_model_name_or_path"), settings.get("r")
+    if not isinstance(base, str) or not isinstance(r, int):
+        raise InputError(
+            f"{adapter}/adapter_config.json: expected a text in base_model_name_or_path"
+            f" and a number in r, got {base!r:.80} and {r!r:.80}"
+        )
     room = next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= r), r)
-    return settings["base_model_name_or_path"], room
+    return base, room
 
 
 @contextmanager

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignkit import json_text
 from alignkit.errors import InputError, listing
 from alignkit.grading.bound import BoundReward, Graded
 from alignkit.grading.grader import Grader, Grading
 from alignkit.grading.truths import TRUTH_COLUMNS, missing_truth, truth_column
+from alignkit.json_text import BadJson
 from alignkit.run import append_rows
 from alignkit.run.rows import plain
 from alignkit.types import Score
@@ -222,8 +223,8 @@ def graded_before(
 
 def _written(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = json_text.load(line)
+    except BadJson:
         return {}
     return row if isinstance(row, dict) else {}
 

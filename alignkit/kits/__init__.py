@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from alignkit import json_text
 from alignkit.errors import PluginError
 
 PLUGIN_FOLDERS = ("rewards", "evals", "plugins")
@@ -109,11 +110,11 @@ def recorded(folder: Path) -> list[str]:
     roots: list[object] = []
     for name in ("manifest.json", "sweep.json"):
         try:
-            named = json.loads((folder / name).read_text(encoding="utf-8"))["kits"]
+            named = json_text.load((folder / name).read_bytes())["kits"]
             if isinstance(named, dict):
                 named = [root for kit, root in named.items() if kit != BUILTIN]
             roots += named
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        except (OSError, ValueError, LookupError, TypeError):
             continue
     return sorted({root for root in roots if isinstance(root, str)})
 

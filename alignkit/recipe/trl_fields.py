@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from alignkit import json_text
 from alignkit.errors import MissingError
 from alignkit.recipe import trl_classes
 from alignkit.run.files import atomic_write
@@ -135,12 +136,12 @@ def _load(file: Path) -> dict[str, dict[str, Field]] | None:
         if checksum != hashlib.sha256(text.encode()).hexdigest():
             return None
         return _parsed(text)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def _parsed(text: str) -> dict[str, dict[str, Field]]:
-    answer = json.loads(text)
+    answer = json_text.load(text)
     return {
         config: {name: Field(name, **record) for name, record in answer[config].items()}
         for config in CLASSES

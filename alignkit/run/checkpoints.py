@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from alignkit import json_text
 from alignkit.errors import InputError
 from alignkit.run.files import read_json, write_json, writing
 
@@ -24,7 +24,6 @@ _DAMAGED = (
     LookupError,
     TypeError,
     AttributeError,
-    RecursionError,
 )
 _LONGEST_HEADER = 100_000_000  # bytes; what safetensors itself allows
 
@@ -102,7 +101,9 @@ def _unlike_its_header(path: Path) -> str:
         length = int.from_bytes(file.read(8), "little")
         if length > min(size, _LONGEST_HEADER):
             return "is cut off in its header"
-        header: Mapping[str, Mapping[str, list[int]]] = json.loads(file.read(length))
+        header: Mapping[str, Mapping[str, list[int]]] = json_text.load(
+            file.read(length)
+        )
     ends = [of["data_offsets"][1] for name, of in header.items() if name[:2] != "__"]
     expected = 8 + length + max(ends, default=0)
     return "" if size == expected else f"has {size} bytes, its header says {expected}"

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from alignkit import json_text
 from alignkit.errors import InputError, MissingError
+from alignkit.json_text import BadJson
 
 # How safetensors (the system's words) and torch (its own) say that a disk is full.
 _FULL = ("os error 28", "os error 27", "os error 122", "No space left", "PytorchStream")
@@ -86,11 +88,13 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: it is none.
     """
     try:
-        return {**json.loads(path.read_text(encoding="utf-8"), parse_int=integer)}
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} is damaged: {type(error).__name__}: {str(error)[:200]}"
-        ) from error
+        return {**json_text.load(path.read_bytes(), integer)}
+    except BadJson as error:
+        raise InputError(f"{path} is damaged: {error.placed()}") from error
+    except TypeError as error:
+        raise InputError(f"{path} is damaged: it holds no object") from error
+    except OSError as error:
+        raise InputError(f"{path} is damaged: {error.strerror}") from error
 
 
 def integer(digits: str) -> int | float:
@@ -110,11 +114,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 break
             try:
-                rows.append({**json.loads(line, parse_int=integer)})
-            except (ValueError, TypeError, RecursionError) as error:
-                raise InputError(
-                    f"{path}:{number}: not a JSON line: {error}"
-                ) from error
+                rows.append({**json_text.load(line, integer)})
+            except BadJson as error:
+                raise InputError(error.at(path, number)) from error
+            except TypeError as error:
+                raise InputError(f"{path}:{number}: no JSON object") from error
     return rows
 
 

@@ -45,11 +45,17 @@ def eval_summaries(folder: Path) -> dict[str, Any]:
     ran.
     """
     found: dict[str, Any] = {}
-    for path in sorted(
-        folder.glob("evals/*@*/summary.json"),
-        key=lambda p: int(p.parent.name.rpartition("@")[2]),
-    ):
-        summary = read_json(path)
+    steps = {
+        path: path.parent.name.rpartition("@")[2]
+        for path in sorted(folder.glob("evals/*@*/summary.json"))
+    }
+    numbered = {path: int(step) for path, step in steps.items() if step.isdecimal()}
+    for path, step in sorted(numbered.items(), key=lambda each: each[1]):
+        summary = {"step": step, **read_json(path)}
+        if lacking := {"eval", "metric", "value"} - summary.keys():
+            raise InputError(
+                f"{path} is damaged: it has no {', '.join(sorted(lacking))}"
+            )
         entry = found.setdefault(summary["eval"], {"first": summary})
         entry["last"] = summary
     return found

@@ -18,6 +18,7 @@ from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
+from alignkit import json_text
 from alignkit.errors import InputError
 from alignkit.run.files import now, writing
 
@@ -195,7 +196,7 @@ def _holder(file: Path) -> str:
     for _ in range(SIGNING):
         try:
             *_, last = file.read_bytes().splitlines()
-            holder = json.loads(last)
+            holder = json_text.load(last)
             return (
                 f"process {holder['pid']} on {holder['host']} (since"
                 f" {holder['since']}: {holder['command']})"

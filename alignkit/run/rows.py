@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
+from alignkit import json_text
 from alignkit.errors import InputError
+from alignkit.json_text import BadJson
 from alignkit.run.files import append_bytes, atomic_write
 
 VERSION = 1  # rows of alignkit 0.1 have none
@@ -109,7 +111,7 @@ def encode(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def plain(value: Any) -> Any:
     """A value as it comes back once it was written."""
-    return json.loads(_line(value), parse_int=_integer)
+    return json_text.load(_line(value), _integer)
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -123,8 +125,10 @@ def read_rows(path: Path) -> Iterator[Row]:
             if not line.endswith(b"\n"):
                 return
             try:
-                row = upgraded({**json.loads(line, parse_int=_integer)})
-            except (ValueError, TypeError, RecursionError) as error:
+                row = upgraded({**json_text.load(line, _integer)})
+            except BadJson as error:
+                raise InputError(f"{path}:{number}: not a row: {error.why}") from error
+            except (ValueError, TypeError, AttributeError) as error:
                 raise InputError(
                     f"{path}:{number}: not a row: {type(error).__name__}: {error}"
                 ) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit import run
+from alignkit.errors import InputError
 from alignkit.recipe import to_yaml
 from alignkit.recipe.schema import ExpertIteration
 from alignkit.run.files import read_json
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
 
+COUNTED = ("ei/kept", "ei/rollouts", "ei/questions", "ei/fraction_solved")
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +72,7 @@ def execute(
                     folder.folder / "log.txt",
                     folder.folder,
                 )
-            counts = read_json(home / "sampled.json")
+            counts = _counted(home / "sampled.json")
             _line(console, iteration, counts)
             if counts["ei/kept"]:
                 file = home / "sft.yaml"
@@ -104,6 +106,22 @@ def execute(
     say_how_to_sync(console, config.track, folder.folder)
     _finish(config, folder, model)
     return run.eval_summaries(folder.folder)
+
+
+def _counted(file: Path) -> dict[str, Any]:
+    """What sampling counted.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    counts = read_json(file)
+    for name in COUNTED:
+        if not isinstance(counts.get(name), int | float):
+            raise InputError(
+                f"{file} is damaged: {name} is {counts.get(name)!r:.80}, not a number;"
+                " remove it, and the iteration is sampled again"
+            )
+    return counts
 
 
 def _config(recipe: Recipe) -> ExpertIteration:

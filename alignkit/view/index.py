@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alignkit import json_text
 from alignkit.run.rows import Row, upgraded
 
 VERSION = 1
@@ -166,8 +167,8 @@ def _open(folder: Path) -> sqlite3.Connection:
 def _parsed(line: bytes) -> Row | None:
     """A row; None for a damaged line, which the page leaves out."""
     try:
-        return upgraded({**json.loads(line)})
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        return upgraded({**json_text.load(line)})
+    except (ValueError, TypeError, AttributeError):
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 MAX_ROW = 1 << 28  # bytes of one row: what is read at once
@@ -34,6 +34,11 @@ class BadJson(ValueError):
             else f"{place}: {self.why}"
         )
 
+    def placed(self) -> str:
+        """The fault with its place in a file that was named already."""
+        column = f", column {self.column}" if self.column else ""
+        return f"line {self.line}{column}: {self.why}"
+
 
 def parse(text: str) -> Any:
     """The value that a text is.
@@ -49,6 +54,25 @@ def parse(text: str) -> Any:
         why = f"not JSON: {error.msg}"
         raise BadJson(why, error.lineno, error.colno) from error
     return value
+
+
+def load(text: str | bytes, integer: Callable[[str], Any] = int) -> Any:
+    """The value that a text is, also with half a character in it, as what a model said
+    may be written; `integer` makes whole numbers of their digits.
+
+    Raises:
+        BadJson: none, a number that `integer` refuses, too deep.
+    """
+    try:
+        return json.loads(text, parse_int=integer)
+    except RecursionError as error:
+        raise BadJson("nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise BadJson(f"not JSON: {error.msg}", error.lineno, error.colno) from error
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error) from error
+    except ValueError as error:  # Python reads no integers of thousands of digits
+        raise BadJson(str(error)) from error
 
 
 def decode(line: bytes) -> str:
