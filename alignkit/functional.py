@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -55,19 +56,37 @@ def group_normalize(
     """Advantages (N,) of rewards (N,) within their group of G: minus the mean, over the
     unbiased std + eps.
 
-    GRPO (arXiv:2402.03300) with the std, Dr. GRPO (arXiv:2503.20783) without. A NaN
-    reward (a completion that nothing could score) counts in no statistic and stays NaN.
-    A group with one score has advantage 0.
+    GRPO (arXiv:2402.03300) with the std, Dr. GRPO (arXiv:2503.20783) without. See
+    `group_advantages`.
+    """
+    scale: Literal["std", "none"] = "std" if normalize_by_std else "none"
+    return group_advantages(rewards, group_size, eps=eps, scale=scale)
+
+
+def group_advantages(
+    rewards: Tensor,
+    group_size: int,
+    *,
+    baseline: Literal["mean", "none"] = "mean",
+    scale: Literal["std", "mean", "none"] = "std",
+    eps: float = 1e-6,
+) -> Tensor:
+    """Advantages (N,) of rewards (N,) within their group of G: minus the mean or as they
+    are, over the unbiased std + eps, the mean + eps (MaxRL) or nothing.
+
+    A NaN reward (a completion that nothing could score) counts in no statistic and
+    stays NaN. A group with one score has advantage 0 beside the mean.
     """
     groups = rewards.view(-1, group_size)
-    centred = groups - groups.nanmean(dim=1, keepdim=True)
-    if normalize_by_std:
+    mean = groups.nanmean(dim=1, keepdim=True)
+    found = groups - mean if baseline == "mean" else groups
+    if scale == "std":
         count = (~groups.isnan()).sum(dim=1, keepdim=True)
-        std = (
-            centred.square().nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-        ).sqrt()
-        centred = centred / (std + eps)
-    return centred.view(-1)
+        squares = (groups - mean).square().nansum(dim=1, keepdim=True)
+        found = found / ((squares / (count - 1).clamp(min=1)).sqrt() + eps)
+    elif scale == "mean":
+        found = found / (mean + eps)
+    return found.reshape(-1)
 
 
 def compute_naive_policy_gradient_loss(
@@ -82,20 +101,47 @@ def compute_grpo_clip_loss(
     policy_log_probs: Tensor,
     old_log_probs: Tensor,
     cliprange: float,
+    cliprange_high: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """GRPO/PPO clipped loss per token: -min(r A, clip(r, 1 - c, 1 + c) A) with r = p /
-    p_old.
+    """GRPO/PPO clipped loss per token: -min(r A, clip(r, 1 - c, 1 + h) A) with r = p /
+    p_old and h the upper range, where it differs (DAPO).
 
     `advantages` (B, 1), log-probs (B, T); -> (B, T) and `clipped` (B, T) bool, True
     where the clipped side is the smaller one, `ratio` (B, T) without gradient.
-    DeepSeekMath, arXiv:2402.03300, equation 3.
+    DeepSeekMath, arXiv:2402.03300, equation 3; DAPO, arXiv:2503.14476.
     """
+    high = cliprange if cliprange_high is None else cliprange_high
     ratio = (policy_log_probs - old_log_probs).exp()
     free = ratio * advantages
-    clipped = ratio.clamp(1 - cliprange, 1 + cliprange) * advantages
+    clipped = ratio.clamp(1 - cliprange, 1 + high) * advantages
     return -torch.minimum(free, clipped), {
         "clipped": clipped < free,
         "ratio": ratio.detach(),
+    }
+
+
+def compute_gspo_loss(
+    advantages: Tensor,
+    policy_log_probs: Tensor,
+    old_log_probs: Tensor,
+    mask: Tensor,
+    cliprange: float,
+    cliprange_high: float | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The clipped loss with the ratio of sequences: the geometric mean of the ratios of
+    a response's tokens, the same in each of them.
+
+    Shapes as in `compute_grpo_clip_loss`, mask (B, T). GSPO, arXiv:2507.18071,
+    equation 5.
+    """
+    gaps = masked_normalize(policy_log_probs - old_log_probs, mask, dim=-1)
+    mean = (gaps / mask.bool().sum(-1).clamp(min=1)).unsqueeze(-1)  # (B, 1)
+    loss, parts = compute_grpo_clip_loss(
+        advantages, mean, torch.zeros_like(mean), cliprange, cliprange_high
+    )
+    shape = policy_log_probs.shape
+    return loss.expand(shape), {
+        name: each.expand(shape) for name, each in parts.items()
     }
 
 

@@ -10,12 +10,16 @@ from pathlib import Path
 
 from alignkit import course
 
-ALPACA = (
-    Path(__file__).resolve().parents[1]
-    / "cs336_alignment"
-    / "prompts"
-    / "alpaca_sft.prompt"
-)
+COURSE = Path(__file__).resolve().parents[1] / "cs336_alignment"
+
+
+def alpaca():
+    """The training prompt, in the folder of either edition."""
+    found = [
+        COURSE / folder / "alpaca_sft.prompt"
+        for folder in ("prompts", "prompts_safety")
+    ]
+    return next((path for path in found if path.exists()), found[0]).read_text()
 
 
 def run_tokenize_prompt_and_output(prompt_strs, output_strs, tokenizer):
@@ -108,7 +112,7 @@ def run_masked_normalize(tensor, mask, dim=None, normalize_constant=1.0):
 
 def get_packed_sft_dataset(tokenizer, dataset_path, seq_length, shuffle):
     return course.get_packed_sft_dataset(
-        tokenizer, dataset_path, seq_length, shuffle, ALPACA.read_text()
+        tokenizer, dataset_path, seq_length, shuffle, alpaca()
     )
 
 
@@ -135,5 +139,5 @@ def run_compute_per_instance_dpo_loss(
         prompt,
         response_chosen,
         response_rejected,
-        ALPACA.read_text(),
+        alpaca(),
     )

@@ -28,17 +28,21 @@ def tokenize_prompt_and_output(
     prompt_strs: Sequence[str],
     output_strs: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
+    add_special_tokens: bool = True,
 ) -> dict[str, Tensor]:
     """Tokenise prompts and outputs apart, join them, pad right, and shift by one.
 
     Returns `input_ids`, `labels` and `response_mask`, all (B, longest - 1). The mask is
     bool and aligned with `labels`: True where the label is an output token. Special
-    tokens (BOS) are put before the prompt only.
+    tokens (BOS) are put before the prompt only, if at all.
     """
     pad = tokenizer.pad_token_id
     if pad is None:
         pad = tokenizer.eos_token_id
-    prompts = [tokenizer(text).input_ids for text in prompt_strs]
+    prompts = [
+        tokenizer(text, add_special_tokens=add_special_tokens).input_ids
+        for text in prompt_strs
+    ]
     outputs = [
         tokenizer(text, add_special_tokens=False).input_ids for text in output_strs
     ]
