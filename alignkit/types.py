@@ -151,14 +151,16 @@ class Advantage:
     """`f(rewards (N,), group_size, *, options) -> advantages (N,)`; groups are
     adjacent.
 
-    `by_reward`: it gets (N, R), each reward by its weight (GDPO). `across_groups`: it
-    looks beyond a group, at the whole batch (REINFORCE++).
+    `by_reward`: it gets each reward by itself, (N, R), and their weights (R,) behind the
+    group size (GDPO). `across_groups`: it looks beyond a group, at the whole batch
+    (REINFORCE++). `nonnegative`: it takes no reward below 0 (MaxRL).
     """
 
     name: str
     function: Callable[..., Any]
     by_reward: bool = False
     across_groups: bool = False
+    nonnegative: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,18 @@ def group(
     rewards: Tensor,
     group_size: int,
     *,
+    baseline: Literal["mean", "none"] = "mean",
     scale: Literal["std", "none"] = "std",
     eps: float = 1e-6,
 ) -> Tensor:
-    """Reward minus the group's mean, over its unbiased standard deviation + eps unless
-    `scale` is none.
+    """Reward minus the group's mean unless `baseline` is none, over its unbiased
+    standard deviation + eps unless `scale` is none.
     """
-    from alignkit import group_normalize
+    from alignkit import group_advantages
 
-    return group_normalize(rewards, group_size, eps, scale == "std")
+    return group_advantages(
+        rewards, group_size, baseline=baseline, scale=scale, eps=eps
+    )
 
 
 @hookimpl

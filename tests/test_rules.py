@@ -114,6 +114,15 @@ BROKEN = {
     "an advantage beside TRL's own loss": (
         *("rloo", {"advantage": {"name": "group"}}, {}, "advantage", "its own advantages"),
     ),
+    "a penalty under what divides by the mean": (
+        "grpo",
+        {"loss": {"name": "grpo_clip"}, "advantage": {"name": "maxrl"}, "rewards": {"exact_match": {"weight": -1}}},
+        *({}, "rewards.exact_match.weight", "no rewards below 0"),
+    ),
+    "a KL in what divides by the mean": (
+        *("rloo", {"loss": {"name": "rloo"}, "advantage": {"name": "maxrl"}, "train": {"beta": 0.1}}, {}),
+        *("train.beta", "no rewards below 0"),
+    ),
     "packing without sequences": (
         *("sft", {"loss": {"normalize": "sequence"}, "train": {"packing": True}}, {}),
         *("train.packing", "rows that are sequences"),

@@ -233,6 +233,11 @@ def test_an_advantage_of_the_wrong_shape_or_value_is_named():
         WorkError, match="3 values of 4 that are not finite; 1 rewards were NaN"
     ):
         spoilt.advantages(rewards, 2)
+    rooted = objective(
+        right, advantage=Advantage("adv", lambda r, size: r.sqrt(), nonnegative=True)
+    )
+    with pytest.raises(WorkError, match=r"no rewards below 0; got -0\.5"):
+        rooted.advantages(torch.tensor([1.0, math.nan, -0.5, 0.0]), 2)
 
 
 # -- measured and recorded -------------------------------------------------------------

@@ -168,6 +168,42 @@ def test_grpo_losses(folder, tmp_path, registry, loss_type, normalize, beta):
     assert_same(stock, ours)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "normalize", "extra"),
+    [
+        (
+            "grpo_clip",
+            {"cliprange": 0.02, "cliprange_high": 0.1},
+            "token",
+            {"loss_type": "dapo", "epsilon": 0.02, "epsilon_high": 0.1},
+        ),
+        (
+            "gspo",
+            {"cliprange": 0.02, "cliprange_high": 0.05},
+            "sequence",
+            {
+                "loss_type": "grpo",
+                "importance_sampling_level": "sequence",
+                "epsilon": 0.02,
+                "epsilon_high": 0.05,
+            },
+        ),
+        (
+            "cispo",
+            {"cliprange_high": 0.1},
+            None,
+            {"loss_type": "cispo", "epsilon_high": 1.1},
+        ),
+    ],
+)
+def test_off_policy_losses(folder, tmp_path, registry, name, options, normalize, extra):
+    from alignkit.train.objective import Objective
+
+    objective = Objective(registry.get("loss", name).value, options, normalize)
+    ours = train(policy("grpo", folder, tmp_path, objective, {}))
+    assert_same(train(policy("grpo", folder, tmp_path, None, extra)), ours)
+
+
 def test_bnpo(folder, tmp_path):
     from alignkit.train.objective import Objective
 

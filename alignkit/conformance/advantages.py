@@ -69,9 +69,11 @@ def check_advantage(advantage: Advantage) -> list[Check]:
     ]
 
 
-def _of_one(function: Function, rewards: Tensor, size: int) -> Tensor:
+def _of_one(
+    function: Callable[[Tensor, int, Tensor], Tensor], rewards: Tensor, size: int
+) -> Tensor:
     """An advantage of several rewards, given one."""
-    return function(rewards[:, None], size)
+    return function(rewards[:, None], size, rewards.new_ones(1))
 
 
 def _each_size(
@@ -101,7 +103,7 @@ def _finite(advantage: Advantage) -> str | None:
         (_REWARDS, 4),
         ([1.0] * 4, 4),
         ([1.0, 0.0], 1),
-        ([1e8, -1e8, 0.0, 1.0], 4),
+        ([1e8, 0.0 if advantage.nonnegative else -1e8, 0.0, 1.0], 4),
         ([1.0, nan, 0.0, 0.5], 4),
         ([nan, nan, 1.0, nan], 4),
         ([nan] * 4, 4),

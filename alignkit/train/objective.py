@@ -182,27 +182,36 @@ class Objective:
         return per_sequence.sum() / step.sequences * step.processes
 
     def advantages(
-        self, rewards: Tensor, group_size: int, each: Tensor | None = None
+        self,
+        rewards: Tensor,
+        group_size: int,
+        each: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Advantages (N,) of rewards (N,), detached; 0 where the reward is NaN, for
-        what nothing could score. `each` (N, R): the rewards one by one, by their
-        weights.
+        what nothing could score. `each`: the rewards one by one (N, R), and their
+        weights (R,).
 
         Raises:
             PluginError: the advantage returned another shape. WorkError: it is not
-                finite where the reward is.
+                finite where the reward is, or takes no rewards below 0.
         """
         import torch
 
         assert self.advantage is not None
-        seen = rewards
-        if self.advantage.by_reward:
-            seen = rewards[:, None] if each is None else each
-        given = self.advantage.function(
-            seen.clone(), group_size, **self.advantage_options
-        )
         name = (
             f"advantage '{self.advantage.name}' ({place_of(self.advantage.function)})"
+        )
+        seen: tuple[Tensor, ...] = (rewards.clone(),)
+        if self.advantage.by_reward:
+            columns, weights = each or (rewards[:, None], rewards.new_ones(1))
+            seen = (columns.clone(), weights)
+        if self.advantage.nonnegative and (rewards < 0).any():
+            raise WorkError(
+                f"{name} takes no rewards below 0; got {rewards.nan_to_num(0).min():g}."
+                " Leave penalties out, or name another advantage"
+            )
+        given = self.advantage.function(
+            seen[0], group_size, *seen[1:], **self.advantage_options
         )
         if not isinstance(given, torch.Tensor) or given.shape != rewards.shape:
             shape = (

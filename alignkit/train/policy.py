@@ -115,7 +115,7 @@ class _Policy(StoppedRollouts):
         output["rewards"] = rewards[own].nan_to_num(0)
         if objective.advantage is not None:
             weights = self.reward_weights.to(self._rewards.device)
-            each = self._rewards * weights
+            each = self._rewards, weights
             advantages = objective.advantages(rewards, self._group_size(), each)
             output["advantages"] = advantages[own]
             # TRL's own, of this batch, stand at the end

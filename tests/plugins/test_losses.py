@@ -80,6 +80,79 @@ def test_group_scales_by_the_deviation_or_not(registry):
     )
 
 
+def test_group_without_a_baseline_still_divides_by_the_deviation(registry):
+    group = registry.get("advantage", "group").value.function
+    rewards = torch.tensor([0.2, 0.5, 0.0, 0.4])
+    found = group(rewards, 4, baseline="none", eps=0.1)
+    torch.testing.assert_close(found, rewards / (rewards.std() + 0.1))
+    assert torch.equal(group(rewards, 4, baseline="none", scale="none"), rewards)
+
+
+@pytest.mark.parametrize("high", [None, 0.3])
+def test_gspo_clips_the_geometric_mean_of_the_ratios(registry, batch, high):
+    loss, metrics = registry.get("loss", "gspo").value.function(
+        batch, cliprange=0.1, cliprange_high=high
+    )
+    gaps = (batch.logps - batch.old_logps).detach()
+    for row, kept in enumerate((4, 2, 0)):
+        ratio = gaps[row, :kept].sum().div(max(kept, 1)).exp()
+        clipped = ratio.clamp(0.9, 1 + (high or 0.1))
+        free, held = ratio * batch.advantages[row], clipped * batch.advantages[row]
+        assert loss[row].tolist() == pytest.approx([-min(free, held).item()] * 4)
+        assert metrics["clip_fraction"][row].tolist() == [bool(held < free)] * 4
+
+
+def test_cispo_clips_weights_and_no_gradients(registry, batch):
+    loss, metrics = registry.get("loss", "cispo").value.function(
+        batch, cliprange_high=0.1
+    )
+    (gradient,) = torch.autograd.grad(loss.sum(), batch.logps)
+    ratio = (batch.logps - batch.old_logps).exp().detach()
+    weight = ratio.clamp(max=1.1)
+    assert (ratio > 1.1).any() and torch.equal(metrics["clip_fraction"], ratio > 1.1)
+    torch.testing.assert_close(gradient, -weight * batch.advantages[:, None])
+
+
+def test_a_rare_right_answer_weighs_more_with_maxrl(registry):
+    maxrl = registry.get("advantage", "maxrl").value.function
+    rewards = torch.tensor([1.0, 0, 0, 0, 1.0, 1, 0, 0, 0, 0, 0, 0])
+    expected = [3.0, -1, -1, -1, 1, 1, -1, -1, 0, 0, 0, 0]
+    assert maxrl(rewards, 4).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_reinforce_plus_plus_divides_by_the_deviation_of_the_batch(registry):
+    function = registry.get("advantage", "reinforce_plus_plus").value.function
+    rewards = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 0])
+    torch.testing.assert_close(
+        function(rewards, 4), (rewards - 0.5) / (rewards.std() + 1e-6)
+    )
+    gaps = rewards - torch.tensor([0.25] * 4 + [0.75] * 4)
+    torch.testing.assert_close(
+        function(rewards, 4, baseline="group"), gaps / (gaps.std() + 1e-6)
+    )
+
+
+def test_gdpo_normalises_each_reward_before_it_adds_them_up(registry):
+    """A reward of small numbers counts by its weight, and so does what only one reward
+    could score.
+    """
+    gdpo = registry.get("advantage", "gdpo").value.function
+    nan = torch.nan
+    columns = torch.tensor([[1.0, 0, 1, 0, nan, 1], [0, 0.01, 0, 0.02, 0.01, nan]])
+    rewards, weights = columns.T, torch.tensor([2.0, 0.5])
+
+    def normalised(values):
+        known = values[~values.isnan()]
+        return (values - known.mean()) / (known.std() + 1e-6)
+
+    parts = [
+        torch.cat([normalised(column[:3]), normalised(column[3:])]).nan_to_num(0)
+        for column in columns
+    ]
+    total = 2.0 * parts[0] + 0.5 * parts[1]
+    torch.testing.assert_close(gdpo(rewards, 3, weights), normalised(total))
+
+
 @pytest.mark.slow
 def test_the_guides_example_is_a_loss_that_passes_the_check(tmp_path):
     from alignkit.conformance import laboratory as tiny

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alignkit.recipe.rules import (
+    advantage,
     batches,
     evals,
     generation,
@@ -26,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     *model.RULES,
     *lora.RULES,
     *loss.RULES,
+    *advantage.RULES,
     *generation.RULES,
     *batches.RULES,
     *schedule.RULES,

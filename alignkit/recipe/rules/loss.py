@@ -212,24 +212,6 @@ def stock_loss_alone(config: Trained, facts: Facts) -> Iterator[Problem]:
             yield ("loss", key), f"{text} ({key}: ~ takes it back)"
 
 
-@of(Policy)
-def advantage_beside_stock_loss(config: Policy, facts: Facts) -> Iterator[Problem]:
-    """TRL's own loss has its own advantages."""
-    loss, advantage = config.loss, config.advantage
-    if advantage is None or (loss is not None and loss.name != "trl"):
-        return
-    if loss is None:
-        yield (
-            ("advantage",),
-            "is read beside a loss; state one, such as loss: {name: trl}",
-        )
-        return
-    known = config.method == "grpo" and advantage.name == "group"
-    if not known or set(advantage.options) - {"scale"}:
-        text = "TRL's own loss has its own advantages; beside it only "
-        yield ("advantage",), text + "{name: group, scale: …} of grpo (or ~)"
-
-
 @of(DPO)
 def preference_losses(config: DPO, facts: Facts) -> Iterator[Problem]:
     """What TRL's preference losses can be combined with."""
@@ -290,7 +272,6 @@ RULES = (
     importance_of_the_same,
     reference_needed,
     stock_loss_alone,
-    advantage_beside_stock_loss,
     preference_losses,
     reference_that_follows,
 )
