@@ -72,6 +72,10 @@ BROKEN = {
         *({}, "train.eval_steps", "Say a multiple of 2"),
     ),
     "a group of one": ("rloo", train(num_generations=1), {}, "train.num_generations", "at least 2"),
+    "groups over processes drawn again": (
+        *("grpo", {"generation": {"resample_equal_groups": 2}, "launch": {"processes": 2}}, {}),
+        *("generation.resample_equal_groups", "launch.processes 1"),
+    ),
     "half a group": ("grpo", train(num_generations=4), {}, "train.num_generations", "multiple of 4"),
     "two generation sizes": (
         *("grpo", train(generation_batch_size=4, steps_per_generation=2), {}),

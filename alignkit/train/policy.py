@@ -12,8 +12,8 @@ from trl import GRPOTrainer, RLOOTrainer
 from alignkit.sampling import DEFAULTS, OPTIONS, Option
 from alignkit.train.groups import group_numbers, response_facts
 from alignkit.train.objective import Objective, Step, in_force
+from alignkit.train.redraw import RedrawnRollouts
 from alignkit.train.rollouts import own_tokens
-from alignkit.train.stopped import StoppedRollouts
 from alignkit.types import PolicyBatch
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _MODALITIES = (
 )
 
 
-class _Policy(StoppedRollouts):
+class _Policy(RedrawnRollouts):
     """What GRPO and RLOO share."""
 
     def _calculate_rewards(
@@ -216,6 +216,7 @@ class _Policy(StoppedRollouts):
         for name, option in OPTIONS.items():
             seen[f"generation.{name}"] = self._in_force(name, option)
         seen["generation.stop"] = list(self._stops)
+        seen["generation.resample_equal_groups"] = self.redraws
         seen |= {"train.num_generations": self.num_generations}
         if self.objective is not None and self.objective.advantage is not None:
             advantage = self.objective.advantage

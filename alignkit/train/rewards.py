@@ -21,6 +21,7 @@ from alignkit.types import STATUSES, Score
 
 if TYPE_CHECKING:
     from alignkit.grading import BoundReward, Grader, Grading
+    from alignkit.grading.bound import Graded
     from alignkit.plugins import Registry
     from alignkit.run import Run
 
@@ -102,12 +103,14 @@ class RewardBoard:
         completions: Sequence[Row],
         step: int,
         kind: str,
+        outcome: Sequence[Graded] | None = None,
     ) -> list[Row]:
         """Start to grade a batch; TRL asks for the rewards after its log-prob passes.
 
         Args:
             inputs: TRL's, with the prompt and the number of its `row`.
             completions: what is known of each, its response among it.
+            outcome: what the reward `verdict` said of them, where it was asked.
 
         Returns:
             The rollouts as they will be written.
@@ -134,7 +137,12 @@ class RewardBoard:
                 reward, responses, truths, prompts, metadatas
             )
             for reward in self.rewards
+            if outcome is None or reward.name != self.verdict
         }
+        if outcome is not None:
+            from alignkit.grading import Grading
+
+            grading[self.verdict] = Grading(lambda: list(outcome))
         self._batch = _Batch(step, kind, batch, grading)
         return batch
 

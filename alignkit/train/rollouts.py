@@ -14,6 +14,7 @@ from alignkit.train.synced import SyncedRollouts
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from alignkit.grading.bound import Graded
     from alignkit.run.rows import Row
     from alignkit.train.rewards import RewardBoard
 
@@ -26,6 +27,8 @@ class Rollouts(SyncedRollouts):
     """
 
     _asked: Sequence[Mapping[str, Any]] = ()
+    # of the newest batch, what the reward that decides said before it was kept
+    _outcome: Sequence[Graded] | None = None
     # TRL's log-prob passes over the batch that is being scored: (B, T) log-probs, and
     # of the policy's own pass entropies
     _scored: list[tuple[Tensor, Tensor | None]] | None = None
@@ -63,7 +66,8 @@ class Rollouts(SyncedRollouts):
         ]
         step = self.state.global_step
         if self.model.training:
-            return self.board.begin(self._asked, known, step + 1, "step")
+            outcome, self._outcome = self._outcome, None
+            return self.board.begin(self._asked, known, step + 1, "step", outcome)
         return self.board.begin(self._asked, known, step, "validation")
 
     def _get_per_token_logps_and_entropies(

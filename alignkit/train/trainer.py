@@ -35,6 +35,7 @@ def make_trainer(config: Stepped, board: RewardBoard | None, **keywords: Any) ->
             reward_funcs=board.functions,
             board=board,
             sync_tolerance=vllm.sync_tolerance if vllm is not None else None,
+            redraws=config.generation.resample_equal_groups,
             **keywords,
         )
     if isinstance(config, SFT):

@@ -80,6 +80,14 @@ def continuous_batching(config: Policy, facts: Facts) -> Iterator[Problem]:
             yield ("train", field, name), text
 
 
+@of(Policy)
+def groups_on_one_process(config: Policy, facts: Facts) -> Iterator[Problem]:
+    """What is drawn again is seen by one process alone, and groups may span several."""
+    if config.generation.resample_equal_groups and config.launch.processes > 1:
+        text = f"needs launch.processes 1; given {config.launch.processes}"
+        yield ("generation", "resample_equal_groups"), text
+
+
 RULES = (
     least_and_most,
     vllm_without_vllm,
@@ -88,4 +96,5 @@ RULES = (
     one_response_each,
     columns_for_rewards,
     continuous_batching,
+    groups_on_one_process,
 )

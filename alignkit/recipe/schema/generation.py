@@ -113,3 +113,5 @@ class Generation(OwnGeneration):
     """How rollouts are sampled. Stop strings are kept in the text."""
 
     vllm: Vllm | None = None
+    resample_equal_groups: Annotated[int, Field(ge=0), Key(observed=True)] = 0
+    """How often groups that are equal in the reward that decides are drawn again."""
