@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -372,3 +373,16 @@ def test_an_async_reward_cannot_ask_for_the_pool():
 
 def test_a_score_may_be_returned_or_a_number(grader):
     assert grader.score(bound(functions.length), ["abc"])[0].score == Score(3.0)
+
+
+def test_workers_start_in_a_process_with_a_thousand_open_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1200)]
+    try:
+        with Grader(workers=1) as grader:
+            assert statuses(grader.score(bound(functions.sleep), ["0"])) == ["ok"]
+    finally:
+        for file in held:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -254,14 +254,17 @@ def show(
     """Rows of SOURCE as the model will see them: every token, and which of them are
     trained on.
     """
-    from alignkit.cli.show import doubled_tags, print_segments, segments
+    from alignkit.cli.show import doubled_tags, of_row, print_segments, segments
 
     found = open_with(source, flags, "prompt", "prompt_file")
     if first > len(found.rows):
         raise InputError(f"--first {first}: there are {len(found.rows)} rows")
     chosen = found.rows[first - 1 : first - 1 + count]
     tokens = tokenizer_for(found, tokenizer)
-    shown = [segments(found, row, tokens) for row in chosen]
+    shown = []
+    for number, row in enumerate(chosen, first):
+        with of_row(number):
+            shown.append(segments(found, row, tokens))
     if warning := doubled_tags(found, tokens):
         say(console(as_json=True), warning, style="yellow")
     if as_json:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit import data
+from alignkit.data.rows import RowError
 from alignkit.errors import InputError, listing
 from alignkit.terminal import echo, say
 
@@ -25,24 +26,37 @@ def pair_lengths(source: Source, tokenizer: Any) -> tuple[list[int], list[int] |
     from alignkit.models import text
 
     if all(_kind(source, row) == "problem" for row in source.rows):
-        return [
-            len(text.prompt_ids(tokenizer, data.render(source.prompt, row)))
-            for row in source.rows
-        ], None
+        lengths = []
+        for number, row in enumerate(source.rows, 1):
+            with of_row(number):
+                prompt = data.render(source.prompt, row)
+                lengths.append(len(text.prompt_ids(tokenizer, prompt)))
+        return lengths, None
     prompts, responses = [], []
     for number, row in enumerate(source.rows, 1):
         if not all(isinstance(answer["response"], str) for answer in _answers(row)):
-            raise InputError(
+            raise RowError(
+                number,
                 f"row {number}: expected a text in `response`, or in `chosen` and"
-                " `rejected`; --column response=THEIRS reads another column"
+                " `rejected`; --column response=THEIRS reads another column",
             )
-        pairs = [
-            text.pair_ids(tokenizer, *data.render_pair(source.prompt, r))
-            for r in _answers(row)
-        ]
+        with of_row(number):
+            pairs = [
+                text.pair_ids(tokenizer, *data.render_pair(source.prompt, r))
+                for r in _answers(row)
+            ]
         prompts.append(len(pairs[0][0]))
         responses.append(max(len(answer) for _, answer in pairs))
     return prompts, responses
+
+
+@contextlib.contextmanager
+def of_row(number: int) -> Iterator[None]:
+    """What cannot be made of a row is said with its number."""
+    try:
+        yield
+    except InputError as error:
+        raise RowError(number, f"row {number}: {error}") from error
 
 
 def segments(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,20 @@ ROW_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """SOURCE and what says how to read it."""
+
+    @functools.wraps(command)
+    def placed(source: str, **flags: Any) -> Any:
+        from alignkit.data.rows import RowError
+
+        try:
+            return command(source=source, **flags)
+        except RowError as error:
+            # of the rows that `correct` has kept, the numbers are not the file's
+            exact = not any(text.startswith("correct") for text in flags["sets"])
+            place = _place(source, error.number if exact else 0)
+            raise InputError(f"{place}: {error}") from error
+
+    named: Callable[..., Any] = placed
     sets = "An option of the dataset; of a recipe: any key (repeatable)."
     columns = "Read the file's column THEIRS as NAME (repeatable)."
     for option in (
@@ -42,8 +58,8 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.argument("source", metavar="SOURCE"),
     ):
-        command = option(command)
-    return command
+        named = option(named)
+    return named
 
 
 def prompt_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,6 +169,16 @@ def is_file(source: str) -> bool:
         or "/" in source
         or (exists(source) and Path(source).is_file())
     )
+
+
+def _place(source: str, number: int) -> str:
+    """Where a row of SOURCE stands: file and line, as far as they are known."""
+    from alignkit.data.files import file_rows
+
+    if not is_file(source) or not Path(source).is_file():
+        return source
+    rows = itertools.islice(file_rows(Path(source)), max(number - 1, 0), number)
+    return next((each.place for each in rows), source)
 
 
 def exists(source: str) -> bool:

@@ -20,7 +20,14 @@ from alignkit.data.prompts import (
     render,
     render_pair,
 )
-from alignkit.data.rows import FileRow, Row, read_conversations, renamed, whole
+from alignkit.data.rows import (
+    FileRow,
+    Row,
+    RowError,
+    read_conversations,
+    renamed,
+    whole,
+)
 from alignkit.errors import InputError, MissingError, listing
 from alignkit.grading.truths import missing_truth
 from alignkit.plugins import bind, check_options
@@ -239,17 +246,18 @@ def require_columns(
     """Every row must have these columns, filled.
 
     Raises:
-        InputError: the first row that lacks one, what it has, and how columns are
+        RowError: the first row that lacks one, what it has, and how columns are
             mapped.
     """
     for number, row in enumerate(rows, 1):
         for name in names:
             if row.get(name) is None:
                 has = listing(sorted(map(str, row)))
-                raise InputError(
+                raise RowError(
+                    number,
                     f"{who} needs the column '{name}'; row {number} has {has}. Another"
                     f" column can serve: `columns: {{{name}: …}}` of the dataset"
-                    " 'jsonl'"
+                    " 'jsonl'",
                 )
 
 
@@ -270,9 +278,10 @@ def require_truth(reward: Plugin, rows: Sequence[Mapping[str, Any]]) -> None:
         require_columns(rows, ["truth"], f"reward '{reward.name}'")
         for number, row in enumerate(rows, 1):
             if why := missing_truth(row["truth"]):
-                raise InputError(
+                raise RowError(
+                    number,
                     f"reward '{reward.name}' needs the column 'truth'; that of row"
-                    f" {number} {why}"
+                    f" {number} {why}",
                 )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from alignkit.errors import InputError, listing
+from alignkit.data.rows import RowError
+from alignkit.errors import listing
 from alignkit.grading.truths import TRUTH_COLUMNS, missing_truth, truth_column
 from alignkit.types import Score
 
@@ -22,7 +23,7 @@ def right_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
     """The rows whose response answers with their truth, in their order.
 
     Raises:
-        InputError: a row without a text as its response, or without a truth.
+        RowError: a row without a text as its response, or without a truth.
     """
     from alignkit.grading import Grader
 
@@ -66,8 +67,9 @@ def _pair(row: Mapping[str, Any], number: int) -> tuple[str, object]:
         why = f"has no truth in {', '.join(TRUTH_COLUMNS)} ({column or 'it'} {missing})"
     else:
         return response, truth
-    raise InputError(
+    raise RowError(
+        number,
         f"correct: true keeps the rows with a right response; row {number} {why}; it has"
         f" {listing(sorted(map(str, row)))}. Another column can serve: `columns:` of the"
-        " dataset 'jsonl'"
+        " dataset 'jsonl'",
     )

@@ -215,7 +215,7 @@ def _parquet(path: Path, file: BinaryIO) -> Iterator[FileRow]:
             for row in batch.to_pylist():
                 number += 1
                 yield FileRow(number, f"{path}: row {number}", row)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a Parquet file: {error}") from error
 
 

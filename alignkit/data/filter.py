@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from alignkit.data import require_columns, require_truth
+from alignkit.data.rows import RowError
 from alignkit.data.split import normalise, question_of
-from alignkit.errors import InputError, listing
+from alignkit.errors import listing
 
 if TYPE_CHECKING:
     from alignkit.plugins import Registry
@@ -42,7 +43,7 @@ class Filter:
         """The rows that meet all rules, in their order.
 
         Raises:
-            InputError: a rule reads a column that a row does not have.
+            RowError: a rule reads a column that a row does not have.
         """
         seen: set[tuple[str, ...]] = set()
         kept = []
@@ -85,7 +86,7 @@ class Filter:
 
     def _identity(self, row: Row, number: int) -> tuple[str, ...]:
         question = (
-            (normalise(question_of(row)),)
+            (normalise(question_of(row, number + 1)),)
             if self.duplicates in ("question", "both")
             else ()
         )
@@ -120,7 +121,7 @@ def counted(rows: Sequence[Row], tokenizer: Any | None) -> list[int]:
     """The tokens of each response; without a tokenizer, what the column `tokens` says.
 
     Raises:
-        InputError: a row without a text, or whose `tokens` is no number.
+        RowError: a row without a text, or whose `tokens` is no number.
     """
     if tokenizer is not None:
         _require_texts(rows, "a filter by length")
@@ -129,9 +130,10 @@ def counted(rows: Sequence[Row], tokenizer: Any | None) -> list[int]:
     require_columns(rows, ["tokens"], "a filter by length without --tokenizer")
     for number, row in enumerate(rows, 1):
         if type(row["tokens"]) is not int and not str(row["tokens"]).isdecimal():
-            raise InputError(
+            raise RowError(
+                number,
                 f"row {number}: `tokens` is {str(row['tokens'])[:40]!r}, expected a"
-                " number"
+                " number",
             )
     return [int(row["tokens"]) for row in rows]
 
@@ -143,17 +145,19 @@ def _require_texts(rows: Sequence[Row], who: str) -> None:
     require_columns(rows, ["response"], who)
     for number, row in enumerate(rows, 1):
         if isinstance(row["response"], list | dict):
-            raise InputError(
+            raise RowError(
+                number,
                 f"row {number}: `response` is a {type(row['response']).__name__},"
                 " expected a text; --column response=response.0.content, for instance,"
-                " reads one out of messages"
+                " reads one out of messages",
             )
 
 
 def _column(row: Row, name: str, number: int) -> Any:
     if name not in row:
         has = listing(sorted(map(str, row)))
-        raise InputError(
-            f"row {number + 1} has no '{name}', which this filter reads; it has {has}"
+        raise RowError(
+            number + 1,
+            f"row {number + 1} has no '{name}', which this filter reads; it has {has}",
         )
     return row[name]

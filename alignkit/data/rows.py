@@ -24,6 +24,14 @@ class FileRow(NamedTuple):
     problem: str = ""
 
 
+class RowError(InputError):
+    """A row cannot be used; `number` is its own among those that were loaded, from 1."""
+
+    def __init__(self, number: int, problem: str) -> None:
+        super().__init__(problem)
+        self.number = number
+
+
 def read_conversations(rows: Iterable[FileRow]) -> Iterator[FileRow]:
     """The rows, those of conversations with prompt and response (see
     `conversations.flattened`).

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.data.columns import QUESTION_OR_PROMPT
+from alignkit.data.rows import RowError
 from alignkit.errors import InputError, listing
 
 Row = Mapping[str, Any]
@@ -45,12 +46,12 @@ def normalise(text: str) -> str:
     return " ".join(_LOOSE_SPACE.sub("", text).split()) or text
 
 
-def question_of(row: Row, column: str | None = None) -> str:
-    """The text that identifies a row: the named column, else the first of
+def question_of(row: Row, number: int, column: str | None = None) -> str:
+    """The text that identifies a row, the `number`th: the named column, else the first of
     `QUESTION_OR_PROMPT`.
 
     Raises:
-        InputError: when the row has none of them.
+        RowError: when the row has none of them.
     """
     name = column or next((c for c in QUESTION_OR_PROMPT if c in row), None)
     value = row.get(name) if name else None
@@ -67,8 +68,9 @@ def question_of(row: Row, column: str | None = None) -> str:
         if column
         else f"a text in one of {listing(list(QUESTION_OR_PROMPT))}"
     )
-    raise InputError(
-        f"expected {expected}; the row has {listing(sorted(map(str, row)))}"
+    raise RowError(
+        number,
+        f"expected {expected}; row {number} has {listing(sorted(map(str, row)))}",
     )
 
 
@@ -113,8 +115,15 @@ def split(
     taken: dict[str, str] = {}
     for name, others in (against or {}).items():
         for number, row in enumerate(others, 1):
-            taken.setdefault(normalise(question_of(row)), f"row {number} of {name}")
-    texts = [normalise(question_of(row, column)) for row in rows]
+            try:
+                text = normalise(question_of(row, number))
+            except RowError as error:
+                raise InputError(f"{name}: {error}") from error
+            taken.setdefault(text, f"row {number} of {name}")
+    texts = [
+        normalise(question_of(row, number, column))
+        for number, row in enumerate(rows, 1)
+    ]
     free = list(dict.fromkeys(text for text in texts if text not in taken))
     count = int(validation) if validation >= 1 else round(validation * len(free))
     if not 0 <= count < max(len(free), 1):

@@ -86,8 +86,11 @@ def _exactly(connection: socket.socket, size: int, parent: int) -> bytes | None:
     in another child).
     """
     parts = []
+    # select.select takes no file of a number above 1023
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
     while size:
-        while not select.select([connection], [], [], 1.0)[0]:
+        while not waiting.poll(1000):
             if os.getppid() != parent:
                 return None
         part = connection.recv(min(size, 1 << 20))

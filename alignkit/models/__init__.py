@@ -116,7 +116,8 @@ def load(
 
         with explained(source, "the adapter"):
             model = PeftModel.from_pretrained(model, source).merge_and_unload()
-    set_aside_generation(model)
+    with explained(source, "its generation_config.json"):
+        set_aside_generation(model)
     tokenizer = load_tokenizer(path, revision)
     settle_threads(model)
     rows = model.get_input_embeddings().num_embeddings
@@ -153,6 +154,10 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         tokenizer = loader.from_pretrained(
             source, revision=revision or "main", trust_remote_code=False
         )
+        # settings of odd types are met where they are first used
+        tokenizer.decode(tokenizer("1")["input_ids"])
+        special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+        tokenizer.convert_ids_to_tokens(sorted(special))
     if tokenizer.eos_token is None:
         raise InputError(
             f"{path}: the tokenizer names no end token (eos_token), so no answer could"

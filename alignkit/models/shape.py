@@ -119,7 +119,7 @@ def shape(
     if config is None:
         return None
     number = getattr(torch, dtype)
-    with torch.device("meta"):
+    with explained(str(path), "its configuration"), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=number)
         whole = sum(p.numel() * p.element_size() for p in model.parameters())
         saved = _saved_by_quantizing(model, quantize)

@@ -12,6 +12,18 @@ from typing import Any
 from alignkit.errors import InputError, MissingError, first_line, listing
 from alignkit.run import files
 
+# What transformers raises for files that say what it did not foresee.
+_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 def resolve(path: str, revision: str | None = None) -> str:
     """The folder or Hub id that `path` means; InputError when it can be neither."""
@@ -102,6 +114,7 @@ def read_json(file: Path) -> dict[str, Any]:
 @contextmanager
 def explained(source: str, what: str) -> Iterator[None]:
     """Turn what transformers raises for a bad source into one line for the user."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     try:
@@ -124,13 +137,19 @@ def explained(source: str, what: str) -> Iterator[None]:
             " more than tensors, which could run anything here. Take weights in"
             " safetensors"
         ) from error
-    except (ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except (*_FAULTS, SafetensorError, StrictDataclassError) as error:
         if "trust_remote_code" in str(error):
             raise InputError(
                 f"{source}: {what} cannot be loaded: it wants code of its own to be run"
                 " (auto_map), and code of a model is never run here. Take a model that"
                 " transformers knows"
             ) from error
+        raise InputError(
+            f"{source}: {what} cannot be loaded: {first_line(error)}"
+        ) from error
+    except Exception as error:
+        if type(error) is not Exception:  # what tokenizers raises, and nothing narrower
+            raise
         raise InputError(
             f"{source}: {what} cannot be loaded: {first_line(error)}"
         ) from error

@@ -82,7 +82,7 @@ class Checker(Faults):
         cls: type[schema.Section],
         config: Mapping[str, Any],
         at: Key,
-        beside: str = "",
+        beside: str | None = None,
     ) -> Any:
         """The config of a class; None with a fault, each told but those of the key
         `beside` which the rest is looked at.
@@ -91,7 +91,7 @@ class Checker(Faults):
             return cls.model_validate(config)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                if detail["loc"][0] != beside:
+                if detail["loc"][:1] != (beside,):
                     self._schema_problem(detail, config.get("method"), at)
         return None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignkit.errors import InputError
 from alignkit.recipe.schema import Config, Pipeline, Stage
 from alignkit.recipe.tree import Node, Origin
 
@@ -36,6 +37,14 @@ class Recipe:
 
     @property
     def stage(self) -> Stage:
-        """The config of a recipe that is no pipeline."""
-        assert not isinstance(self.config, Pipeline)
+        """The config of a recipe that is no pipeline.
+
+        Raises:
+            InputError: it is one.
+        """
+        if isinstance(self.config, Pipeline):
+            raise InputError(
+                f"{self.path} is a pipeline; name one of its stages:"
+                f" {', '.join(self.stages)}"
+            )
         return self.config

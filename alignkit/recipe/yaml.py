@@ -34,6 +34,7 @@ MAX_BYTES = 1_000_000
 # aliases repeat what they name, so a small file can mean an enormous tree
 MAX_NODES = 50_000
 MAX_DEPTH = 40
+MAX_INTEGER = 2**63  # no setting means more, and products of two are floats still
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -99,7 +100,7 @@ def parse(text: str, start: Origin, problems: list[str]) -> Node:
     """
     builder = _Builder(start, problems)
     try:
-        node = builder.build(YAML(typ="safe", pure=True).parse(text))
+        node = builder.build(builder.whole(YAML(typ="safe", pure=True).parse(text)))
     except ReaderError as error:
         # ReaderError gives an offset into the whole text
         before = text[: error.position]
@@ -157,6 +158,19 @@ class _Builder:
                 found = self._node(next(events), events, 0)
         return found
 
+    def whole(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The events; a text that cannot be written anywhere is refused."""
+        for event in events:
+            if isinstance(event, ScalarEvent):
+                try:
+                    event.value.encode()
+                except UnicodeEncodeError as error:
+                    half = ord(event.value[error.start])
+                    raise RecipeError(
+                        f"{self._at(event)}: half a character (\\u{half:x})"
+                    ) from error
+            yield event
+
     def _node(self, event: Any, events: Iterator[Event], depth: int) -> Node:
         at = self._at(event)
         if depth > MAX_DEPTH:
@@ -210,10 +224,13 @@ class _Builder:
         if event.style is not None:
             return Node(event.value, at)
         try:
-            return Node(scalar(event.value), at, empty=not event.value)
+            value = scalar(event.value)
         except ValueError:
+            value = MAX_INTEGER
+        if isinstance(value, int) and abs(value) >= MAX_INTEGER:
             self.problems.append(f"{at}: a number of {len(event.value)} digits")
             return Node(0, at)
+        return Node(value, at, empty=not event.value)
 
     def _count(self, size: int, at: Origin) -> None:
         self.nodes += size

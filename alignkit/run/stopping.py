@@ -42,11 +42,14 @@ def install() -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    seen, wake = socket.socketpair()
-    wake.setblocking(False)
+    taken = any(signal.getsignal(number) is _asked for number in SIGNALS)
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _asked)
+    if taken:  # by an earlier command of this process
+        return
+    seen, wake = socket.socketpair()
+    wake.setblocking(False)
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_bound, args=(seen, wake), daemon=True).start()
 
