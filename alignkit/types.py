@@ -57,8 +57,9 @@ class Reward:
     """A reward function under a name.
 
     The function names what it needs, by its positional parameters. Per sample: any of
-    `response`, `truth`, `prompt`, `metadata`; it returns a `Score` or a number. Per
-    batch: any of `responses`, `truths`, `prompts`, `metadatas`; it returns one per
+    `response`, `truth`, `prompt`, `metadata`, `tokens` (how many the response has, None
+    where that is not known); it returns a `Score` or a number. Per batch: any of
+    `responses`, `truths`, `prompts`, `metadatas`, `tokens`; it returns one per
     response. Either may be `async`. Keyword-only parameters are the options of a
     recipe. `prompt` is the text or the list of messages the model was given.
 

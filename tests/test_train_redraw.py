@@ -36,9 +36,9 @@ def seven(response: str) -> float:
     return float("7" in response)
 
 
-def length(response: str) -> float:
+def length(tokens: int) -> float:
     """A style by which even equal outcomes differ."""
-    return -0.01 * len(response)
+    return -0.01 * tokens
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,8 @@ def test_a_step_is_that_of_what_was_kept_as_if_drawn_at_once(
         torch.testing.assert_close(again[0][name], gradient)
     assert [row["response"] for row in again[3]] == OTHER + VARIED
     assert [row["reward"] for row in again[3]] == [row["reward"] for row in once[3]]
+    costs = [row["rewards"]["length"]["reward"] for row in again[3]]
+    assert costs == [-0.01 * (len(text) + 1) for text in OTHER + VARIED]
 
 
 def test_what_was_thrown_away_counts_in_tokens_and_time(trained):

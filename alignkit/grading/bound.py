@@ -14,8 +14,8 @@ from alignkit import plugins
 from alignkit.errors import AlignError, InputError, PluginError, ending, place_of
 from alignkit.types import Reward, Score
 
-SAMPLE_ARGUMENTS = ("response", "truth", "prompt", "metadata")
-BATCH_ARGUMENTS = ("responses", "truths", "prompts", "metadatas")
+SAMPLE_ARGUMENTS = ("response", "truth", "prompt", "metadata", "tokens")
+BATCH_ARGUMENTS = ("responses", "truths", "prompts", "metadatas", "tokens")
 
 
 class Graded(NamedTuple):

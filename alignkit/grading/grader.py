@@ -102,9 +102,11 @@ class Grader:
         truths: Sequence[object] | None = None,
         prompts: Sequence[object] | None = None,
         metadatas: Sequence[object] | None = None,
+        tokens: Sequence[int | None] | None = None,
     ) -> list[Graded]:
         """Grade and wait; see `submit`."""
-        return self.submit(bound, responses, truths, prompts, metadatas).result()
+        columns = responses, truths, prompts, metadatas, tokens
+        return self.submit(bound, *columns).result()
 
     def submit(
         self,
@@ -113,6 +115,7 @@ class Grader:
         truths: Sequence[object] | None = None,
         prompts: Sequence[object] | None = None,
         metadatas: Sequence[object] | None = None,
+        tokens: Sequence[int | None] | None = None,
     ) -> Grading:
         """Begin to grade a batch: pool and async rewards start at once, others when the
         result is asked for.
@@ -125,9 +128,11 @@ class Grader:
             "truth": truths,
             "prompt": prompts,
             "metadata": metadatas,
+            "tokens": tokens,
         }
         columns = [
-            named[name.removesuffix("s")] or [None] * len(responses)
+            named[name if name in named else name.removesuffix("s")]
+            or [None] * len(responses)
             for name in bound.arguments
         ]
         lengths = [len(column) for column in columns]

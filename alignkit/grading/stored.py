@@ -128,9 +128,11 @@ def regrade(
         values = [values_of(row, fields) for row in good]
         responses, truths, prompts = ([each[n] for each in values] for n in range(3))
         metadatas = [row.get("metadata", {}) for row in good]
+        counts = [row.get("tokens") for row in good]
+        tokens = [count if isinstance(count, int) else None for count in counts]
+        columns = responses, truths, prompts, metadatas, tokens
         started = {
-            label: grader.submit(reward, responses, truths, prompts, metadatas)
-            for label, reward in rewards.items()
+            label: grader.submit(reward, *columns) for label, reward in rewards.items()
         }
         waiting.append((batch, started))
         if len(waiting) > AHEAD:

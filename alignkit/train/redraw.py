@@ -83,6 +83,7 @@ class RedrawnRollouts(StoppedRollouts):
                 [row["truth"] for row in known],
                 [given["prompt"] for given in asked],
                 [row["metadata"] for row in known],
+                [len(ids) for ids in completion_ids],
             )
 
     def _equal(self, graded: Sequence[Graded]) -> list[int]:

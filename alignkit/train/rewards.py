@@ -132,9 +132,10 @@ class RewardBoard:
         truths = [row["truth"] for row in batch]
         prompts = [row["prompt"] for row in batch]
         metadatas = [row["metadata"] for row in batch]
+        tokens = [row["tokens"] for row in batch]
         grading = {
             reward.name: self.grader.submit(
-                reward, responses, truths, prompts, metadatas
+                reward, responses, truths, prompts, metadatas, tokens
             )
             for reward in self.rewards
             if outcome is None or reward.name != self.verdict

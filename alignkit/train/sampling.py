@@ -201,6 +201,7 @@ def _grade(
         [row["truth"] for row in rows],
         [row["prompt"] for row in rows],
         [row["metadata"] for row in rows],
+        [row["tokens"] for row in rows],
     ]
     weights = [entry.weight for entry in config.rewards.values()]
     scores = {

@@ -63,6 +63,18 @@ def test_repetition_penalty_grows_with_repetition():
     assert penalty("short", ngram=5).reward == 0.0
 
 
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [(0, 0.0), (96, 0.0), (97, -0.25), (98, -0.5), (100, -1.0), (500, -1.0)],
+)
+def test_the_last_tokens_of_the_longest_response_cost_up_to_1(tokens, expected):
+    score = reward("overlong_penalty")(tokens, longest=100, buffer=4)
+    assert score.reward == pytest.approx(expected) and score.status == "ok"
+    sharp = reward("overlong_penalty")(tokens, longest=100, buffer=0).reward
+    assert sharp == (-1.0 if tokens > 100 else 0.0)
+    assert reward("overlong_penalty")(None).status == "unparsed"
+
+
 def test_question_only_needs_a_box():
     grade = reward("question_only")
     assert grade("it is 42", "42").status == "unparsed"
