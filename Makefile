@@ -12,7 +12,7 @@ install: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "alignkit needs Python 3.11 or newer; say make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt 'torch==2.13.0'
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,alpaca,lm-eval]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,alpaca,lm-eval,ray,slurm]'
 	touch $@
 
 quickstart: install  ## build a tiny model, train it with SFT and GRPO, show what changed

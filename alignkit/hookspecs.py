@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import pluggy
 
 from alignkit.benchmarks import Eval, EvalFamily, Judge
+from alignkit.executors import Executor
 from alignkit.types import (
     Advantage,
     Callback,
@@ -71,3 +72,8 @@ def align_callbacks() -> Iterable[Callback]:  # type: ignore[empty-body]
     """Functions called when a run starts, logs a step, finishes an eval, ends; named
     under `callbacks:`.
     """
+
+
+@hookspec
+def align_executors() -> Iterable[Executor]:  # type: ignore[empty-body]
+    """Where runs are worked on, named by `--executor`."""

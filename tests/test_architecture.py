@@ -20,7 +20,7 @@ ROOT = Path(alignkit.__file__).parent
 # only from rooms of lower rows and from its own room.
 ROWS = [
     ["errors", "json_text"],
-    ["types benchmarks sampling thinking"],
+    ["types benchmarks executors sampling thinking"],
     ["hookspecs kits plugins", "functional", "run", "machine", "terminal"],
     ["course"],
     ["recipe"],

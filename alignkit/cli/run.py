@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from alignkit.cli.common import (
     load_recipe,
     print_json,
 )
+from alignkit.cli.executing import Choice, elsewhere, executor_options
 from alignkit.errors import InputError
 from alignkit.terminal import say, waiting
 
@@ -71,6 +73,13 @@ from alignkit.terminal import say, waiting
     " this stage and all after it anew.",
 )
 @click.option("--only", metavar="STAGE", help="Of a pipeline: run this stage alone.")
+@executor_options
+@click.option(
+    "--tied",
+    is_flag=True,
+    hidden=True,
+    help="End with the process that started this one.",
+)
 @click.option(
     "--stage",
     is_flag=True,
@@ -102,6 +111,8 @@ def run(
     take_over: bool,
     first: str | None,
     only: str | None,
+    executor: Choice,
+    tied: bool,
     stage: bool,
     join: Path | None,
     goes_on: bool,
@@ -115,7 +126,10 @@ def run(
     from alignkit.run.manifest import told
     from alignkit.train import branch
 
-    if stage or join is not None:
+    if tied:
+        # tells a whole Slurm job that it is to end: the one that started this acts
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if stage or tied or join is not None:
         from alignkit.train.children import end_with_parent
 
         end_with_parent()
@@ -140,6 +154,8 @@ def run(
         if not branch.is_pipeline(earlier):
             lineage = branch.origin(earlier)
             sets = (*sets, f"model.path={json.dumps(lineage['weights'])}")
+    if executor.flags and (earlier or first or only):
+        raise InputError("--from and --only are for runs on this machine")
     whole = not stage and join is None  # else another process speaks to the user
     loaded, registry = load_recipe(str(recipe), overlays, sets, kit, told=whole)
     if (first or only) and loaded.config.method != "pipeline":
@@ -157,6 +173,9 @@ def run(
             plans = planning.plan(loaded, registry, datasets)
         planning.require(plans, loaded, overlays)
         warnings = [f"{p.name}: {text}" for p in plans for text in p.warnings]
+    if executor.flags:
+        screen = console(as_json)
+        return elsewhere(loaded, registry, executor, root, folder, resume, screen)
 
     from alignkit.train.start import Options, start
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from alignkit.cli import sweep_shown
 from alignkit.cli.common import (
     allow_option,
     console,
@@ -18,27 +19,18 @@ from alignkit.cli.common import (
     print_json,
     tell_file,
 )
+from alignkit.cli.executing import Choice, executor_options
 from alignkit.errors import InputError
 from alignkit.run import stopping
 from alignkit.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
+    from alignkit.executors import Workers
     from alignkit.plugins import Registry
     from alignkit.sweep.check import Checked
     from alignkit.sweep.jobs import Job, Sweep
-
-STYLES = {
-    "done": "green",
-    "running": "cyan",
-    "failed": "red",
-    "stalled": "red",
-    "collapsed": "yellow",
-    "waiting": "dim",
-}
 
 
 @click.command()
@@ -85,6 +77,7 @@ STYLES = {
     help="With --resume: also when it cannot be told whether the sweep's process, on"
     " another machine, still lives.",
 )
+@executor_options
 @kit_option
 @allow_option
 @json_option
@@ -98,6 +91,7 @@ def sweep(
     dry_run: bool,
     resume: Path | None,
     take_over: bool,
+    executor: Choice,
     kit: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -120,12 +114,13 @@ def sweep(
     if resume is not None:
         if overlays or sets or seeds or out or dry_run:
             raise InputError(
-                "--resume goes on with the sweep as it was started; only --jobs, --kit"
-                " and --json apply"
+                "--resume goes on with the sweep as it was started; only --jobs, --kit,"
+                " --json and the executor's flags apply"
             )
         registry = load_registry((), kit)
         with kits_asked_for(resume / "sweep.json", registry):
             states.demand_plugins(resume, registry)
+        workers = executor.open(registry, jobs, states.processes(resume))
         state, made = states.reopen(resume, take_over=take_over)
         states.go_on(state, made, registry)
     else:
@@ -134,19 +129,23 @@ def sweep(
             next(iter(checked.variants[0].recipes.values())).config.output.root
         )
         if not as_json:
-            screen.print(_differences(checked))
+            screen.print(sweep_shown.differences(checked))
         if dry_run:
             if as_json:
                 print_json(checked.plan())
             return 0
+        first = next(iter(checked.variants[0].recipes.values()))
+        workers = executor.open(registry, jobs, first.config.launch.processes)
         state, made = states.create(checked, registry, root)
-    again = kits.command(registry.kits, "sweep", "--resume", state.folder)
+    again = kits.command(
+        registry.kits, "sweep", "--resume", state.folder, *executor.flags
+    )
     say(screen, f"sweep folder: {state.folder}")
     for note in state.notes:
         say(screen, note)
     try:
         with made.alive():
-            _work(state, registry, jobs, screen)
+            _work(state, registry, workers, screen)
     except KeyboardInterrupt:
         made.finish("interrupted")
         say(screen, f"interrupted; to go on: {again}")
@@ -179,108 +178,30 @@ def _check(
     return check.check_sweep(varied, registry), registry
 
 
-def _work(state: Sweep, registry: Registry, slots: int | None, screen: Console) -> None:
-    from alignkit.sweep.executor import LocalExecutor
+def _work(state: Sweep, registry: Registry, workers: Workers, screen: Console) -> None:
     from alignkit.sweep.runner import Runner
 
-    executor = LocalExecutor(slots, state.processes)
     reused = [job for job in state.jobs if job.reused]
     say(
         screen,
         f"{len(state.jobs)} runs ({len(state.variants)} variants),"
         f" {len(state.of('done'))} done already ({len(reused)} of them in earlier"
-        f" sweeps or runs), {executor.slots} at a time",
+        f" sweeps or runs), {workers.slots} at a time",
     )
     if not screen.is_terminal:
-        Runner(state, executor, registry, lambda job: _line(job, screen)).run()
+        Runner(state, workers, registry, lambda job: _line(job, screen)).run()
         return
     from rich.live import Live
 
     with Live(console=screen, refresh_per_second=2, transient=True) as live:
-        Runner(state, executor, registry, lambda job: None).run(
-            lambda: live.update(_progress(state))
+        Runner(state, workers, registry, lambda job: None).run(
+            lambda: live.update(sweep_shown.progress(state))
         )
 
 
 def _line(job: Job, screen: Console) -> None:
     note = f": {job.note}" if job.note else ""
     say(screen, f"{job.status} {job.name}{note}")
-
-
-def _progress(state: Sweep) -> Table:
-    """One row per variant, one cell per seed: status, step, the metric so far."""
-    from rich import box
-    from rich.table import Table
-
-    seeds = list(dict.fromkeys(job.seed for job in state.jobs))
-    table = Table(
-        "variant",
-        *(f"seed {seed}" for seed in seeds),
-        box=box.SIMPLE_HEAD,
-        caption=state.metric,
-    )
-    for label in state.variants:
-        cells = {
-            job.seed: _cell(job, state.metric)
-            for job in state.jobs
-            if job.variant == label
-        }
-        table.add_row(label, *(cells[seed] for seed in seeds))
-    return table
-
-
-def _cell(job: Job, metric: str) -> Text:
-    from rich.text import Text
-
-    from alignkit.sweep.jobs import rows
-
-    text: str = "reused" if job.reused else job.status
-    if job.status in ("running", "done", "collapsed"):
-        logged = rows(job)
-        values = [v for row in logged if isinstance(v := row.get(metric), int | float)]
-        if logged and job.status == "running":
-            text = f"step {logged[-1].get('step')}" + (
-                f"/{job.steps}" if job.steps else ""
-            )
-        text += f"  {values[-1]:.3f}" if values else ""
-    return Text(text, style=STYLES[job.status])
-
-
-def _differences(checked: Checked) -> Table:
-    """What each variant changes, resolved, and where that is stated."""
-    from rich import box
-    from rich.table import Table
-
-    from alignkit.recipe import ABSENT
-
-    spec = checked.spec
-    seeds = list(checked.variants[0].recipes)
-    title = (
-        f"{spec.name}: {len(checked.variants)} variants x {len(seeds)} seeds, decided"
-        f" by {checked.metric}"
-    )
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for head in ("variant", "setting", "base", "here", "from", "steps"):
-        table.add_column(head, overflow="fold")
-    for variant in checked.variants:
-        shown: list[tuple[Any, ...]] = [
-            (
-                d.key,
-                "-" if d.a is ABSENT else d.a,
-                "-" if d.b is ABSENT else d.b,
-                d.b_origin or "",
-            )
-            for d in variant.differences
-        ]
-        for number, row in enumerate(shown or [("(the base)", "", "", "")]):
-            first = number == 0
-            steps = "" if variant.steps is None or not first else str(variant.steps)
-            table.add_row(
-                variant.label if first else "",
-                *map(str, row),
-                steps,
-            )
-    return table
 
 
 def _report(state: Sweep, screen: Console, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from alignkit.benchmarks import Eval, EvalFamily, Judge
 from alignkit.errors import PluginError, place_of
+from alignkit.executors import Executor
 from alignkit.types import (
     Advantage,
     Callback,
@@ -34,13 +35,17 @@ KINDS: dict[str, tuple[str, type[Any]]] = {
     "dataset": ("align_datasets", DatasetSource),
     "prompt": ("align_prompts", Prompt),
     "callback": ("align_callbacks", Callback),
+    "executor": ("align_executors", Executor),
 }
 NAME = re.compile(r"\w[\w.-]*")
 MEMBER = re.compile(r"\w[\w.()+-]*")  # of a family of evals; it names a folder
 # Names of evals that stand for a way to have one: of rows, `data:FILE`.
 RESERVED = ("data",)
 # filled in by the core itself
-CORE_ARGUMENTS = {"dataset": ("split", "path", "seed", "limit")}
+CORE_ARGUMENTS = {
+    "dataset": ("split", "path", "seed", "limit"),
+    "executor": ("jobs", "processes"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Plugin:
             return (self.value.function,)
         if self.kind == "dataset":
             return (self.value.load,)
-        if self.kind == "eval_family":
+        if self.kind in ("eval_family", "executor"):
             return (self.value.make,)
         if self.kind == "eval":
             return tuple(

@@ -9,6 +9,7 @@ import errno
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -188,3 +189,10 @@ class LogFile(logging.FileHandler):
 def now() -> str:
     """The time in UTC, ISO format, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def fresh(root: Path, name: str) -> Path:
+    """The path of a new run's folder: `<root>/<name>-<utc time>-<short id>`."""
+    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return root / f"{safe}-{stamp}-{secrets.token_hex(2)}"

@@ -7,14 +7,11 @@ import functools
 import json
 import logging
 import os
-import re
-import secrets
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from alignkit.run.files import (
     LogFile,
     append_jsonl,
     atomic_write,
+    fresh,
     now,
     read_jsonl,
     write_json,
@@ -70,9 +68,7 @@ class Run:
             InputError: `folder` is there already; a run never overwrites another.
         """
         if folder is None:
-            safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
-            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-            folder = root / f"{safe}-{stamp}-{secrets.token_hex(2)}"
+            folder = fresh(root, name)
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -149,6 +149,11 @@ def reopen(folder: Path, *, take_over: bool = False) -> tuple[Sweep, Run]:
     return sweep, run
 
 
+def processes(folder: Path) -> int:
+    """The training processes of each of a sweep's runs."""
+    return _read(folder).processes
+
+
 def demand_plugins(folder: Path, registry: Registry) -> None:
     """Refuse to go on with a sweep whose recipes the plugins that are here do not fit.
 

@@ -4,8 +4,6 @@ on disk.
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit import recipe
 from alignkit.data.datasets import Datasets
+from alignkit.executors import LostError, Task
 from alignkit.recipe import to_yaml
 from alignkit.recipe.tree import Node, Origin
 from alignkit.run import Run, atomic_write
@@ -21,11 +20,12 @@ from alignkit.sweep.jobs import Job, Sweep
 from alignkit.sweep.spec import put
 
 if TYPE_CHECKING:
+    from alignkit.executors import Workers
     from alignkit.plugins import Registry
-    from alignkit.sweep.executor import Executor
 
 POLL = 0.5  # seconds
 PATIENCE = 60.0  # seconds a cancelled run gets to write its state
+TRIES = 3  # of a task whose worker is lost each time
 
 
 class Runner:
@@ -34,7 +34,7 @@ class Runner:
     def __init__(
         self,
         sweep: Sweep,
-        executor: Executor,
+        executor: Workers,
         registry: Registry,
         changed: Callable[[Job], None],
     ) -> None:
@@ -45,6 +45,7 @@ class Runner:
         self.handles: dict[str, Any] = {}
         # rows seen when a job's rules were last looked at
         self.logged: dict[str, int] = {}
+        self.lost: dict[str, int] = {}  # how often a job's worker was
 
     def run(self, tick: Callable[[], None] = lambda: None) -> None:
         """Work until no job waits or runs; `tick` is called at every poll.
@@ -96,25 +97,35 @@ class Runner:
         if (folder / "manifest.json").is_file():
             status = Run.open(folder).status
             # a job that outlived the sweep that started it
-            if status in ("done", "running"):
+            if status == "done" or (status == "running" and job.name not in self.lost):
                 self._set(job, "done" if status == "done" else "running")
                 return
-            what = ["--resume", str(folder)]
-        else:
-            # killed before its manifest
-            shutil.rmtree(folder, ignore_errors=True)
-            what = [str(self.sweep.folder / job.recipe), "--folder", str(folder)]
-        command = [sys.executable, "-P", "-m", "alignkit.cli", "run", *what]
-        self.handles[job.name] = self.executor.submit(command, self._log(job))
+        task = Task(
+            job.name,
+            (self.sweep.folder / job.recipe).resolve(),
+            folder,
+            self._log(job).resolve(),
+            take_over=job.name in self.lost,
+        )
+        self.handles[job.name] = self.executor.submit(task)
         self._set(job, "running")
 
     def _watch(self, job: Job) -> None:
         handle = self.handles.get(job.name)
-        code = self.executor.poll(handle) if handle is not None else None
+        code, gone = None, ""
+        try:
+            code = self.executor.poll(handle) if handle is not None else None
+        except LostError as error:
+            gone = str(error)
         folder, status = Path(job.run), "missing"
         if (folder / "manifest.json").is_file():
             status = Run.open(folder).status
-        if handle is not None and code is None:
+        if gone and status != "done":
+            self.lost[job.name] = self.lost.get(job.name, 0) + 1
+            again = self.lost[job.name] < TRIES
+            next_one: jobs.Status = "waiting" if again else "failed"
+            self._set(job, next_one, f"lost: {gone}")
+        elif handle is not None and code is None and not gone:
             self._stop_if_collapsed(job)
         elif status == "done":
             self._set(job, "done")
@@ -141,7 +152,7 @@ class Runner:
         if not self.sweep.stop or job.note:
             return
         logged = jobs.rows(job)
-        if len(logged) == self.logged.get(job.name):
+        if len(logged) == self.logged.get(job.name, 0):
             return
         self.logged[job.name] = len(logged)
         for rule in self.sweep.stop:
@@ -189,13 +200,19 @@ class Runner:
             self.executor.cancel(handle)
         end = time.monotonic() + PATIENCE
         while (
-            any(self.executor.poll(handle) is None for handle in handles.values())
+            any(self._works(handle) for handle in handles.values())
             and time.monotonic() < end
         ):
             time.sleep(0.1)
         for handle in handles.values():
-            if self.executor.poll(handle) is None:
+            if self._works(handle):
                 self.executor.cancel(handle)
+
+    def _works(self, handle: Any) -> bool:
+        try:
+            return self.executor.poll(handle) is None
+        except LostError:
+            return False
 
     def _set(self, job: Job, status: jobs.Status, note: str = "") -> None:
         job.status, job.note = status, note

@@ -17,7 +17,7 @@ from alignkit.errors import InputError, MissingError
 from alignkit.machine import gpus
 from alignkit.run import Run, write_json
 from alignkit.sweep import check, jobs, runner, spec
-from alignkit.sweep.executor import LocalExecutor
+from alignkit.sweep.local import LocalWorkers
 from alignkit.sweep.runner import Runner
 
 VARIANTS = (
@@ -60,7 +60,8 @@ class Cluster:
         self.submitted, self.cancelled, self.most = [], [], 0
         self.left, self.runs = {}, {}
 
-    def submit(self, command, log):
+    def submit(self, task):
+        command = task.command()
         what = command[command.index("run") + 1 :]
         name = Path(
             what[what.index("--folder") + 1] if "--folder" in what else what[1]
@@ -367,8 +368,8 @@ def wait(executor, handle, seconds=20):
 
 
 def test_local_jobs_write_their_log_and_give_their_exit_code(tmp_path):
-    executor = LocalExecutor(1)
-    handle = executor.submit(
+    executor = LocalWorkers(1)
+    handle = executor.start(
         [sys.executable, "-c", "print('here'); raise SystemExit(3)"],
         tmp_path / "logs/a.log",
     )
@@ -381,7 +382,7 @@ def test_local_jobs_write_their_log_and_give_their_exit_code(tmp_path):
 def test_a_log_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "logs").touch()
     with pytest.raises(MissingError, match=r"cannot write .*logs"):
-        LocalExecutor(1).submit([sys.executable, "-c", ""], tmp_path / "logs/a.log")
+        LocalWorkers(1).start([sys.executable, "-c", ""], tmp_path / "logs/a.log")
 
 
 def test_cancelling_asks_a_job_and_then_kills_it_with_its_children(tmp_path):
@@ -394,8 +395,8 @@ def test_cancelling_asks_a_job_and_then_kills_it_with_its_children(tmp_path):
         + "; import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(p.pid,"
         " flush=True); time.sleep(60)"
     )
-    executor = LocalExecutor(1)
-    handle = executor.submit([sys.executable, "-c", deaf], tmp_path / "log")
+    executor = LocalWorkers(1)
+    handle = executor.start([sys.executable, "-c", deaf], tmp_path / "log")
     while not (tmp_path / "log").read_text().strip():
         time.sleep(0.01)
     executor.cancel(handle)
@@ -419,14 +420,14 @@ def test_cancelling_asks_a_job_and_then_kills_it_with_its_children(tmp_path):
 def test_each_local_job_gets_gpus_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     assert gpus.visible() == ["4", "5", "6"]
-    assert LocalExecutor().slots == 3 and LocalExecutor(processes=2).slots == 1
-    executor = LocalExecutor()
+    assert LocalWorkers().slots == 3 and LocalWorkers(processes=2).slots == 1
+    executor = LocalWorkers()
     show = [
         sys.executable,
         "-c",
         "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])",
     ]
-    handles = [executor.submit(show, tmp_path / str(number)) for number in range(3)]
+    handles = [executor.start(show, tmp_path / str(number)) for number in range(3)]
     assert [wait(executor, handle) for handle in handles] == [0, 0, 0]
     assert [(tmp_path / str(number)).read_text().strip() for number in range(3)] == [
         "4",
@@ -437,5 +438,5 @@ def test_each_local_job_gets_gpus_of_its_own(tmp_path, monkeypatch):
 
 def test_without_a_gpu_one_job_runs_at_a_time_unless_told_otherwise(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert LocalExecutor().slots == 1 and LocalExecutor(4).slots == 4
+    assert LocalWorkers().slots == 1 and LocalWorkers(4).slots == 4
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""

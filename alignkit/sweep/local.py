@@ -1,6 +1,4 @@
-"""Where jobs run. The sweep needs only submit, poll and cancel, so that a cluster can
-stand behind them too.
-"""
+"""Processes on this machine: what every executor starts in the end."""
 
 from __future__ import annotations
 
@@ -10,27 +8,10 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
+from alignkit.executors import Task
 from alignkit.machine.gpus import visible
 from alignkit.run import writing
-
-
-class Executor(Protocol):
-    """Runs commands, at most `slots` at a time; handles are its own affair."""
-
-    slots: int
-
-    def submit(self, command: Sequence[str], log: Path) -> Any:
-        """Start a command whose output is appended to `log`, and give a handle."""
-
-    def poll(self, handle: Any) -> int | None:
-        """The exit code, or None while it runs."""
-
-    def cancel(self, handle: Any) -> None:
-        """Ask it to stop, as Ctrl-C does; a second time, end it. Poll tells when it has
-        gone.
-        """
 
 
 @dataclass
@@ -40,7 +21,7 @@ class _Process:
     asked: bool = False
 
 
-class LocalExecutor:
+class LocalWorkers:
     """Processes on this machine, each in a process group of its own and with GPUs of
     its own.
 
@@ -48,9 +29,13 @@ class LocalExecutor:
         slots: how many run at once; by default one per GPU (or per `processes` GPUs),
             without a GPU one.
         processes: training processes of one job, each of which takes a GPU.
+        tied: they end when this process is gone, however it ended.
     """
 
-    def __init__(self, slots: int | None = None, processes: int = 1) -> None:
+    def __init__(
+        self, slots: int | None = None, processes: int = 1, *, tied: bool = False
+    ) -> None:
+        self._tied = tied
         gpus = visible()
         groups = [
             ",".join(gpus[i : i + processes])
@@ -62,8 +47,13 @@ class LocalExecutor:
             groups[i % len(groups)] if groups else None for i in range(self.slots)
         ]
 
-    def submit(self, command: Sequence[str], log: Path) -> _Process:
-        """Start a command on the next free devices."""
+    def submit(self, task: Task) -> _Process:
+        """Start a task on the next free devices."""
+        tied = ["--tied"] if self._tied else []
+        return self.start([*task.command(), *tied], task.log)
+
+    def start(self, command: Sequence[str], log: Path) -> _Process:
+        """Start a command whose output is appended to `log`."""
         devices = self._free.pop(0)
         environment = {**os.environ}
         if devices is not None:
@@ -78,7 +68,8 @@ class LocalExecutor:
         with output:
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                # its end is the sign for what is tied
+                stdin=subprocess.PIPE if self._tied else subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
