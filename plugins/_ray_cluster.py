@@ -19,15 +19,16 @@ def connect(address: str) -> Any:
     Raises:
         InputError: there is no cluster at the address.
     """
-    import ray
-
     here = not address
     if here:
-        # its token in the environment, which Ray would else keep in the home folder
+        # its token in the environment, which Ray would else keep in the home folder;
+        # read when it is imported
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     elif address != "auto":
         _answers(address)
+    import ray
+
     road = signal.getsignal(signal.SIGTERM)  # Ray puts its own in its place
     try:
         ray.init(
@@ -38,7 +39,8 @@ def connect(address: str) -> Any:
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines()[0]
-        raise InputError(f"--address {address}: no cluster of Ray: {said}") from error
+        where = f"--address {address}" if address else "--executor ray"
+        raise InputError(f"{where}: no cluster of Ray: {said}") from error
     finally:
         signal.signal(signal.SIGTERM, road)
     return ray

@@ -192,8 +192,29 @@ def test_a_run_elsewhere_is_shown_and_ends_with_its_code(tiny, tmp_path):
     assert (home / "recipe.yaml").is_file() and list(home.glob("log.slurm/*"))
 
 
-def poll(workers, handle, seconds=200):
-    end = time.monotonic() + seconds
-    while (code := workers.poll(handle)) is None and time.monotonic() < end:
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_node_of_ray_with_files_of_its_own_hands_over_what_it_wrote(tiny, tmp_path):
+    """The actor's class without Ray; the recipe's path leads nowhere there."""
+    from alignkit.kits.builtin.plugins import _ray_work
+
+    recipe = tiny.read_bytes()
+    task = Task("a", *(tmp_path / "elsewhere" / n for n in ("r.yaml", "run", "log")))
+    work = _ray_work.Work(task, recipe, 1, {})
+    seen, code, end = set(), None, time.monotonic() + 300
+    while code is None and time.monotonic() < end:
+        code, news = work.poll()
+        seen |= set(news)
         time.sleep(0.1)
-    return code
+    assert code == 0 and seen == {"", *_ray_work.LIVE}
+    size, packed = work.pack(), tmp_path / "run.tar"
+    with packed.open("wb") as file:
+        while file.tell() < size:
+            file.write(work.piece(file.tell()))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/manifest.json").touch()  # as it was told meanwhile
+    _ray_work.unpack(packed, tmp_path / "run")
+    work.clean()
+    assert json.loads((tmp_path / "run/manifest.json").read_text())["status"] == "done"
+    assert (tmp_path / "run/model/config.json").is_file()
+    assert not work.scratch.exists() and not packed.exists()
