@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,7 @@ os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
 from submitit.helpers import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
-from alignkit import InputError, LocalWorkers, Task
+from alignkit import InputError, LocalWorkers, MissingError, Task
 
 CLUSTERS = ("slurm", "local")  # of submitit: Slurm, or processes here
 
@@ -26,6 +27,7 @@ class Work:
     def __init__(self, task: Task, processes: int) -> None:
         self.task = task
         self.processes = processes
+        self.handle: Any = None  # of the run's process
 
     def __call__(self) -> int:
         if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":  # its node failed
@@ -40,18 +42,20 @@ class Work:
         """The job is about to be preempted or out of time: stop the run, which saves,
         and go on in the next one.
         """
-        self.workers.cancel(self.handle)
-        while self.workers.poll(self.handle) is None:
-            time.sleep(0.2)
+        if self.handle is not None:
+            self.workers.cancel(self.handle)
+            while self.workers.poll(self.handle) is None:
+                time.sleep(0.2)
         again = dataclasses.replace(self.task, take_over=True)
         return DelayedSubmission(Work(again, self.processes))
 
 
-def checked(stated: Mapping[str, str]) -> dict[str, Any]:
+def checked(stated: Mapping[str, str], processes: int) -> dict[str, Any]:
     """The settings as submitit takes them.
 
     Raises:
         InputError: a key that it has not, a value that cannot be.
+        MissingError: there is no Slurm here.
     """
     known = sorted({*SlurmExecutor._valid_parameters(), "cluster"} - {"setup"})
     for key in stated:
@@ -60,15 +64,25 @@ def checked(stated: Mapping[str, str]) -> dict[str, Any]:
                 f"--slurm {key}={stated[key]}: there is no such key; known:"
                 f" {', '.join(known)}"
             )
-    if stated.get("cluster", "slurm") not in CLUSTERS:
-        raise InputError(
-            f"--slurm cluster={stated['cluster']}: expected {' or '.join(CLUSTERS)}"
-        )
-    if (
-        stated.get("cluster", "slurm") == "slurm"
-        and not stated.get("time", "").isdecimal()
-    ):
+    cluster = stated.get("cluster", "slurm")
+    if cluster not in CLUSTERS:
+        raise InputError(f"--slurm cluster={cluster}: expected {' or '.join(CLUSTERS)}")
+    if cluster == "slurm" and not stated.get("time", "").isdecimal():
         raise InputError(
             "--executor slurm: say how many minutes a job may take: --slurm time=120"
+        )
+    if (
+        processes > 1
+        and cluster == "slurm"
+        and not {"gpus_per_node", "gres"} & {*stated}
+    ):
+        raise InputError(
+            f"--executor slurm: the recipe has {processes} training processes; say"
+            f" --slurm gpus_per_node={processes}"
+        )
+    if cluster == "slurm" and shutil.which("srun") is None:
+        raise MissingError(
+            "--executor slurm: there is no srun here; submit from a login node, or try"
+            " it on this machine: --slurm cluster=local"
         )
     return {k: int(v) if v.isdecimal() else v for k, v in stated.items()}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from typing import Any
 
 from alignkit import (
     Executor,
-    InputError,
     LostError,
-    MissingError,
     Task,
     Workers,
     asks_for,
@@ -63,9 +60,13 @@ class SlurmWorkers:
             return None
         if handle.paths.result_pickle.exists():
             error = handle.exception()
-            if error is None:
-                return int(handle.result())
-            raise LostError(str(error).strip().splitlines()[-1])
+            if error is not None:
+                raise LostError(str(error).strip().splitlines()[-1])
+            code = int(handle.result())
+            queue = handle.watcher if self._cluster == "slurm" else None
+            # stopped by Slurm, which requeues it
+            waits = code == 143 and queue and not queue.is_done(handle.job_id)
+            return None if waits else code
         if handle.job_id in self._cancelled:
             return 143
         raise LostError(f"job {handle.job_id} ended without a result: {handle.state}")
@@ -84,18 +85,7 @@ def slurm(
         from ._slurm_job import checked
     except ImportError as error:
         raise asks_for("submitit", "slurm", "--executor slurm") from error
-    settings = checked(slurm or {})
-    if settings.get("cluster", "slurm") == "slurm" and shutil.which("srun") is None:
-        raise MissingError(
-            "--executor slurm: there is no srun here; submit from a"
-            " login node, or try it on this machine: --slurm cluster=local"
-        )
-    if processes > 1 and "gpus_per_node" not in settings and "gres" not in settings:
-        raise InputError(
-            f"--executor slurm: the recipe has {processes} training"
-            f" processes; say --slurm gpus_per_node={processes}"
-        )
-    return SlurmWorkers(jobs or QUEUED, processes, settings)
+    return SlurmWorkers(jobs or QUEUED, processes, checked(slurm or {}, processes))
 
 
 @hookimpl
