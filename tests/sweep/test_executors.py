@@ -192,6 +192,57 @@ def test_a_run_elsewhere_is_shown_and_ends_with_its_code(tiny, tmp_path):
     assert (home / "recipe.yaml").is_file() and list(home.glob("log.slurm/*"))
 
 
+SAVES = ("train.max_steps=80", "train.save_strategy=steps", "train.save_steps=5")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_preempted_job_saves_and_goes_on_where_it_was(tiny, tmp_path):
+    out = tmp_path / "runs"
+    sets = [part for text in SAVES for part in ("--set", text)]
+    run = align("run", tiny, "--out", out, *sets, *SUBMITIT)
+    end, told = time.monotonic() + 200, False
+    while run.poll() is None and time.monotonic() < end:
+        saved = [path.parents[1].name for path in out.glob("*/checkpoints/*")]
+        if saved and not told:
+            worker = worker_of(run, "submitit.core._submit", saved)
+            if worker is not None:
+                worker.send_signal(signal.SIGUSR1)
+                told = True
+        time.sleep(0.05)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 0 and told, said
+    (manifest,) = out.glob("*/manifest.json")
+    found = json.loads(manifest.read_text())
+    assert found["status"] == "done" and len(found["resumed"]) == 1
+    log = (manifest.parent / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, log) if "train/loss" in row]
+    assert [row["step"] for row in rows] == [*range(1, 81)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "flags", [SUBMITIT, ("--executor", "ray")], ids=["submitit", "ray"]
+)
+def test_an_interrupted_sweep_leaves_no_process(sweep_file, tmp_path, flags):
+    out = tmp_path / "runs"
+    long = ("--set", "train.max_steps=50000")
+    path = sweep_file(SWEEP)
+    sweep = align("sweep", path, *long, "--jobs", 2, "--out", out, *flags)
+    end = time.monotonic() + 150
+    while not list(out.glob("*/runs/*/metrics.jsonl")) and time.monotonic() < end:
+        time.sleep(0.2)
+    family = [p.pid for p in psutil.Process(sweep.pid).children(recursive=True)]
+    sweep.send_signal(signal.SIGINT)
+    said, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == 130 and f"--executor {flags[1]}" in said, said
+    end = time.monotonic() + 20
+    while (left := [p for p in family if working(p)]) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not left
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_node_of_ray_with_files_of_its_own_hands_over_what_it_wrote(tiny, tmp_path):
