@@ -54,6 +54,14 @@ def write(folder: Path) -> Path:
         }
         for q, (a, b), c in zip(asked, pairs, sums, strict=True)
     ]
+    published_traces = [
+        {
+            "problem": q,
+            "reasoning_trace": f" {a} and {b}.</think> <answer> {c} </answer>",
+            "expected_answer": str(c),
+        }
+        for q, (a, b), c in zip(asked, pairs, sums, strict=True)
+    ]
     grade_school = [
         {"question": q, "answer": f"{a} + {b} = {c}\n#### {c}"}
         for q, (a, b), c in zip(asked, pairs, sums, strict=True)
@@ -95,6 +103,8 @@ def write(folder: Path) -> Path:
         "math_test5k.jsonl": math("test"),
         "math_sft_r1_1767.jsonl": traces,
         "open_math_reasoning_cot.jsonl": long_traces,
+        "sft_gpt-oss-120b.jsonl": published_traces,
+        "sft-reason/sft_gpt-oss-120b_filtered.jsonl": published_traces[::2],
         "gsm8k_train.jsonl": grade_school,
         "gsm8k_test.jsonl": grade_school,
         "mmlu_dev.jsonl": choices,

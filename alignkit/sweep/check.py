@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit import checks, plan, recipe
 from alignkit.errors import InputError, MissingError
 from alignkit.recipe.schema import Sampled, walk
+from alignkit.recipe.schema.sections import Eval
 from alignkit.recipe.tree import Node
 from alignkit.sweep.spec import Spec, put
 
@@ -261,9 +262,9 @@ def _metric(
     ]
     configs = [recipe.stage for recipes in trained for recipe in recipes]
     evals = [
-        f"eval/{name}/{registry.get('eval', name).value.metric}"
+        f"eval/{name}/{_metric_of(name, entry, registry)}"
         for c in configs
-        for name in c.evals
+        for name, entry in c.evals.items()
     ]
     rewarded = any(isinstance(c, Sampled) for c in configs)
     known = list(
@@ -277,3 +278,10 @@ def _metric(
         return spec.metric, []
     text = f"metric: '{spec.metric}' is unknown; known: {', '.join(known)}"
     return spec.metric, [text]
+
+
+def _metric_of(name: str, entry: Eval, registry: Registry) -> str:
+    if entry.reward is not None:  # rows of one's own, graded by it
+        return "reward"
+    metric: str = registry.get("eval", name).value.metric
+    return metric

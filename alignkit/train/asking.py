@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # questions between two writes, always whole: a resumed run samples the very same texts
 CHUNK = 32
 Problem = dict[str, Any]  # a row of the data set
+UNCHANGED = "unchanged"  # holds the evals of an iteration that trains nothing
 
 
 def sampling_engine(config: ExpertIteration, model: str) -> Engine:

@@ -18,7 +18,7 @@ from alignkit.recipe import to_yaml
 from alignkit.recipe.schema import ExpertIteration
 from alignkit.run.files import read_json
 from alignkit.terminal import say
-from alignkit.train.asking import revision_of
+from alignkit.train.asking import UNCHANGED, revision_of
 from alignkit.train.children import child, run_stage, status
 from alignkit.train.direct import tracked
 from alignkit.train.resumed import tokens_spent
@@ -102,7 +102,8 @@ def execute(
                 )
             if iteration == 1:
                 told(0, _log(folder, 0, {}, folder.folder))
-            told(iteration, _log(folder, iteration, counts, home / "sft"))
+            trained = home / ("sft" if counts["ei/kept"] else UNCHANGED)
+            told(iteration, _log(folder, iteration, counts, trained))
     say_how_to_sync(console, config.track, folder.folder)
     _finish(config, folder, model)
     return run.eval_summaries(folder.folder)

@@ -25,7 +25,13 @@ from alignkit.run import (
     write_rows,
 )
 from alignkit.run.rows import Row
-from alignkit.train.asking import Asking, Problem, sampling_engine, sampling_of
+from alignkit.train.asking import (
+    UNCHANGED,
+    Asking,
+    Problem,
+    sampling_engine,
+    sampling_of,
+)
 from alignkit.train.evals import request
 from alignkit.train.rewards import bound_rewards, combine, deciding, failure
 
@@ -85,7 +91,7 @@ def sample(
     (the counts) into `home`.
 
     In the first iteration the evals that the recipe wants `before` run too, on the same
-    loaded model.
+    loaded model; where nothing is kept those `after`, into `UNCHANGED`.
 
     Raises:
         InputError: another process samples this iteration.
@@ -112,7 +118,8 @@ def _sample(
         with Grader() as grader:
             if iteration == 1:
                 evals = home.parents[1] / "evals"
-                _evals_before(config, registry, engine, grader, evals, model)
+                wanted = [name for name, e in config.evals.items() if e.before]
+                _evals(wanted, config, registry, engine, grader, evals, model)
             spec = config.data.train.stated
             sources = [source(row, number, spec) for number, row in drawn.items()]
             sampling = sampling_of(config, iteration)
@@ -128,9 +135,13 @@ def _sample(
                 for row in again:
                     row["metadata"] = {**row["metadata"], "hinted": True}
                 rows += again
+            kept = _keep(rows, config.expert_iteration.correct)
+            if not kept:  # no training will evaluate the model
+                evals = home / UNCHANGED / "evals"
+                wanted = [name for name, e in config.evals.items() if e.after]
+                _evals(wanted, config, registry, engine, grader, evals, model)
     finally:
         engine.close()
-    kept = _keep(rows, config.expert_iteration.correct)
     write_rows(home / "rollouts.jsonl", rows)
     write_rows(
         home / "train.jsonl",
@@ -139,7 +150,8 @@ def _sample(
     write_json(home / "sampled.json", _counts(rows, kept, len(asked)))
 
 
-def _evals_before(
+def _evals(
+    names: Sequence[str],
     config: ExpertIteration,
     registry: Registry,
     engine: Engine,
@@ -147,11 +159,10 @@ def _evals_before(
     folder: Path,
     model: str,
 ) -> None:
-    """The evals of the model that the iterations start from."""
-    for name, entry in config.evals.items():
-        if entry.before:
-            planned = plan_eval(request(config, name, registry), registry)
-            evaluate(planned, engine, folder, step=0, grader=grader, model=model)
+    """Of the model that is sampled from."""
+    for name in names:
+        planned = plan_eval(request(config, name, registry), registry)
+        evaluate(planned, engine, folder, step=0, grader=grader, model=model)
 
 
 def _with_hints(
