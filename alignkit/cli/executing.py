@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from alignkit.cli.common import console, print_json
 from alignkit.errors import InputError, WorkError
 from alignkit.run import stopping
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from alignkit.executors import Workers
     from alignkit.plugins import Registry
     from alignkit.recipe import Recipe
@@ -106,7 +105,8 @@ def elsewhere(
     root: Path | None,
     folder: Path | None,
     resume: Path | None,
-    screen: Console,
+    take_over: bool,
+    as_json: bool,
 ) -> int:
     """Have a run worked on by an executor, show what it prints, and give its exit code.
 
@@ -120,6 +120,7 @@ def elsewhere(
     from alignkit.sweep.runner import PATIENCE, POLL, TRIES
     from alignkit.terminal import say
 
+    screen = console(as_json)
     workers = choice.open(registry, 1, recipe.config.launch.processes)
     config = recipe.config
     at = resume or folder or fresh(root or Path(config.output.root), config.name)
@@ -128,7 +129,8 @@ def elsewhere(
         raise InputError(f"{at} is there already; name a new folder")
     home = at.with_name(f"{at.name}.submitted")
     atomic_write(home / "recipe.yaml", to_yaml(recipe.resolved))
-    task = Task(config.name, home / "recipe.yaml", at, home / "log.txt")
+    files = home / "recipe.yaml", at, home / "log.txt"
+    task = Task(config.name, *files, take_over=take_over)
     say(screen, f"run folder: {at}")
     handle = workers.submit(task)
     shown, tries = task.log.stat().st_size if task.log.is_file() else 0, 1
@@ -151,7 +153,9 @@ def elsewhere(
                 if text:
                     say(screen, text.decode(errors="replace").rstrip("\n"))
             if code is not None:
-                return code
+                if as_json:
+                    print_json({"folder": str(at), "exit": code})
+                return code if code >= 0 else WorkError.exit_code
             time.sleep(POLL)
     except KeyboardInterrupt:
         end = time.monotonic() + PATIENCE

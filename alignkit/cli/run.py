@@ -174,8 +174,8 @@ def run(
         planning.require(plans, loaded, overlays)
         warnings = [f"{p.name}: {text}" for p in plans for text in p.warnings]
     if executor.flags:
-        screen = console(as_json)
-        return elsewhere(loaded, registry, executor, root, folder, resume, screen)
+        place = executor, root, folder, resume, take_over
+        return elsewhere(loaded, registry, *place, as_json)
 
     from alignkit.train.start import Options, start
 

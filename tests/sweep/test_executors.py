@@ -269,3 +269,34 @@ def test_a_node_of_ray_with_files_of_its_own_hands_over_what_it_wrote(tiny, tmp_
     assert json.loads((tmp_path / "run/manifest.json").read_text())["status"] == "done"
     assert (tmp_path / "run/model/config.json").is_file()
     assert not work.scratch.exists() and not packed.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_a_lost_node_of_a_cluster_worked_on_runs_elsewhere(
+    sweep_file, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        out = tmp_path / "runs"
+        long = ("--set", "train.max_steps=60")
+        where = ("--executor", "ray", "--address", cluster.address)
+        sweep = align("sweep", sweep_file(SWEEP), *long, "--out", out, *where)
+        end, lost = time.monotonic() + 400, False
+        while sweep.poll() is None and time.monotonic() < end:
+            if not lost and len(list(out.glob("*/runs/*/metrics.jsonl"))) >= 2:
+                cluster.remove_node(node, allow_graceful=False)
+                lost = True
+            time.sleep(0.1)
+        said, _ = sweep.communicate(timeout=60)
+    finally:
+        cluster.shutdown()
+    assert sweep.returncode == 0 and lost, said
+    assert "2 at a time" in said and "lost: " in said
+    runs = runs_of(out)
+    assert len(runs) == 4 and {m["status"] for m in runs.values()} == {"done"}, said
