@@ -64,8 +64,9 @@ format: install
 bench: install  ## speed and memory beside the peers, as ratios
 	for file in $(filter-out benchmarks/gpu.py benchmarks/torture.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
 
-torture: install  ## kill and stop runs at random moments, and compare what they leave; half an hour at most
+torture: install  ## kill and stop runs at random moments and compare what they leave, then fuzz; 75 minutes at most
 	$(BIN)/python benchmarks/torture.py
+	$(BIN)/python -m pytest -m slow -s tests/fuzz
 
 # Without a venv of their own: on a GPU machine its own torch is the one that counts.
 gpu:  ## speed and memory on one GPU beside stock TRL trainers, into docs/performance-gpu.json; 10 minutes at most

@@ -62,6 +62,26 @@ class StallError(AlignError):
     exit_code = 3
 
 
+# How torch, the loader of libraries and the system say that there is no more memory.
+_NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "map segment")
+
+
+def no_memory(error: BaseException) -> str:
+    """What is said where the system gives a process no more memory; empty for another
+    error.
+    """
+    if not isinstance(error, MemoryError) and not any(
+        word in str(error) for word in _NO_MEMORY
+    ):
+        return ""
+    return (
+        "out of memory: the system, or a limit (ulimit -v), gives this process no more"
+        f" ({(first_line(error) or type(error).__name__):.120}). Take a smaller model,"
+        " shorter lengths or a smaller train.per_device_train_batch_size, or raise the"
+        " limit"
+    )
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` for the closest known name, or the list of what exists."""
     names = sorted(known)

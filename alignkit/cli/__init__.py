@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     given = sys.argv[1:] if arguments is None else arguments
-    from alignkit.errors import AlignError, MissingError
+    from alignkit.errors import AlignError, MissingError, no_memory
     from alignkit.run import stopping
     from alignkit.run.files import full, is_full
 
@@ -164,9 +164,12 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader (head, less) has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:
-        if "--debug" in given or not is_full(error):
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        said = no_memory(error)
+        if isinstance(error, OSError) and is_full(error):
+            said = full(Path(error.filename or "."))
+        if "--debug" in given or not said:
             raise
-        echo(f"error: {full(Path(error.filename or '.'))}", err=True)
+        echo(f"error: {said}", err=True)
         sys.exit(MissingError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

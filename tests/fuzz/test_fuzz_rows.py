@@ -8,9 +8,10 @@ import io
 import json
 import random
 import shutil
+import time
 
 import pytest
-from fuzzing import changed, damaged, fault, invoked, torn, written
+from fuzzing import BOUND, changed, damaged, fault, invoked, torn, written
 
 from alignkit import models
 
@@ -97,7 +98,11 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.timeout(2400)
 def test_mutated_rows_are_refused_in_one_line(count, folder):
     dice, faults, slowest, codes = random.Random(count), [], 0.0, {}
+    began = time.monotonic()
     for number in range(count):
+        if time.monotonic() - began > BOUND:
+            count = number
+            break
         file = folder / f"rows.{dice.choice(KINDS)}"
         content = file_of(file.name.partition(".")[2], dice)
         file.write_bytes(content)
@@ -109,10 +114,11 @@ def test_mutated_rows_are_refused_in_one_line(count, folder):
             words = [file.name if word == "FILE" else word for word in command]
             outcome = invoked(words)
             codes[outcome.code] = codes.get(outcome.code, 0) + 1
-            slowest = max(slowest, outcome.seconds)
+            if outcome.code in (2, 3):
+                slowest = max(slowest, outcome.seconds)
             if said := fault(outcome, [file.name, "validation questions"]):
                 faults.append(f"{number} {' '.join(words)}: {said}\n{content[:900]!r}")
-    print(f"{count} files of rows: {codes}, the slowest {slowest:.2f} s")
+    print(f"{count} files of rows: {codes}, the slowest refusal {slowest:.2f} CPU s")
     assert not faults, f"{len(faults)} faults\n" + "\n\n".join(faults[:60])
 
 
