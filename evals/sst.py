@@ -36,7 +36,10 @@ def load(
     """`question`, `harm_area`, `category`."""
     rows = read_rows(
         path=path,
-        local=["simple_safety_tests.csv"],
+        local=[
+            "simple_safety_tests.csv",
+            "simple_safety_tests/simple_safety_tests.csv",
+        ],
         hub="Bertievidgen/SimpleSafetyTests",
         split="test",
     )

@@ -37,7 +37,9 @@ def load(
     if path is not None:
         return list(_pairs(read_rows(path=path, local=(f"hh_{split}.jsonl",)), "hh"))
     for source in sources:
-        local = (f"hh/{source}/{split}.jsonl.gz", f"hh/{source}/{split}.jsonl")
+        local = [f"hh/{source}/{split}.jsonl.gz", f"hh/{source}/{split}.jsonl"]
+        if split == "train":  # as the course ships them
+            local += [f"hh/{source}.jsonl.gz", f"hh/{source}.jsonl"]
         hub_file = f"{source}/{split}.jsonl.gz"
         found.append(
             list(

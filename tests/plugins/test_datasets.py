@@ -2,6 +2,7 @@
 on the real files.
 """
 
+import gzip
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import pytest
 
 from alignkit import kits, plugins
 from alignkit.data import load_prompt, load_rows
-from alignkit.errors import InputError
+from alignkit.errors import AlignError, InputError
 
 real = pytest.mark.skipif(
     "ALIGN_DATA" not in os.environ,
@@ -170,3 +171,47 @@ def test_the_first_rows_of_hh_are_of_all_its_sources(tmp_path, monkeypatch, regi
         "harmless-base",
         "helpful-base",
     ] * 2
+
+
+def test_the_data_folder_of_the_course_is_read_as_it_is(
+    tmp_path, monkeypatch, registry
+):
+    """Comparisons without folders of splits, and a folder for SimpleSafetyTests."""
+    monkeypatch.setenv("ALIGN_DATA", str(tmp_path))
+    (tmp_path / "hh").mkdir()
+    pair = {
+        "chosen": "\n\nHuman: q\n\nAssistant: a",
+        "rejected": "\n\nHuman: q\n\nAssistant: b",
+    }
+    for source in ("harmless-base", "helpful-online"):
+        packed = gzip.compress((json.dumps(pair) + "\n").encode())
+        (tmp_path / "hh" / f"{source}.jsonl.gz").write_bytes(packed)
+    spec = {"dataset": "hh", "sources": ["harmless-base", "helpful-online"]}
+    assert [row["chosen"] for row in load_rows(spec, registry)] == ["a", "a"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(AlignError):  # no training rows in the place of held-out ones
+        load_rows({**spec, "split": "test"}, registry)
+    (tmp_path / "simple_safety_tests").mkdir()
+    (tmp_path / "simple_safety_tests" / "simple_safety_tests.csv").write_text(
+        "id,harm_area,category,prompts_final\ns1,area,kind,May I?\n"
+    )
+    (row,) = load_rows({"dataset": "sst", "split": "test"}, registry)
+    assert row["question"] == "May I?"
+
+
+def test_published_traces_are_all_or_the_right_ones(tmp_path, registry):
+    def write(name, *rows):
+        (tmp_path / name).write_text(json.dumps(rows))
+
+    row = {"problem": "1+1", "reasoning_trace": " 2", "expected_answer": 2}
+    write("sft_gpt-oss-120b.jsonl", row, row)
+    write("sft_gpt-oss-120b_filtered.jsonl", row)
+    spec = {"dataset": "math_traces", "path": str(tmp_path)}
+    rows = load_rows(spec, registry)
+    assert [(r["question"], r["response"], r["truth"]) for r in rows] == [
+        ("1+1", " 2", "2")
+    ] * 2
+    assert len(load_rows({**spec, "traces": "filtered"}, registry)) == 1
+    write("sft_gpt-oss-120b.jsonl", {"problem": "1+1", "expected_answer": 2})
+    with pytest.raises(InputError, match=r"row 1: expected problem, reasoning_trace"):
+        load_rows(spec, registry)
