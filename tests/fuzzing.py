@@ -92,7 +92,7 @@ def fault(outcome: Outcome, names: Iterable[str], also: Iterable[int] = ()) -> s
         return f"took {seconds:.1f} s: {said[-300:]}"
     if code in (2, 3) and not any(name in said for name in names):
         return f"names no file: {said[-600:]}"
-    if len(said) > 60_000:
+    if len(said) > 60_000 and code in (2, 3):
         return f"says {len(said)} characters: {said[:300]}"
     return ""
 
