@@ -2,11 +2,15 @@
 must be what an undisturbed run leaves, to the bit.
 
     make torture        60 kill -9 and 20 SIGTERM, within half an hour on two cores
+
+With --races, two processes race for a run, an eval folder and a file of rows.
+With --fills, the disk of a run (a tmpfs: it needs root) is filled at a random moment.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -93,6 +97,38 @@ def even(response: str) -> Score:
 def align_rewards():
     yield Reward("even", even)
 """
+# Holders that work until they are killed.
+ENDLESS = """
+import time
+
+from alignkit import Eval, Reward, Sample, Score, hookimpl
+
+
+def samples(rows, render):
+    yield Sample("a", "1+1=", "2", {"question": "1+1="})
+
+
+def score(sample: Sample, response: str) -> Score:
+    time.sleep(600)
+    return Score(1.0)
+
+
+def endless(response: str) -> float:
+    time.sleep(600)
+    return 1.0
+
+
+@hookimpl
+def align_evals():
+    data = {"dataset": "arithmetic", "size": 1}
+    yield Eval(name="endless", samples=samples, score=score, data=data,
+               prompt="arithmetic", source="made here")
+
+
+@hookimpl
+def align_rewards():
+    yield Reward("endless", endless, deadline=600)
+"""
 SHORTEST = 2.0  # seconds: earlier, nothing but imports is hit
 
 
@@ -166,6 +202,113 @@ def disturb(process: subprocess.Popen[bytes], how: str, folder: Path) -> str:
     return f"{len(alive)} of its processes outlived it" if alive else ""
 
 
+def filled(
+    home: Path, file: Path, seconds: float, draw: random.Random
+) -> tuple[dict[str, Any], list[str]]:
+    """Run a recipe on a small disk that is filled at a random moment, and again once
+    there is room.
+    """
+    small = home / "small"
+    small.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(small)]
+    subprocess.run(mount, check=True)
+    try:
+        folder, ballast, wrong = small / "run", small / "ballast", []
+        process = start(home, file, "--folder", folder)
+        moment = draw.uniform(SHORTEST, max(seconds * 0.9, SHORTEST + 1))
+        try:
+            code = process.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(OSError), ballast.open("wb", 0) as full:
+                while full.write(bytes(65536)):
+                    pass
+            code = process.wait()
+            said = (home / "said").read_text()
+            if code and (code != 3 or "disk is full" not in " ".join(said.split())):
+                wrong.append(f"full after {moment:.1f} s, {code}: {said[-1500:]}")
+            if "Traceback" in said:
+                wrong.append(f"full after {moment:.1f} s: a traceback")
+            ballast.unlink()
+        print(f"  full after {moment:.1f} of {seconds:.1f} s: exit {code}", flush=True)
+        if not status(folder):
+            subprocess.run(["rm", "-rf", folder], check=True)
+            finish(home, file, "--folder", folder)
+        elif status(folder) != "done":
+            finish(home, "--resume", folder)
+        return left(folder), wrong
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def races(home: Path, trials: int, draw: random.Random) -> list[str]:
+    """Two processes for one run, one eval folder and one file of rows: the one that
+    works is killed, and the next two find what it left.
+    """
+    (home / "evals").mkdir()
+    for room in ("rewards", "evals"):
+        (home / room / "endless.py").write_text(
+            ENDLESS.partition("@hookimpl")[0]
+            + "@hookimpl"
+            + ENDLESS.split("@hookimpl")[2 if room == "rewards" else 1]
+        )
+    row = {"question": "1+1=", "response": "2", "truth": "2", "id": "a", "sample": 0}
+    (home / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    rows, out = home / "rows.jsonl", home / "out.jsonl"
+    file, run = home / "raced.yaml", home / "raced"
+    recipe = {**CASES["grpo"], "rewards": {"endless": {}}, "evals": {}}
+    file.write_text(yaml.safe_dump({"name": "raced", **recipe}))
+    first = start(home, file, "--folder", run)
+    while not (run / "recipe.yaml").is_file() and first.poll() is None:
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    raced = {
+        "rows": ["grade", rows, "--reward", "endless", "--out", out],
+        "eval": ["eval", "endless", "--responses", rows, "--out", home / "evaluated"],
+        "run": ["run", "--resume", run],
+    }
+    wrong = []
+    for name, words in raced.items():
+        good = 0
+        for trial in range(trials):
+            fault = race(home, [*words, "--kit", home], draw.uniform(0, 0.1))
+            good += not fault
+            wrong += [f"race for {name}, {trial}: {fault}"] if fault else []
+        print(f"race for {name}: {good} of {trials}", flush=True)
+    return wrong
+
+
+def race(home: Path, words: list[object], apart: float) -> str:
+    """Start a command twice; what was wrong."""
+    command = [sys.executable, "-m", "alignkit.cli", *map(str, words)]
+    two = []
+    for number in range(2):
+        with (home / f"said-{number}").open("wb") as said:
+            two.append(
+                subprocess.Popen(
+                    command, stdout=said, stderr=said, start_new_session=True
+                )
+            )
+        time.sleep(0 if number else apart)
+    end = time.monotonic() + 120
+    while all(one.poll() is None for one in two) and time.monotonic() < end:
+        time.sleep(0.05)
+    ended = [number for number, one in enumerate(two) if one.poll() is not None]
+    time.sleep(0.2)
+    alive = [one for one in two if one.poll() is None]
+    for one in alive:
+        os.killpg(one.pid, signal.SIGKILL)
+        one.wait()
+    if len(alive) != 1:
+        said = (home / "said-0").read_text() + (home / "said-1").read_text()
+        return f"{len(alive)} work: {said[-800:]}"
+    (number,) = ended
+    said = " ".join((home / f"said-{number}").read_text().split())
+    if two[number].returncode != 2 or f"by process {alive[0].pid} " not in said:
+        return f"the other left with {two[number].returncode}: {said[-800:]}"
+    return ""
+
+
 def torture(
     home: Path,
     file: Path,
@@ -208,6 +351,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--terms", type=int, default=20)
+    parser.add_argument("--fills", type=int, default=0, help="for each case")
+    parser.add_argument("--races", type=int, default=0, help="for each kind")
     parser.add_argument("--seconds", type=float, default=1800.0, help="at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
@@ -225,6 +370,21 @@ def main() -> int:
             for i in range(8)
         ]
         (home / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)) + "\n")
+        if given.races:
+            faults += races(home, given.races, draw)
+        for case in given.cases if given.fills else ():
+            file = home / f"{case}.yaml"
+            file.write_text(
+                yaml.safe_dump({"name": case, **CASES[case]}, sort_keys=False)
+            )
+            took = finish(home, file, "--folder", home / f"{case}-whole")
+            expected = left(home / f"{case}-whole")
+            for _ in range(given.fills):
+                there, wrong = filled(home, file, took, draw)
+                names = expected | there
+                wrong += [n for n in names if expected.get(n) != there.get(n)]
+                print(f"{case}: full disk {wrong or 'as undisturbed'}", flush=True)
+                faults += [f"{case}: {text}" for text in wrong]
         whole: dict[str, tuple[float, dict[str, Any]]] = {}
         round_ = 0
         while total != wanted and time.monotonic() - began < given.seconds:
