@@ -308,7 +308,7 @@ with grader:
     [
         (signal.SIGINT, "sleep", 60, "50"),  # Ctrl-C
         # the parent dies while a sample is being graded
-        (signal.SIGKILL, "sleep", 2, "50"),
+        (signal.SIGKILL, "sleep", 60, "50"),
         (signal.SIGKILL, "hold", 2, "9"),
         (signal.SIGTERM, "length", 60, "x"),
     ],

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alignkit.train.tables import send, tables_of
-from alignkit.train.tracking import prepare
+from alignkit.train.tracking import Guarded, prepare
 
-log = logging.getLogger(__name__)
 Numbers = Mapping[str, float]
 
 
-class Direct:
-    """A tracker's run. Its first failure is one warning, and turns it off."""
+class Direct(Guarded):
+    """A tracker's run."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.failed = False
+        super().__init__(name)
         self._log: Callable[[int, Numbers], Any] = lambda step, numbers: None
         self._close: Callable[[], Any] = lambda: None
 
     def open(self, title: str, recipe: Mapping[str, Any], folder: Path) -> None:
         """Begin the run."""
-        self._try(self._open, title, recipe, folder)
+        self.attempt(self._open, title, recipe, folder)
 
     def log(self, step: int, numbers: Numbers) -> None:
         """Numbers by name."""
-        self._try(self._log, step, numbers)
+        self.attempt(self._log, step, numbers)
 
     def close(self, folder: Path | None) -> None:
         """The tables of the run in a folder, and the end."""
         if folder is not None:
-            self._try(lambda: send(self.name, tables_of(folder)))
-        self._try(self._close)
+            self.attempt(send, self.name, tables_of(folder))
+        self.attempt(self._close)
 
     def _open(self, title: str, recipe: Mapping[str, Any], folder: Path) -> None:
         if self.name == "wandb":
@@ -51,7 +48,7 @@ class Direct:
             import trackio
 
             trackio.init(project="alignkit", name=title, config=dict(recipe))
-            self._log = lambda step, numbers: trackio.log({**numbers, "step": step})
+            self._log = lambda step, numbers: trackio.log(dict(numbers), step=step)
             self._close = trackio.finish
         else:
             from torch.utils.tensorboard import SummaryWriter
@@ -61,15 +58,6 @@ class Direct:
                 writer.add_scalar(key, value, step) for key, value in numbers.items()
             ]
             self._close = writer.close
-
-    def _try(self, call: Callable[..., Any], *arguments: Any) -> None:
-        if self.failed:
-            return
-        try:
-            call(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever a tracker raises, the work must go on
-            self.failed = True
-            log.warning("tracker %s failed and is off: %s", self.name, error)
 
 
 @contextmanager

@@ -4,13 +4,16 @@ what the checks found.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from alignkit import checks, records
-from alignkit.errors import printable
+from alignkit.errors import AlignError, printable
 from alignkit.records import browse
+
+log = logging.getLogger(__name__)
 
 ROWS = 64
 LONGEST = 2000  # characters of a text
@@ -30,7 +33,18 @@ Table = tuple[Sequence[str], list[list[Any]]]  # columns, rows
 
 
 def tables_of(folder: Path) -> dict[str, Table]:
-    """The tables of a run's folder by name; those without rows are left out."""
+    """The tables of a run's folder by name; those without rows are left out.
+
+    A folder that cannot be read is a warning and no tables: no tracker is at fault.
+    """
+    try:
+        return _tables(folder)
+    except (AlignError, ValueError) as error:
+        log.warning("no tables for the trackers: %s", error)
+        return {}
+
+
+def _tables(folder: Path) -> dict[str, Table]:
     [*_, record] = records.read(folder)
     rollouts: list[list[Any]] = []
     if steps := browse.steps(record):

@@ -38,10 +38,28 @@ def prepare(track: Sequence[str], tag: str, folder: Path) -> None:
             os.environ.setdefault("WANDB_MODE", "offline")
 
 
-class Tracker(TrainerCallback):
-    """Stands before a tracker's own callback: renames metrics, and turns its failures
-    into one warning.
-    """
+class Guarded:
+    """A tracker whose first failure is one warning, and turns it off."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.failed = False
+
+    def attempt(
+        self, call: Callable[..., object], *arguments: Any, **keywords: Any
+    ) -> None:
+        """Call it, unless the tracker is off."""
+        if self.failed:
+            return
+        try:
+            call(*arguments, **keywords)
+        except Exception as error:  # noqa: BLE001 - whatever a tracker raises, the work must go on
+            self.failed = True
+            log.warning("tracker %s failed and is off: %s", self.name, error)
+
+
+class Tracker(Guarded, TrainerCallback):
+    """Stands before a tracker's own callback and renames metrics."""
 
     def __init__(
         self,
@@ -50,27 +68,13 @@ class Tracker(TrainerCallback):
         recipe: Mapping[str, Any],
         folder: Path | None = None,
     ) -> None:
-        self.name = name
+        super().__init__(name)
         self.inner = inner
         self.recipe = recipe
         self.folder = folder
-        self.failed = False
 
     def _call(self, event: str, *arguments: Any, **keywords: Any) -> None:
-        self._try(getattr(self.inner, event), *arguments, **keywords)
-
-    def _try(self, call: Callable[..., None], *arguments: Any, **keywords: Any) -> None:
-        if self.failed:
-            return
-        try:
-            call(*arguments, **keywords)
-        except Exception as error:  # noqa: BLE001 - whatever a tracker raises, the training must go on
-            self.failed = True
-            log.warning(
-                "tracker %s failed and is off for the rest of the run: %s",
-                self.name,
-                error,
-            )
+        self.attempt(getattr(self.inner, event), *arguments, **keywords)
 
     def on_train_begin(self, *arguments: Any, **keywords: Any) -> None:
         """Open the tracker's run; wandb's config gets the resolved recipe."""
@@ -111,15 +115,12 @@ class Tracker(TrainerCallback):
         }
         self._call("on_log", args, state, control, logs=logs, **rest)
 
-    def _tables(self, folder: Path) -> None:
-        send(self.name, tables_of(folder))
-
     def on_train_end(
         self, args: Any, state: Any, control: Any, **keywords: Any
     ) -> None:
         """The tables of the run's end, where this process writes; then close it."""
         if self.folder is not None and state.is_world_process_zero:
-            self._try(self._tables, self.folder)
+            self.attempt(send, self.name, tables_of(self.folder))
         self._call("on_train_end", args, state, control, **keywords)
 
 
