@@ -113,6 +113,9 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     before = set(os.environ)
     yield
+    import wandb
+
+    wandb.teardown()  # it keeps the folder of its first run in the process
     for name in set(os.environ) - before:
         monkeypatch.delenv(name)
 
