@@ -23,8 +23,8 @@ test: install  ## the fast tests; what fails beside a browser on two cores is tr
 	  $(BIN)/python -m pytest -m "not slow and not vllm and not gpu" --last-failed --last-failed-no-failures none
 
 test-slow: install  ## only the slow ones; what fails beside another on two cores is tried once more alone
-	$(BIN)/python -m pytest -m "slow and not vllm and not gpu" -n 2 || \
-	  $(BIN)/python -m pytest -m "slow and not vllm and not gpu" --last-failed --last-failed-no-failures none
+	$(BIN)/python -m pytest -m "slow and not torture and not vllm and not gpu" -n 2 || \
+	  $(BIN)/python -m pytest -m "slow and not torture and not vllm and not gpu" --last-failed --last-failed-no-failures none
 
 test-all: test test-slow  ## all but the vLLM tests
 
@@ -66,7 +66,7 @@ bench: install  ## speed and memory beside the peers, as ratios
 
 torture: install  ## kill and stop runs at random moments and compare what they leave, then fuzz; 75 minutes at most
 	$(BIN)/python benchmarks/torture.py
-	$(BIN)/python -m pytest -m slow -s tests/fuzz
+	$(BIN)/python -m pytest -m torture -s tests/fuzz
 
 # Without a venv of their own: on a GPU machine its own torch is the one that counts.
 gpu:  ## speed and memory on one GPU beside stock TRL trainers, into docs/performance-gpu.json; 10 minutes at most

@@ -12,11 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from click.testing import CliRunner
 
 from alignkit import cli as command_line
 
 LONG = 10.0  # CPU seconds that a refusal may take, far above what it does
+FULL = (pytest.mark.slow, pytest.mark.torture)
 BOUND = 900.0  # seconds after which the long form ends with what it has done
 BIG, DEEP, WIDE = "@5,000 digits@", "@deep@", "@400 digits@"
 RAW = {

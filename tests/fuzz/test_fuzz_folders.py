@@ -7,7 +7,7 @@ import shutil
 import time
 
 import pytest
-from fuzzing import BOUND, damaged, fault, invoked
+from fuzzing import BOUND, FULL, damaged, fault, invoked
 from test_damaged_folders import write_run
 
 COMMANDS = [
@@ -28,9 +28,7 @@ EVALS = {"grpo": "arithmetic@4", "made": "math@2"}
 KINDS = ("made", "grpo", "sft", "dpo", "pipeline", "expert_iteration", "sweep")
 
 
-@pytest.mark.parametrize(
-    "count", [30, pytest.param(300, marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.parametrize("count", [30, pytest.param(300, marks=FULL)], ids=str)
 @pytest.mark.timeout(2400)
 def test_damaged_run_folders_are_refused_in_one_line(
     count, tmp_path, old_folder, monkeypatch

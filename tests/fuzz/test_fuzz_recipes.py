@@ -7,7 +7,7 @@ import random
 import time
 
 import pytest
-from fuzzing import BOUND, changed, fault, invoked, torn, written
+from fuzzing import BOUND, FULL, changed, fault, invoked, torn, written
 
 MODEL = {"build": {"tokenizer": "bytes", "max_length": 256}}
 ROWS = {"dataset": "jsonl", "path": "rows.jsonl"}
@@ -55,9 +55,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "count", [60, pytest.param(1000, marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=FULL)], ids=str)
 @pytest.mark.timeout(1500)
 def test_mutated_recipes_are_refused_in_one_line(count, folder):
     dice, faults, slowest, codes = random.Random(count), [], 0.0, {}

@@ -11,7 +11,7 @@ import shutil
 import time
 
 import pytest
-from fuzzing import BOUND, changed, damaged, fault, invoked, torn, written
+from fuzzing import BOUND, FULL, changed, damaged, fault, invoked, torn, written
 
 from alignkit import models
 
@@ -92,9 +92,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "count", [40, pytest.param(500, marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.parametrize("count", [40, pytest.param(500, marks=FULL)], ids=str)
 @pytest.mark.timeout(2400)
 def test_mutated_rows_are_refused_in_one_line(count, folder):
     dice, faults, slowest, codes = random.Random(count), [], 0.0, {}
