@@ -93,7 +93,7 @@ def _say_parts(out: Console, name: str, parts: Sequence[str]) -> None:
 def _stated(stage: Recipe) -> Iterator[tuple[str, list[str]]]:
     """The settings that were stated, by section."""
     sections: dict[str, list[str]] = {}
-    for key, value, _ in _leaves(stage):
+    for key, value, _ in stage.settings():
         section, _, rest = key.partition(".")
         text = f"{rest} {_value(value)}" if rest else _value(value)
         sections.setdefault(section, []).append(text)
@@ -101,20 +101,11 @@ def _stated(stage: Recipe) -> Iterator[tuple[str, list[str]]]:
 
 
 def _origins(recipe: Recipe, out: Console) -> None:
-    rows = [(key, _value(value), str(origin)) for key, value, origin in _leaves(recipe)]
+    rows = [(key, _value(value), str(origin)) for key, value, origin in recipe.settings()]
     key_width = max((len(key) for key, _, _ in rows), default=0)
     value_width = min(40, max((len(value) for _, value, _ in rows), default=0))
     for key, value, origin in rows:
         say(out, f"{key:{key_width}}  {value:{value_width}}  {origin}")
-
-
-def _leaves(recipe: Recipe) -> Iterator[tuple[str, Any, Any]]:
-    for key, origin in recipe.origins.items():
-        value: Any = recipe.resolved
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if origin.kind != "default" and not (isinstance(value, dict) and value):
-            yield key, value, origin
 
 
 def _value(value: Any) -> str:

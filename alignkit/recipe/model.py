@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,3 +49,12 @@ class Recipe:
                 f" {', '.join(self.stages)}"
             )
         return self.config
+
+    def settings(self) -> Iterator[tuple[str, Any, Origin]]:
+        """Each key that was stated, by its path, with its value and where."""
+        for key, origin in self.origins.items():
+            value: Any = self.resolved
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if origin.kind != "default" and not (isinstance(value, dict) and value):
+                yield key, value, origin

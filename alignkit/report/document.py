@@ -80,24 +80,16 @@ def _samples(changed: Sequence[Changed]) -> list[str]:
 def _settings(recipe: Recipe) -> list[str]:
     """What was stated, by the recipe, its parents, overlays and the command line."""
     rows = [
-        (name, key, _leaf(stage.resolved, key), origin)
+        (name, key, value, origin)
         for name, stage in (recipe.stages or {"": recipe}).items()
-        for key, origin in stage.origins.items()
-        if origin.kind != "default"
-        and key != "description"
-        and not ((value := _leaf(stage.resolved, key)) and isinstance(value, dict))
+        for key, value, origin in stage.settings()
+        if key != "description"
     ]
     if not recipe.stages:
         table = markdown.table(("key", "value", "stated at"), [r[1:] for r in rows])
     else:
         table = markdown.table(("stage", "key", "value", "stated at"), rows)
     return ["", "## Settings that were stated", "", *table]
-
-
-def _leaf(resolved: object, key: str) -> object:
-    for name in key.split("."):
-        resolved = resolved.get(name) if isinstance(resolved, dict) else None
-    return resolved
 
 
 def _links(folder: Path, homes: Mapping[str, Path]) -> Iterator[str]:
