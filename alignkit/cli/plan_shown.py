@@ -101,7 +101,9 @@ def _stated(stage: Recipe) -> Iterator[tuple[str, list[str]]]:
 
 
 def _origins(recipe: Recipe, out: Console) -> None:
-    rows = [(key, _value(value), str(origin)) for key, value, origin in recipe.settings()]
+    rows = [
+        (key, _value(value), str(origin)) for key, value, origin in recipe.settings()
+    ]
     key_width = max((len(key) for key, _, _ in rows), default=0)
     value_width = min(40, max((len(value) for _, value, _ in rows), default=0))
     for key, value, origin in rows:
