@@ -245,8 +245,9 @@ def test_the_server_is_told_to_stop_when_align_is_killed(tmp_path):
     "unread", [{"alpha_pattern": {"v_proj": 64}}, {"rank_pattern": {"v_proj": 2}}]
 )
 def test_an_adapter_that_vllm_would_read_in_part_is_refused(model, tmp_path, unread):
+    model.name_or_path = "base"
     lora(copy.deepcopy(model)).save_pretrained(tmp_path / "plain")
-    assert lora_settings(tmp_path / "plain")[1] == 8
+    assert lora_settings(tmp_path / "plain") == ("base", 8)
     lora(model, **unread).save_pretrained(tmp_path / "adapter")
     with pytest.raises(InputError, match=f"vLLM does not read {next(iter(unread))}"):
         lora_settings(tmp_path / "adapter")

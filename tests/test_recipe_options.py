@@ -43,7 +43,7 @@ WORDS = [
         "[red]a[/red]",
     ),
 ]
-NUMBERS = [0, 1, -7, 10**20, 0.5, -1e-5, 1e300, math.inf, -math.inf]
+NUMBERS = [0, 1, -7, 10**18, 0.5, -1e-5, 1e300, math.inf, -math.inf]
 
 
 def value(source: random.Random, depth: int = 2):
