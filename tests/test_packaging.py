@@ -190,6 +190,7 @@ def test_a_new_reward_in_a_folder_elsewhere_trains_against_the_wheel(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_methods_sweeps_and_checks_work_from_the_wheel_in_an_empty_folder(
     installed: Path, tmp_path: Path
 ):
