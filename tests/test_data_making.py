@@ -102,7 +102,7 @@ def test_rows_that_stand_in_a_benchmark_are_removed_with_what_they_equal():
         against={"math500": [{"problem": "x"}, {"problem": "what is $2+2$"}]},
     )
     assert [r["question"] for r in parts.train] == ["What is 3 + 3?", "5?"]
-    assert parts.removed == [
+    assert list(parts.removed) == [
         {"question": "What is 2 + 2?", "removed": "same question as row 2 of math500"}
     ]
 
@@ -110,7 +110,7 @@ def test_rows_that_stand_in_a_benchmark_are_removed_with_what_they_equal():
 def test_a_share_and_a_seed_decide_the_validation_set():
     rows = questions(50)
     one, same, other = (
-        split(rows, validation=0.2, seed=s).validation for s in (1, 1, 2)
+        list(split(rows, validation=0.2, seed=s).validation) for s in (1, 1, 2)
     )
     assert len(one) == 10 and one == same != other
 
@@ -439,7 +439,7 @@ def test_a_filter_counts_the_first_rule_each_row_failed():
     rules = Filter(
         min_reward=1.0, finish_reasons=("stop",), max_tokens=9, duplicates="both"
     )
-    kept = rules.apply(rows, tokens=[1, 1, 1, 1, 10, 1])
+    kept = list(rules.apply(rows, tokens=[1, 1, 1, 1, 10, 1]))
     assert kept == [rows[0]]
     assert rules.dropped == {
         "duplicate": 1,
@@ -467,12 +467,12 @@ def test_duplicates_are_told_by_question_response_or_both(by, kept):
 
 def test_a_filter_names_the_column_that_is_missing():
     with pytest.raises(InputError, match=r"row 2 has no 'reward'.*it has response"):
-        Filter(min_reward=1.0).apply([{"reward": 1.0}, {"response": "x"}])
+        list(Filter(min_reward=1.0).apply([{"reward": 1.0}, {"response": "x"}]))
 
 
 @pytest.mark.parametrize("reward", [None, float("nan"), "1"])
 def test_a_reward_that_is_no_number_is_not_enough(reward):
-    assert Filter(min_reward=0.0).apply([{"reward": reward}]) == []
+    assert not list(Filter(min_reward=0.0).apply([{"reward": reward}]))
 
 
 def test_percentiles_are_by_nearest_rank():

@@ -164,16 +164,14 @@ def filter_(
         tokens = counted(rows, tokenizer)
     reasons = flags["finish_reasons"] or None
     rules = Filter(least, reasons, shortest, longest, flags["duplicates"])
-    kept = rules.apply(rows, tokens)
-    write_rows(Path(out), kept)
+    write_rows(Path(out), rules.apply(rows, tokens))
+    kept = len(rows) - rules.dropped.total()
     dropped = dict(rules.dropped.most_common())
     if as_json:
-        print_json(
-            {"out": out, "rows": len(rows), "kept": len(kept), "dropped": dropped}
-        )
+        print_json({"out": out, "rows": len(rows), "kept": kept, "dropped": dropped})
         return
     screen = console()
-    say(screen, f"{len(kept)} of {len(rows)} rows kept in {out}")
+    say(screen, f"{kept} of {len(rows)} rows kept in {out}")
     for why, count in dropped.items():
         say(screen, f"dropped: {count} {why}")
 

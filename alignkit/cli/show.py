@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from alignkit.cli.sources import Source
 
 BAR = 40  # characters of the longest bar
+SHOWN = 100_000  # characters of a prompt or response that are tokenised and laid out
 
 
 def pair_lengths(source: Source, tokenizer: Any) -> tuple[list[int], list[int] | None]:
@@ -72,35 +73,59 @@ def segments(
     config = source.config
     train = config.train if config is not None else {}
     if _kind(source, row) == "problem":
-        ids = text.prompt_ids(tokenizer, data.render(source.prompt, row))
+        ids, cut = _start(tokenizer, data.render(source.prompt, row))
         return [
-            _segment("prompt", False, ids),
+            _segment("prompt", False, ids, cut),
             {"part": "truth", "trained": False, "ids": [], "text": row.get("truth")},
         ]
     limit = None if config is None else setting(config, "max_length")
     whole = train.get("completion_only_loss") is False
+    longest = LONGEST_PROMPT * (limit or 0)
     found: list[dict[str, Any]] = []
     for answer in _answers(row):
-        prompt, response = text.pair_ids(
-            tokenizer, *data.render_pair(source.prompt, answer)
-        )
-        if limit is not None and len(prompt) > LONGEST_PROMPT * limit:
-            return [
-                _segment(
-                    f"prompt (dropped: over 70 % of {limit} tokens)", False, prompt
-                )
-            ]
+        asked, said = data.render_pair(source.prompt, answer)
+        _, tail = text.parted(tokenizer, asked, said)
+        prompt, cut = _start(tokenizer, asked, longest)
+        response = text.response_ids(tokenizer, tail[:SHOWN])
+        if len(tail) > SHOWN:
+            response.pop()  # the end token stands behind the rest
+        if limit is not None and len(prompt) > longest:
+            name = f"prompt (dropped: over 70 % of {limit} tokens)"
+            return [_segment(name, False, prompt, cut)]
         room = len(response) if limit is None else max(0, limit - len(prompt))
         if not found:
-            found.append(_segment("prompt", whole, prompt))
-        found.append(_segment(answer["part"], True, response[:room]))
+            found.append(_segment("prompt", whole, prompt, cut))
+        left = max(0, len(tail) - SHOWN)
+        behind = 0 if room < len(response) else left
+        found.append(_segment(answer["part"], True, response[:room], behind))
         if room < len(response):
             found.append(
                 _segment(
-                    f"{answer['part']} (cut at {limit} tokens)", False, response[room:]
+                    f"{answer['part']} (cut at {limit} tokens)",
+                    False,
+                    response[room:],
+                    left,
                 )
             )
     return found
+
+
+def _start(tokenizer: Any, prompt: Any, longest: float = 0) -> tuple[list[int], int]:
+    """The tokens of a prompt's first characters, of so many that it is seen whether
+    there are more than `longest`; and how many characters are left.
+    """
+    from alignkit.models import text
+
+    whole = prompt if isinstance(prompt, str) else text.render_chat(tokenizer, prompt)
+    most = SHOWN
+    while True:
+        if isinstance(prompt, str):
+            ids = text.prompt_ids(tokenizer, whole[:most])
+        else:
+            ids = list(tokenizer(whole[:most], add_special_tokens=False)["input_ids"])
+        if len(ids) > longest or most >= len(whole):
+            return ids, max(0, len(whole) - most)
+        most *= 4
 
 
 def doubled_tags(source: Source, tokenizer: Any) -> str:
@@ -145,8 +170,11 @@ def _answers(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**row, "response": row.get("response"), "part": "response"}]
 
 
-def _segment(part: str, trained: bool, ids: Sequence[int]) -> dict[str, Any]:
-    return {"part": part, "trained": trained, "ids": list(ids)}
+def _segment(
+    part: str, trained: bool, ids: Sequence[int], left: int = 0
+) -> dict[str, Any]:
+    rest = {"characters_left_out": left} if left else {}
+    return {"part": part, "trained": trained, "ids": list(ids), **rest}
 
 
 def print_segments(
@@ -177,6 +205,8 @@ def print_segments(
             )
             line.append(_visible(piece), style=style)
         out.print(line, soft_wrap=True)
+        if left := part.get("characters_left_out"):
+            say(out, f"… {left} more characters are not shown")
 
 
 def _pieces(ids: Sequence[int], tokenizer: Any) -> list[str]:

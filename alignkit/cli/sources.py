@@ -74,9 +74,11 @@ def prompt_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(slots=True)
 class Source:
-    """Rows, and what a recipe says about them (None for a file or dataset)."""
+    """Rows, which lie on the disk, and what a recipe says about them (None for a file or
+    dataset).
+    """
 
-    rows: list[dict[str, Any]]
+    rows: Sequence[dict[str, Any]]
     registry: Registry
     prompt: Prompt | None = None
     config: Stage | None = None
@@ -99,7 +101,8 @@ def open_source(
     Raises:
         InputError: wrong flags or malformed rows. MissingError: data that are not here.
     """
-    from alignkit.data import load_prompt, load_rows
+    from alignkit.data import iter_rows, load_prompt
+    from alignkit.data.spool import Spool
     from alignkit.recipe import options
 
     if prompt and prompt_file:
@@ -139,7 +142,8 @@ def open_source(
         spec["dataset"] = source
     if columns:
         spec["columns"] = dict(options.renaming(text, "--column") for text in columns)
-    return Source(load_rows(spec, registry), registry, load_prompt(asked, registry))
+    rows = Spool(iter_rows(spec, registry))
+    return Source(rows, registry, load_prompt(asked, registry))
 
 
 def open_with(source: str, flags: Mapping[str, Any], *more: str) -> Source:
@@ -197,7 +201,8 @@ def _of_recipe(
     kit: Sequence[str],
     prompt: Any,
 ) -> Source:
-    from alignkit.data import load_prompt, load_rows
+    from alignkit.data import iter_rows, load_prompt
+    from alignkit.data.spool import Spool
 
     recipe, registry = load_recipe(source, sets=sets, kit=kit)
     if recipe.stages:
@@ -211,7 +216,7 @@ def _of_recipe(
         for name, value in (("split", part), ("limit", limit))
         if value is not None
     }
-    rows = load_rows(spec, registry, seed=config.seed)
+    rows = Spool(iter_rows(spec, registry, seed=config.seed))
     asked = prompt if prompt is not None else config.data.template
     return Source(rows, registry, load_prompt(asked, registry), config)
 

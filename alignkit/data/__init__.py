@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from alignkit.data.files import file_rows, read_file
-from alignkit.data.prompts import (
-    load_prompt,
-    prompt_hash,
-    render,
-    render_pair,
-)
+from alignkit.data.prompts import load_prompt, prompt_hash, render, render_pair
 from alignkit.data.rows import (
     FileRow,
     Row,
@@ -38,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Row",
     "fingerprint",
+    "iter_rows",
     "load_prompt",
     "load_rows",
     "needs_truth",
@@ -54,7 +50,14 @@ __all__ = [
 def load_rows(
     spec: Mapping[str, Any], registry: Registry, *, seed: int | None = None
 ) -> list[Row]:
-    """The rows that `spec` describes: `dataset`, `split`, `path`, `correct` (those with
+    """All rows of `iter_rows`, in memory."""
+    return list(iter_rows(spec, registry, seed=seed))
+
+
+def iter_rows(
+    spec: Mapping[str, Any], registry: Registry, *, seed: int | None = None
+) -> Iterator[Row]:
+    """One after another, the rows that `spec` describes: `dataset`, `split`, `path`, `correct` (those with
     a right response), `limit` (the first N of these), and the dataset's options.
 
     `seed` reaches a dataset that draws its rows, unless the spec has its own.
@@ -113,11 +116,12 @@ def load_rows(
         from alignkit.data.correct import right_rows
 
         loaded = right_rows(loaded)
-    rows = [dict(row) for row in islice(loaded, limit)]
-    if not rows:
+    row = None
+    for row in islice(loaded, limit):
+        yield dict(row)
+    if row is None:
         source = core.get("path") or f"dataset '{plugin.name}'"
         raise InputError(f"{source} holds no rows ({dict(spec)})")
-    return rows
 
 
 def read_rows(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from alignkit.data import require_columns, require_truth
 from alignkit.data.rows import RowError
-from alignkit.data.split import normalise, question_of
+from alignkit.data.split import digest, normalise, question_of
+from alignkit.data.spool import Spool
 from alignkit.errors import listing
 
 if TYPE_CHECKING:
+    from alignkit.grading.bound import BoundReward
     from alignkit.plugins import Registry
 
 Row = Mapping[str, Any]
 Duplicates = Literal["keep", "question", "response", "both"]
 UNGRADED = ("timeout", "error")  # statuses that say nothing about the row
+_BATCH = 4096  # rows that are graded at once
 
 
 @dataclass(slots=True)
@@ -39,14 +42,13 @@ class Filter:
 
     def apply(
         self, rows: Sequence[Row], tokens: Sequence[int] | None = None
-    ) -> list[Row]:
-        """The rows that meet all rules, in their order.
+    ) -> Iterator[Row]:
+        """The rows that meet all rules, one after another in their order.
 
         Raises:
             RowError: a rule reads a column that a row does not have.
         """
-        seen: set[tuple[str, ...]] = set()
-        kept = []
+        seen: set[tuple[bytes, ...]] = set()
         for number, row in enumerate(rows):
             why = self._fault(row, number, None if tokens is None else tokens[number])
             if why is None and self.duplicates != "keep":
@@ -54,10 +56,9 @@ class Filter:
                 why = "duplicate" if key in seen else None
                 seen.add(key)
             if why is None:
-                kept.append(row)
+                yield row
             else:
                 self.dropped[why] += 1
-        return kept
 
     def _fault(self, row: Row, number: int, tokens: int | None) -> str | None:
         if self.min_reward is not None:
@@ -84,37 +85,44 @@ class Filter:
             return f"longer than {self.max_tokens} tokens"
         return None
 
-    def _identity(self, row: Row, number: int) -> tuple[str, ...]:
+    def _identity(self, row: Row, number: int) -> tuple[bytes, ...]:
         question = (
-            (normalise(question_of(row, number + 1)),)
+            (digest(normalise(question_of(row, number + 1))),)
             if self.duplicates in ("question", "both")
             else ()
         )
         if self.duplicates == "question":
             return question
-        return (*question, normalise(str(_column(row, "response", number))))
+        response = str(_column(row, "response", number))
+        return (*question, digest(normalise(response)))
 
 
-def graded(rows: Sequence[Row], registry: Registry, spec: str) -> list[Row]:
+def graded(rows: Sequence[Row], registry: Registry, spec: str) -> Sequence[Row]:
     """The rows with `reward` and `status`, by the reward `NAME[:OPTION=VALUE,…]`.
 
     Raises:
         InputError: no such reward or option, or a row that it cannot grade.
     """
-    from alignkit.grading import Grader
     from alignkit.grading.bound import bind_specs
 
     [reward] = bind_specs(registry, [spec]).values()
     _require_texts(rows, f"reward '{reward.name}'")
     require_truth(registry.get("reward", spec.partition(":")[0].strip()), rows)
-    columns = ("response", "truth", "prompt")
-    responses, truths, prompts = ([row.get(c) for row in rows] for c in columns)
+    return Spool(_graded(rows, reward))
+
+
+def _graded(rows: Sequence[Row], reward: BoundReward) -> Iterator[dict[str, Any]]:
+    from alignkit.grading import Grader
+
     with Grader() as grader:
-        results = grader.score(reward, list(map(str, responses)), truths, prompts, rows)
-    return [
-        {**row, "reward": result.score.reward, "status": result.score.status}
-        for row, result in zip(rows, results, strict=True)
-    ]
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            responses = [str(row["response"]) for row in batch]
+            truths, prompts = ([r.get(c) for r in batch] for c in ("truth", "prompt"))
+            results = grader.score(reward, responses, truths, prompts, batch)
+            for row, result in zip(batch, results, strict=True):
+                score = result.score
+                yield {**row, "reward": score.reward, "status": score.status}
 
 
 def counted(rows: Sequence[Row], tokenizer: Any | None) -> list[int]:
@@ -125,7 +133,7 @@ def counted(rows: Sequence[Row], tokenizer: Any | None) -> list[int]:
     """
     if tokenizer is not None:
         _require_texts(rows, "a filter by length")
-        texts = [str(row["response"]) for row in rows]
+        texts = (str(row["response"]) for row in rows)
         return [len(tokenizer(t, add_special_tokens=False).input_ids) for t in texts]
     require_columns(rows, ["tokens"], "a filter by length without --tokenizer")
     for number, row in enumerate(rows, 1):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from alignkit.data.columns import QUESTION_OR_PROMPT
 from alignkit.data.rows import RowError
@@ -74,13 +75,50 @@ def question_of(row: Row, number: int, column: str | None = None) -> str:
     )
 
 
+def digest(text: str) -> bytes:
+    """What stands for a normalised text where many are held."""
+    return hashlib.blake2b(
+        text.encode("utf-8", "surrogatepass"), digest_size=16
+    ).digest()
+
+
+class Part(Sequence[Row]):
+    """Some rows of a set, read from there; `equals` says what a removed one equals."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        self._numbers: list[int] = []
+        self._equals: list[str] = []
+
+    def add(self, number: int, equals: str | None = None) -> None:
+        """Take the row of this place."""
+        self._numbers.append(number)
+        if equals is not None:
+            self._equals.append(equals)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        row = self._rows[self._numbers[at]]
+        if not self._equals:
+            return row
+        return {**row, "removed": f"same question as {self._equals[at]}"}
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Rows in their order. A removed row says under `removed` what it equals."""
 
-    train: list[Row]
-    validation: list[Row]
-    removed: list[Row]
+    train: Part
+    validation: Part
+    removed: Part
 
 
 def split(
@@ -112,16 +150,16 @@ def split(
             f"{validation} validation questions are asked for; expected a number, or"
             " below 1 a share"
         )
-    taken: dict[str, str] = {}
+    taken: dict[bytes, str] = {}
     for name, others in (against or {}).items():
         for number, row in enumerate(others, 1):
             try:
-                text = normalise(question_of(row, number))
+                text = digest(normalise(question_of(row, number)))
             except RowError as error:
                 raise InputError(f"{name}: {error}") from error
             taken.setdefault(text, f"row {number} of {name}")
     texts = [
-        normalise(question_of(row, number, column))
+        digest(normalise(question_of(row, number, column)))
         for number, row in enumerate(rows, 1)
     ]
     free = list(dict.fromkeys(text for text in texts if text not in taken))
@@ -132,13 +170,13 @@ def split(
             " ones are left to divide"
         )
     drawn = set(random.Random(seed).sample(free, count))
-    parts = Split([], [], [])
-    for number, (row, text) in enumerate(zip(rows, texts, strict=True), 1):
+    parts = Split(Part(rows), Part(rows), Part(rows))
+    for number, text in enumerate(texts):
         if text in taken:
-            parts.removed.append({**row, "removed": f"same question as {taken[text]}"})
+            parts.removed.add(number, taken[text])
         elif text in drawn:
-            taken[text] = f"validation (row {number})"
-            parts.validation.append(row)
+            taken[text] = f"validation (row {number + 1})"
+            parts.validation.add(number)
         else:
-            parts.train.append(row)
+            parts.train.add(number)
     return parts

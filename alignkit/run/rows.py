@@ -91,8 +91,8 @@ def new_row(fields: Row) -> Row:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a whole file of rows, or nothing."""
-    atomic_write(path, encode(rows))
+    """Write a whole file of rows, or nothing; one row after another."""
+    atomic_write(path, map(_line, rows))
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
