@@ -23,6 +23,7 @@ from pathlib import Path
 
 SAID = "so it is then that number and the next one which is prime of first kind"
 WORDS = SAID.split()
+ROOT = Path(__file__).parent.parent
 SIZES = (1, 10, 100)
 MOST = 1_000_000_000  # bytes
 PROVENANCE = {"plugin": "x", "data": "x", "prompt": "x", "graders": {}}
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="commands whose name holds this")
     given = parser.parse_args()
     os.environ |= {
+        "PYTHONPATH": str(ROOT),
         "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"
     }  # fmt: skip
     print(f"{'':26}{'times':>6}{'CPU s':>9}{'growth':>8}{'peak MB':>9}{'growth':>8}")
