@@ -356,8 +356,9 @@ BROKEN = {
         *("sft", train(accelerator_config={"gradient_accumulation_kwargs": {"num_steps": 2}}), {}),
         *("train.accelerator_config.gradient_accumulation_kwargs.num_steps", "gradient_accumulation_steps"),
     ),
-    "sharding without GPUs": (
-        *("sft", {"launch": {"processes": 2}} | train(fsdp="full_shard"), {"gpus": 0}, "train.fsdp", "without GPUs"),
+    "sharding that could not be saved": (
+        *("sft", {"launch": {"processes": 2}} | train(fsdp="full_shard"), {"gpus": 2}),
+        *("train.fsdp", "cannot be evaluated and saved"),
     ),
     "sharding over one": ("sft", train(fsdp="full_shard"), {}, "train.fsdp", "several processes"),
     "a misspelt way of sharding": (

@@ -102,8 +102,10 @@ def sharding(config: Trained, facts: Facts) -> Iterator[Problem]:
     stated = setting(config, "fsdp")
     if not stated:
         return
-    if facts.gpus == 0 and config.launch.processes > 1:
-        text = "without GPUs nothing is sharded (accelerate's FSDP); leave it out here"
+    if config.launch.processes > 1:
+        # its evals and the final save belong to the first process, and gathering the
+        # shards needs all: they would wait for one another
+        text = "a sharded model cannot be evaluated and saved here yet; leave it out"
         yield ("train", "fsdp"), text
     if setting(config, "deepspeed"):
         yield ("train", "fsdp"), "deepspeed shards too; leave one of the two out"
