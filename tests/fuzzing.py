@@ -8,7 +8,8 @@ import random
 import re
 import time
 import traceback
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,3 +191,40 @@ def damaged(path: Path, dice: random.Random) -> str:
             pass
     path.write_bytes(torn(content, dice))
     return "torn"
+
+
+class Tally:
+    """What became of damaged inputs: iterates over their numbers until the bound, and
+    then asserts that none was a fault.
+    """
+
+    def __init__(self, what: str, count: int) -> None:
+        self.what = what
+        self.count = count
+        self.dice = random.Random(count)
+        self.full = count > 100  # else each input meets one command
+        self._codes: Counter[int] = Counter()
+        self._slowest = 0.0
+        self._faults: list[str] = []
+
+    def __iter__(self) -> Iterator[int]:
+        until = time.monotonic() + BOUND
+        tried = 0
+        while tried < self.count and time.monotonic() < until:
+            yield tried
+            tried += 1
+        slowest = f"the slowest refusal {self._slowest:.2f} CPU s"
+        print(f"{tried} {self.what}: {dict(self._codes)}, {slowest}")
+        faults = self._faults
+        assert not faults, f"{len(faults)} faults\n" + "\n\n".join(faults[:60])
+
+    def note(
+        self, outcome: Outcome, fault: str | None, where: str, held: bytes
+    ) -> None:
+        """Count an outcome; `fault` says what is wrong with it."""
+        self._codes[outcome.code] += 1
+        if outcome.code in (2, 3):
+            self._slowest = max(self._slowest, outcome.seconds)
+        if fault:
+            self._faults.append(f"{where}: {fault}\n{held!r}")
+            print(self._faults[-1])

@@ -9,10 +9,11 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 from alignkit.data.columns import QUESTION_OR_PROMPT
 from alignkit.data.rows import RowError
+from alignkit.data.spool import Placed
 from alignkit.errors import InputError, listing
 
 Row = Mapping[str, Any]
@@ -82,7 +83,7 @@ def digest(text: str) -> bytes:
     ).digest()
 
 
-class Part(Sequence[Row]):
+class Part(Placed):
     """Some rows of a set, read from there; `equals` says what a removed one equals."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -99,16 +100,10 @@ class Part(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, at: int) -> Row: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Row]: ...
-    def __getitem__(self, at: int | slice) -> Row | list[Row]:
-        if isinstance(at, slice):
-            return [self[place] for place in range(*at.indices(len(self)))]
+    def _row(self, at: int) -> dict[str, Any]:
         row = self._rows[self._numbers[at]]
         if not self._equals:
-            return row
+            return dict(row)
         return {**row, "removed": f"same question as {self._equals[at]}"}
 
 

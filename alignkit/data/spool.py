@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tempfile
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,27 @@ from alignkit.data.rows import Row
 from alignkit.run.files import writing
 
 
-class Spool(Sequence[Row]):
+class Placed(Sequence[Row], ABC):
+    """Rows that are fetched by their place when they are asked for."""
+
+    @abstractmethod
+    def _row(self, at: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        if isinstance(at, slice):
+            return [self._row(place) for place in range(*at.indices(len(self)))]
+        return self._row(at)
+
+    def __iter__(self) -> Iterator[Row]:
+        # by place, since two readers may share a file
+        return map(self._row, range(len(self)))
+
+
+class Spool(Placed):
     """Rows in a temporary file without a name: of each only its place is held.
 
     Pickle keeps every value as the reader made it (Parquet has dates and bytes); the
@@ -35,17 +56,7 @@ class Spool(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    @overload
-    def __getitem__(self, at: int) -> Row: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Row]: ...
-    def __getitem__(self, at: int | slice) -> Row | list[Row]:
-        if isinstance(at, slice):
-            return [self[number] for number in range(*at.indices(len(self)))]
+    def _row(self, at: int) -> Row:
         self._file.seek(self._starts[at])
         row: Row = pickle.load(self._file)
         return row
-
-    def __iter__(self) -> Iterator[Row]:
-        # by place, since another reader may move the file between two rows
-        return map(self.__getitem__, range(len(self)))

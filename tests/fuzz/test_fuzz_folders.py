@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import shutil
-import time
 
 import pytest
-from fuzzing import BOUND, FULL, damaged, fault, invoked
+from fuzzing import FULL, Tally, damaged, fault, invoked
 from test_damaged_folders import write_run
 
 COMMANDS = [
@@ -38,12 +36,9 @@ def test_damaged_run_folders_are_refused_in_one_line(
     whole = {kind: old_folder(kind) for kind in KINDS[1:]}
     old_folder("start")
     whole["made"] = write_run(tmp_path / "made")
-    dice, faults, slowest, codes = random.Random(count), [], 0.0, {}
-    began = time.monotonic()
-    for number in range(count):
-        if time.monotonic() - began > BOUND:
-            count = number
-            break
+    tally = Tally("run folders", count)
+    dice = tally.dice
+    for number in tally:
         kind = dice.choice(KINDS)
         run = tmp_path / "damaged"
         shutil.rmtree(run, ignore_errors=True)
@@ -53,7 +48,7 @@ def test_damaged_run_folders_are_refused_in_one_line(
         file = dice.choice(top if dice.random() < 0.6 else files)
         how = damaged(file, dice)
         held = file.read_bytes()[:500] if file.is_file() else b""
-        for command in COMMANDS if count > 100 else [COMMANDS[number % len(COMMANDS)]]:
+        for command in COMMANDS if tally.full else [COMMANDS[number % len(COMMANDS)]]:
             words = {
                 "RUN": run.name,
                 "WHOLE": "grpo",
@@ -61,12 +56,6 @@ def test_damaged_run_folders_are_refused_in_one_line(
             }
             words = [words.get(word, word) for word in command]
             outcome = invoked(words)
-            codes[outcome.code] = codes.get(outcome.code, 0) + 1
-            if outcome.code in (2, 3):
-                slowest = max(slowest, outcome.seconds)
-            if said := fault(outcome, ["damaged"], ALSO.get(command[0], ())):
-                where = f"{kind}/{file.relative_to(run)} {how}"
-                faults.append(f"{number} {' '.join(words)} {where}: {said}\n{held!r}")
-                print(faults[-1])
-    print(f"{count} run folders: {codes}, the slowest refusal {slowest:.2f} CPU s")
-    assert not faults, f"{len(faults)} faults\n" + "\n\n".join(faults[:200])
+            said = fault(outcome, ["damaged"], ALSO.get(command[0], ()))
+            where = f"{number} {' '.join(words)} {kind}/{file.relative_to(run)} {how}"
+            tally.note(outcome, said, where, held)

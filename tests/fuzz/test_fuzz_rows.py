@@ -8,10 +8,9 @@ import io
 import json
 import random
 import shutil
-import time
 
 import pytest
-from fuzzing import BOUND, FULL, changed, damaged, fault, invoked, torn, written
+from fuzzing import FULL, Tally, changed, damaged, fault, invoked, torn, written
 
 from alignkit import models
 
@@ -95,29 +94,21 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("count", [40, pytest.param(500, marks=FULL)], ids=str)
 @pytest.mark.timeout(2400)
 def test_mutated_rows_are_refused_in_one_line(count, folder):
-    dice, faults, slowest, codes = random.Random(count), [], 0.0, {}
-    began = time.monotonic()
-    for number in range(count):
-        if time.monotonic() - began > BOUND:
-            count = number
-            break
+    tally = Tally("files of rows", count)
+    dice = tally.dice
+    for number in tally:
         file = folder / f"rows.{dice.choice(KINDS)}"
         content = file_of(file.name.partition(".")[2], dice)
         file.write_bytes(content)
         # the short form takes the commands in turn
-        for command in COMMANDS if count > 100 else [COMMANDS[number % len(COMMANDS)]]:
+        for command in COMMANDS if tally.full else [COMMANDS[number % len(COMMANDS)]]:
             for made in ("g.jsonl", "f.jsonl", "parts", "evals"):
                 shutil.rmtree(made, ignore_errors=True)
                 (folder / made).unlink(missing_ok=True)
             words = [file.name if word == "FILE" else word for word in command]
             outcome = invoked(words)
-            codes[outcome.code] = codes.get(outcome.code, 0) + 1
-            if outcome.code in (2, 3):
-                slowest = max(slowest, outcome.seconds)
-            if said := fault(outcome, [file.name, "validation questions"]):
-                faults.append(f"{number} {' '.join(words)}: {said}\n{content[:900]!r}")
-    print(f"{count} files of rows: {codes}, the slowest refusal {slowest:.2f} CPU s")
-    assert not faults, f"{len(faults)} faults\n" + "\n\n".join(faults[:60])
+            said = fault(outcome, [file.name, "validation questions"])
+            tally.note(outcome, said, f"{number} {' '.join(words)}", content[:900])
 
 
 def test_the_rows_that_are_mutated_are_whole(folder):

@@ -300,3 +300,16 @@ def test_what_a_lost_node_of_a_cluster_worked_on_runs_elsewhere(
     assert "2 at a time" in said and "lost: " in said
     runs = runs_of(out)
     assert len(runs) == 4 and {m["status"] for m in runs.values()} == {"done"}, said
+
+
+def test_a_task_begins_its_run_or_goes_on_as_its_folder_says(tmp_path):
+    folder = tmp_path / "run"
+    task = Task("a", tmp_path / "a.yaml", folder, tmp_path / "a.log", take_over=True)
+    folder.mkdir()
+    (folder / "manifest.json").touch()  # killed before the last of its first files
+    assert task.command()[-3:] == [str(task.recipe), "--folder", str(folder)]
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "recipe.yaml").touch()
+    assert task.command()[-3:] == ["--resume", str(folder), "--take-over"]
+    assert (folder / "recipe.yaml").exists()
